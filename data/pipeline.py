@@ -1,0 +1,160 @@
+"""From a source to batches, in this order.
+
+    positions -> this worker's slice -> indices -> read -> decode -> augment -> batch -> prefetch
+
+order.py decides which examples an element of the stream holds, augment.py how an example looks; this file carries one
+to the other. A single map makes a whole batch from an element's number, several batches at a time, delivered in order.
+Unpacking batches into samples and decoding those in parallel took no less CPU time, at 32x32 or 500x375 pixels.
+"""
+
+import re
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from data import augment as views
+from data import order
+from data.sources import Source
+
+PREFETCH = 2  # finished batches that wait: one on its way to the model, one ready behind it
+
+
+def training_batches(
+    source: Source,
+    *,
+    seed: int,
+    replica_batch: int,
+    replicas: int,
+    first: int,
+    stride: int,
+    start_step: int,
+    steps_per_epoch: int,
+    augment: str,
+    image_size: int,
+    threads: int,
+) -> tf.data.Dataset:
+    """The endless training stream from step `start_step` on, as this worker eats it.
+
+    Yields the elements start_step * replicas + first, + stride, + 2 * stride ... of order.py. Horovod rank r:
+    first=r, stride=replicas. One process, or MirroredStrategy's replicas in turn: first=0, stride=1.
+
+    Args:
+        augment: "none", "flip_crop" or "inception".
+        image_size: side of the square images that come out, in pixels.
+        threads: CPU threads for reading, decoding and augmenting; also the number of batches in the making.
+
+    Returns:
+        A dataset of (images uint8 [b, s, s, 3], labels int32 [b], sample ids int64 [b]) with b = replica_batch and
+        s = image_size; the ids are indices into `source`. Which batches and which pixels depends on no thread.
+        A file that cannot be decoded raises tf.errors.OpError when its batch is due; `diagnose` then finds it.
+    """
+
+    def batch(element):
+        # This worker's slice of the step, as numbers: nobody reads what others read, and a restart skips for free.
+        epoch, indices = order.training_indices(
+            element,
+            n=len(source),
+            seed=seed,
+            replica_batch=replica_batch,
+            replicas=replicas,
+            steps_per_epoch=steps_per_epoch,
+        )
+        images = _training_images(source, indices, seed, epoch, augment, image_size)
+        return images, _labels(source, indices), indices
+
+    elements = tf.data.Dataset.counter(start_step * replicas + first, stride, dtype=tf.int64)
+    return _delivered(elements, batch, threads)
+
+
+def validation_batches(
+    source: Source,
+    *,
+    replica_batch: int,
+    replicas: int,
+    first: int,
+    stride: int,
+    augment: str,
+    image_size: int,
+    threads: int,
+) -> tf.data.Dataset:
+    """One pass over `source` in its own order, as this worker sees it.
+
+    Over all workers every example occurs once with weight 1. What fills the last step is example 0 with weight 0,
+    so that all replicas take order.validation_steps steps of one static shape, even those without an example.
+    `augment` chooses the evaluation view: the central square, of 7/8 of the shorter side for "inception".
+
+    Returns:
+        A finite dataset of (images uint8 [b, s, s, 3], labels int32 [b], weights float32 [b]).
+    """
+
+    def batch(element):
+        indices, weights = order.validation_indices(element, n=len(source), replica_batch=replica_batch)
+        return _central_images(source, indices, augment, image_size), _labels(source, indices), weights
+
+    elements = order.validation_steps(len(source), replica_batch, replicas) * replicas
+    return _delivered(tf.data.Dataset.range(first, elements, stride), batch, threads)
+
+
+def diagnose(source: Source, indices) -> str | None:
+    """The first of `indices` that cannot be read or decoded, in words: "PLACE: reason"; None if all can.
+
+    For the moment after a pipeline died, whose error does not name the example. Reads one at a time, outside a graph.
+    """
+    for index in indices:
+        try:
+            data = source.read(tf.constant([index], tf.int64))
+            if source.encoded:
+                tf.io.decode_image(data[0], channels=3, expand_animations=False)
+        except (tf.errors.OpError, ValueError, OSError) as error:
+            return f"{source.where(int(index))}: {_reason(error)}"
+    return None
+
+
+def _training_images(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, augment: str, size: int):
+    """Training views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
+    if augment == "inception":
+        if not source.encoded:
+            return views.inception(source.read(indices), indices, seed, epoch, size)
+        # Augmented while decoding: the crop says which part of the file is needed at all.
+        return _decoded(source, indices, lambda data, i: views.inception_decode(data, i, seed, epoch, size), size)
+    images = _central_images(source, indices, augment, size)
+    # Augmented once all have one size: a whole batch at a time costs little more than one image at a time.
+    return views.flip_crop(images, indices, seed, epoch) if augment == "flip_crop" else images
+
+
+def _central_images(source: Source, indices: tf.Tensor, augment: str, size: int) -> tf.Tensor:
+    """Evaluation views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
+    eighths = views.CENTRAL_EIGHTHS[augment]
+    if not source.encoded:
+        return views.central(source.read(indices), size, eighths)
+    return _decoded(source, indices, lambda data, _: views.central_decode(data, size, eighths), size)
+
+
+def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int) -> tf.Tensor:
+    """Read the batch in one call, as offsets and opens are cheaper together; decode one by one, as sizes differ."""
+    data = tf.ensure_shape(source.read(indices), indices.shape)
+    image = tf.TensorSpec([size, size, 3], tf.uint8)
+    return tf.map_fn(lambda pair: view(*pair), (data, indices), fn_output_signature=image, parallel_iterations=1)
+
+
+def _labels(source: Source, indices: tf.Tensor) -> tf.Tensor:
+    return tf.gather(source.labels_tensor, indices)
+
+
+def _delivered(elements: tf.data.Dataset, batch: Callable, threads: int) -> tf.data.Dataset:
+    """Batches of the elements, `threads` in the making, in order; prefetch last, so that whole batches wait."""
+    options = tf.data.Options()
+    # Autotuning can stall the end of an epoch: teardown waits for its sleeping thread, up to a minute.
+    options.autotune.enabled = False
+    options.deterministic = True
+    # Input must not take more cores than this worker's share, however many the machine has.
+    options.threading.private_threadpool_size = threads
+    batch = tf.autograph.experimental.do_not_convert(batch)  # no Python control flow on tensors; builds faster
+    return elements.map(batch, num_parallel_calls=threads, deterministic=True).prefetch(PREFETCH).with_options(options)
+
+
+def _reason(error: Exception) -> str:
+    """TensorFlow's message without the names of graph nodes around it."""
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", text).strip()
+    return text.splitlines()[0].strip() if text else type(error).__name__

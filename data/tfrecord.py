@@ -1,0 +1,228 @@
+"""Images in TFRecord shards, read at random by an offset index: shards of launch/prepare.py or in ImageNet's form.
+
+A record is a tf.train.Example with image/encoded (JPEG or PNG bytes), image/class/label (int64) and, optionally,
+image/class/text (the class's name), in files named train-00000-of-01024[.tfrecord] and validation-... or val-...
+"""
+
+import hashlib
+import os
+import re
+import resource
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import tensorflow as tf
+from pydantic import BaseModel, ValidationError
+
+from data.errors import DataError
+from data.sources import Source
+from data.tfrecord_index import Index, Progress, load_index
+
+MANIFEST, UNFINISHED = "manifest.json", "manifest.partial.json"
+_SHARD = re.compile(r"(train|validation|val)-(\d+)-of-(\d+)(\.tfrecord)?")
+
+
+class Shard(BaseModel):
+    """One file: name, number of records, size in bytes and SHA-256 (hex; empty while the file is not written)."""
+
+    name: str
+    examples: int
+    bytes: int = 0
+    sha256: str = ""
+
+
+class Split(BaseModel):
+    """The shards of one split in order, their records' number and the fingerprint of the source they were made from."""
+
+    examples: int
+    fingerprint: str
+    shards: list[Shard]
+
+
+class Manifest(BaseModel):
+    """What launch/prepare.py made; `version` grows when a reader must know of a change."""
+
+    version: Literal[1] = 1
+    dataset: str
+    classes: list[str]
+    splits: dict[Literal["train", "validation"], Split]
+
+    def every_shard(self) -> list[Shard]:
+        return [shard for split in self.splits.values() for shard in split.shards]
+
+
+class TFRecordSource(Source):
+    """Records of `files` by position; `records` is an Index's array [n] with its shards numbered as in `files`.
+
+    Attributes:
+        note: a sentence on how labels were understood, for the caller to show, or None.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], records: np.ndarray, classes: Sequence[str], labels: np.ndarray, note: str | None
+    ):
+        super().__init__("tfrecord", classes, labels, image_size=None, encoded=True)
+        assert len(records) == len(self.labels)
+        self.note = note
+        self._files, self._records = list(files), records
+        self._opened: dict[int, BinaryIO] = {}
+        self._opening = threading.Lock()
+
+    def read(self, indices: tf.Tensor) -> tf.Tensor:
+        # Declared stateless: the same indices give the same bytes, so deterministic runs may read in parallel too.
+        images = tf.numpy_function(self._read, [indices], tf.string, stateful=False)
+        return tf.ensure_shape(images, [indices.shape[0]])
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        """Encoded images as bytes objects [b]; DataError where a file has become shorter than its index says."""
+        rows = self._records[indices]
+        images = np.empty(len(rows), dtype=object)
+        places = zip(rows["shard"].tolist(), rows["image_offset"].tolist(), rows["image_length"].tolist(), strict=True)
+        for number, (shard, offset, length) in enumerate(places):
+            images[number] = os.pread(self._descriptor(shard), length, offset)
+            if len(images[number]) != length:
+                where = self.where(int(indices[number]))
+                raise DataError(f"{where} is cut short since it was indexed; restore this shard and start again.")
+        return images
+
+    def _descriptor(self, shard: int) -> int:
+        file = self._opened.get(shard)
+        if file is None:
+            with self._opening:
+                if shard not in self._opened:
+                    try:
+                        self._opened[shard] = open(self._files[shard], "rb", buffering=0)  # noqa: SIM115 (kept open)
+                    except OSError as error:
+                        raise DataError(f"cannot open {self._files[shard]} ({error.strerror}); restore it.") from error
+                file = self._opened[shard]
+        return file.fileno()
+
+    def where(self, index: int) -> str:
+        record = self._records[index]
+        return f"{self._files[record['shard']]} at byte {record['offset']}"
+
+    def fingerprint(self) -> str:
+        """Over classes, names of the shards, labels, and place and size of each image; not over pixels or times."""
+        names = [self._files[shard].name for shard in np.unique(self._records["shard"])]
+        digest = hashlib.sha256(repr((self.name, self.classes, names)).encode())
+        digest.update(self.labels.astype("<i4").tobytes())
+        for column in ("offset", "image_offset", "image_length"):
+            digest.update(self._records[column].tobytes())
+        return digest.hexdigest()
+
+
+def load_tfrecord(data_dir: str, progress: Progress | None = None) -> tuple[TFRecordSource, TFRecordSource | None]:
+    """The training records of `data_dir` and its own validation records, or None where it has none.
+
+    Args:
+        data_dir: a folder of shards, with or without a manifest.
+        progress: called with (bytes indexed, bytes in all) while a new index is built: minutes for large data.
+
+    Raises:
+        DataError: missing, corrupt or truncated shards, or shards of another size than the manifest says; labels out of
+            range. Without a manifest the labels are numbers from 0, or from 1 as in ImageNet's shards.
+    """
+    folder = Path(data_dir)
+    if not folder.is_dir():
+        raise DataError(f"--data-dir {data_dir} is no folder; give the folder that holds the TFRecord shards.")
+    found, manifest = find_shards(folder), read_manifest(folder)
+    if manifest is not None:
+        _check_shards(folder, found, manifest)
+    elif (folder / UNFINISHED).exists():
+        raise DataError(f"{folder} holds an unfinished conversion; run the same launch/prepare.py command again.")
+    files = found["train"] + found["validation"]
+    index = load_index(folder, files, progress)
+    classes, labels, note = _classes_and_labels(files, index, manifest)
+    _allow_open_files(len(files))
+    of_train = index.records["shard"] < len(found["train"])
+
+    def source(chosen: np.ndarray) -> TFRecordSource:
+        return TFRecordSource(files, index.records[chosen], classes, labels[chosen], note)
+
+    return source(of_train), source(~of_train) if found["validation"] else None
+
+
+def find_shards(folder: Path) -> dict[str, list[Path]]:
+    """The shards of "train" and "validation" (perhaps none) in order; DataError where one of a set is missing."""
+    sets: dict[str, dict[tuple[int, int], Path]] = {"train": {}, "validation": {}}
+    for file in sorted(folder.iterdir()):
+        if match := _SHARD.fullmatch(file.name):
+            split, number, count = match[1], int(match[2]), int(match[3])
+            known = sets["train" if split == "train" else "validation"]
+            if (number, count) in known:
+                raise DataError(f"{file} and {known[number, count].name} are the same shard; remove one of them.")
+            known[number, count] = file
+    for split, shards in sets.items():
+        counts = sorted({count for _, count in shards})
+        if len(counts) > 1:
+            raise DataError(f"{folder} mixes {split} shards 'of {counts[0]}' and 'of {counts[1]}'; remove one set.")
+        missing = [number for number in range(counts[0] if counts else 0) if (number, counts[0]) not in shards]
+        if missing:
+            name = f"{split}-{missing[0]:05d}-of-{counts[0]:05d}"
+            raise DataError(f"{folder} lacks {len(missing)} of {counts[0]} {split} shards, the first {name}; add them.")
+    if not sets["train"]:
+        raise DataError(f"{folder} has no training shards; expected files named like train-00000-of-00016.")
+    return {split: [shards[key] for key in sorted(shards)] for split, shards in sets.items()}
+
+
+def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest | None:
+    """The folder's manifest, or None where it has none."""
+    try:
+        return Manifest.model_validate_json((folder / name).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"])) or "the text"
+        raise DataError(
+            f"{folder / name} is no manifest of launch/prepare.py ({place}: {problem['msg']}); make the shards again."
+        ) from error
+
+
+def _check_shards(folder: Path, found: dict[str, list[Path]], manifest: Manifest) -> None:
+    """Names and sizes as the manifest says; contents are left to `prepare --verify` and to the index's checksums."""
+    for split, files in found.items():
+        expected = {shard.name: shard for shard in manifest.splits[split].shards} if split in manifest.splits else {}
+        if [file.name for file in files] != list(expected):
+            raise DataError(f"{folder} has other {split} shards than {MANIFEST} names; run launch/prepare.py again.")
+        for file in files:
+            size = file.stat().st_size
+            if size != expected[file.name].bytes:
+                raise DataError(
+                    f"{file} has {size} bytes, but {MANIFEST} says {expected[file.name].bytes}; copy or make it again."
+                )
+
+
+def _classes_and_labels(
+    files: Sequence[Path], index: Index, manifest: Manifest | None
+) -> tuple[list[str], np.ndarray, str | None]:
+    """Class names, labels from 0 (int64 [n]) and a note for people where labels were shifted."""
+    labels, note, first = index.records["label"], None, 0
+    if manifest is None and labels.min() == 1:
+        first, note = 1, "The labels start at 1, as ImageNet's do (0 means background): one was subtracted from each."
+    labels = labels - first
+    # Without a manifest, more classes than examples can only be a wrong label.
+    limit = len(labels) if manifest is None else len(manifest.classes)
+    wrong = np.flatnonzero((labels < 0) | (labels >= limit))
+    if len(wrong):
+        record = index.records[wrong[0]]
+        raise DataError(
+            f"{files[record['shard']]} at byte {record['offset']} has label {record['label']}, expected {first} to "
+            f"{limit - 1 + first} ({'that many examples' if manifest is None else 'the classes of ' + MANIFEST}); "
+            "make the shards again with labels in this range."
+        )
+    if manifest is not None:
+        return manifest.classes, labels, None
+    names = [index.texts.get(label + first, str(label)) for label in range(int(labels.max()) + 1)]
+    return names, labels, note
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files where it is too low (often 1024) for all shards (ImageNet's: 1152)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 512  # room for everything else
+    if 0 <= soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))

@@ -1,0 +1,157 @@
+"""The offset index of TFRecord shards: where each image lies in its file, found by one pass and kept beside the shards.
+
+Record layout (TensorFlow's "TFRecords format"): 8 bytes length, 4 bytes CRC of it, the payload, 4 bytes CRC of that.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from data.errors import DataError
+
+VERSION = 1
+HEADER, FOOTER = 12, 4  # bytes around each payload
+RECORD = np.dtype(
+    [
+        ("shard", "<i4"),  # index into the list of files
+        ("label", "<i8"),  # as stored
+        ("offset", "<i8"),  # first byte of the record in its file
+        ("image_offset", "<i8"),  # first byte of the encoded image in its file
+        ("image_length", "<i8"),
+    ]
+)
+Progress = Callable[[int, int], None]  # called with (bytes indexed, bytes in all)
+
+# The function under its deprecation notice. Its successor, TFRecordDataset, takes 34 us a record instead of 1 and
+# starts TensorFlow's devices, which is too early here: a worker chooses its GPU later.
+_iterate_records = inspect.unwrap(tf.compat.v1.io.tf_record_iterator)
+
+
+class Index(NamedTuple):
+    """`records`: RECORD [n], by file and then by offset; `texts`: label -> class name, where the records give one."""
+
+    records: np.ndarray
+    texts: dict[int, str]
+
+
+def load_index(folder: Path, files: Sequence[Path], progress: Progress | None = None) -> Index:
+    """The index of `files`, all in `folder`: the stored one if names, sizes and times still agree, else a new one.
+
+    Stored as `index.npz` beside the shards, or in ~/.cache/lockstep where that folder cannot be written, or nowhere.
+    Several processes may build it at once: each writes a file of its own and the last rename wins.
+
+    Raises:
+        DataError: a corrupt or truncated shard, or a record without image or label; it names file and byte.
+    """
+    state = json.dumps([VERSION, [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]])
+    homes = _homes(folder)
+    for home in homes:
+        if (stored := _read(home, state)) is not None:
+            return stored
+    index = _build(files, progress)
+    for home in homes:
+        try:
+            _write(home, index, state)
+            break
+        except OSError:
+            continue  # a read-only or full disk costs only time: the next run builds the index again
+    return index
+
+
+def _homes(folder: Path) -> list[Path]:
+    homes = [folder / "index.npz"]
+    try:
+        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        homes.append(Path.home() / ".cache" / "lockstep" / f"index-{key}.npz")
+    except RuntimeError:  # this user has no home
+        pass
+    return homes
+
+
+def _read(home: Path, state: str) -> Index | None:
+    try:
+        with np.load(home, allow_pickle=False) as stored:
+            if stored["state"].item() != state or stored["records"].dtype != RECORD:
+                return None
+            texts = json.loads(stored["texts"].item())
+            return Index(stored["records"], {int(label): text for label, text in texts.items()})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # missing or damaged: it can be built again
+
+
+def _write(home: Path, index: Index, state: str) -> None:
+    home.parent.mkdir(parents=True, exist_ok=True)
+    temporary = home.with_name(f".{home.name}.{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, records=index.records, texts=json.dumps(index.texts), state=state)
+        os.replace(temporary, home)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _build(files: Sequence[Path], progress: Progress | None) -> Index:
+    total, done, parts, texts = sum(file.stat().st_size for file in files), 0, [], {}
+    # Threads, because most of the time goes into reading and checksums, both done without the interpreter lock.
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for shard, (rows, shard_texts) in enumerate(pool.map(_index_shard, files)):
+            part = np.zeros(len(rows), RECORD)
+            for column, name in enumerate(("label", "offset", "image_offset", "image_length")):
+                part[name] = rows[:, column]
+            part["shard"] = shard
+            parts.append(part)
+            texts = shard_texts | texts
+            done += files[shard].stat().st_size
+            if progress is not None:
+                progress(done, total)
+    return Index(np.concatenate(parts), texts)
+
+
+def _index_shard(file: Path) -> tuple[np.ndarray, dict[int, str]]:
+    """Rows (label, offset, image offset, image length) as int64 [n, 4], and label -> class name."""
+    rows, texts, offset = [], {}, 0
+    try:
+        for record in _iterate_records(str(file)):
+            label, text, start, length = _locate(record)
+            rows.append((label, offset, offset + HEADER + start, length))
+            if text:
+                texts.setdefault(label, text.decode(errors="replace"))
+            offset += HEADER + len(record) + FOOTER
+    except tf.errors.OpError as error:
+        raise DataError(f"{file} at byte {offset} is corrupt or cut short; copy or make this shard again.") from error
+    except ValueError as error:
+        raise DataError(f"{file} at byte {offset} {error}; make this shard again.") from error
+    # TensorFlow takes a file that ends within a record's header for one that ends before it.
+    if offset != file.stat().st_size or offset == 0:
+        raise DataError(f"{file} at byte {offset} is cut short; copy or make this shard again.")
+    return np.array(rows, np.int64), texts
+
+
+def _locate(record: bytes) -> tuple[int, bytes, int, int]:
+    """(label, class name or b"", position and length of the encoded image) of a serialized tf.train.Example."""
+    try:
+        feature = tf.train.Example.FromString(record).features.feature
+    except DecodeError as error:
+        raise ValueError("holds no tf.train.Example") from error
+    images, labels = feature["image/encoded"].bytes_list.value, feature["image/class/label"].int64_list.value
+    if len(images) != 1 or not images[0] or len(labels) != 1:
+        raise ValueError("does not hold one image/encoded (bytes) and one image/class/label (int64)")
+    texts = feature["image/class/text"].bytes_list.value
+    image = images[0]
+    # The first bytes are looked for alone: finding all of a 100 KB image takes 100 us, most of them preparation.
+    start = record.find(image[:32])
+    while not record.startswith(image, start):
+        start = record.find(image[:32], start + 1)
+        assert start >= 0
+    return labels[0], texts[0] if texts else b"", start, len(image)

@@ -1,0 +1,76 @@
+"""What tensors and arrays the workers exchange.  The only file that talks to Horovod.
+
+Only Horovod's core operations are used: they work inside Keras 3's ``fit``, whereas ``horovod.keras`` on Keras 3
+never calls all-reduce.  Horovod's operations are named, and the workers must name them alike; the names here follow
+from the order of calls, which is the same on every worker.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from distributed.errors import WorldError
+from distributed.world import World
+
+
+class Collectives:
+    """Collectives of a run of one process: everything is already everywhere."""
+
+    def __init__(self, world: World):
+        self.world = world
+
+    def sum_tensors(self, tensors: Sequence) -> list:
+        """Sum each tensor over the workers, in the graph, in one fused exchange; shapes and dtypes stay."""
+        return list(tensors)
+
+    def sum_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Sum float64 arrays over the workers, eagerly, in one exchange."""
+        return [np.asarray(array, np.float64) for array in arrays]
+
+    def broadcast_variables(self, variables: Sequence) -> None:
+        """Give every worker the chief's values of these ``tf.Variable``."""
+
+    def broadcast_bytes(self, payload: bytes | None) -> bytes:
+        """Return the chief's bytes on every worker; the others' argument is ignored."""
+        return payload
+
+    def gather_bytes(self, payload: bytes) -> list[bytes]:
+        """Return every worker's bytes, by rank, on every worker."""
+        return [payload]
+
+
+class HorovodCollectives(Collectives):
+    """The same over Horovod; creating it starts Horovod (and MPI, where the launcher began an MPI job)."""
+
+    def __init__(self, world: World):
+        super().__init__(world)
+        import horovod.tensorflow as horovod
+
+        self._horovod = horovod
+        horovod.init()
+        if (horovod.rank(), horovod.size()) != (world.rank, world.size):
+            raise WorldError(
+                f"the launcher says rank {world.rank} of {world.size}, but Horovod found rank {horovod.rank()} of "
+                f"{horovod.size()}; start with the mpirun or srun --mpi=... that belongs to the MPI Horovod was built with"
+            )
+
+    def sum_tensors(self, tensors):
+        if not tensors:
+            return []
+        return self._horovod.grouped_allreduce(list(tensors), op=self._horovod.Sum, name="sum_tensors")
+
+    def sum_arrays(self, arrays):
+        arrays = [np.asarray(array, np.float64) for array in arrays]
+        flat = np.concatenate([array.ravel() for array in arrays])
+        total = self._horovod.allreduce(flat, op=self._horovod.Sum, name="sum_arrays").numpy()
+        ends = np.cumsum([array.size for array in arrays])
+        return [part.reshape(array.shape) for part, array in zip(np.split(total, ends[:-1]), arrays, strict=True)]
+
+    def broadcast_variables(self, variables):
+        self._horovod.broadcast_variables(list(variables), root_rank=0)
+
+    def broadcast_bytes(self, payload):
+        return self._horovod.broadcast_object(payload if self.world.is_chief else None, root_rank=0, name="bytes")
+
+    def gather_bytes(self, payload):
+        return self._horovod.allgather_object(payload, name="gathered_bytes")

@@ -1,0 +1,100 @@
+"""Small JSON values on which the workers agree, and the way to end all of them.  The only file that talks to mpi4py.
+
+Tensors travel over Horovod (``collectives.py``); decisions, settings and fingerprints travel here, over MPI where the
+launcher began an MPI job, and over Horovod under a Gloo launch.  No control message ever mixes with a gradient.
+"""
+
+import json
+import os
+from collections.abc import Callable
+
+from distributed.collectives import Collectives
+from distributed.errors import WorldError
+
+
+class Control:
+    """Agreement by the collectives' own byte exchange: a single process, or a Gloo launch."""
+
+    def __init__(self, collectives: Collectives):
+        self._collectives = collectives
+
+    def agree(self, value):
+        """Return the chief's JSON value on every worker."""
+        return json.loads(self._collectives.broadcast_bytes(json.dumps(value).encode()))
+
+    def gather(self, value) -> list:
+        """Return every worker's JSON value, by rank, on every worker."""
+        return [json.loads(payload) for payload in self._collectives.gather_bytes(json.dumps(value).encode())]
+
+    def abort(self, code: int) -> None:
+        """End this worker now, without waiting for the others; the launcher then ends them."""
+        os._exit(code)
+
+
+class MpiControl(Control):
+    """Agreement over MPI, on a communicator of its own."""
+
+    def __init__(self, collectives: Collectives):
+        super().__init__(collectives)
+        import mpi4py
+
+        # Horovod has initialised MPI and will finalise it.
+        mpi4py.rc.initialize = False
+        mpi4py.rc.finalize = False
+        from mpi4py import MPI
+
+        self._world = MPI.COMM_WORLD
+        self._communicator = MPI.COMM_WORLD.Dup()
+
+    def agree(self, value):
+        return json.loads(self._communicator.bcast(json.dumps(value), root=0))
+
+    def gather(self, value):
+        return [json.loads(text) for text in self._communicator.allgather(json.dumps(value))]
+
+    def abort(self, code):
+        self._world.Abort(code)
+
+
+def differences(values: list[dict]) -> list[tuple[str, list]]:
+    """Compare one flat mapping per worker.
+
+    Returns:
+        ``(field, value by rank)`` for each field on which the workers do not all agree, in order of the fields.
+    """
+    fields = dict.fromkeys(field for value in values for field in value)
+    rows = [(field, [value.get(field) for value in values]) for field in fields]
+    return [(field, by_rank) for field, by_rank in rows if any(value != by_rank[0] for value in by_rank)]
+
+
+def together(control: Control, errors: tuple[type[Exception], ...], function: Callable):
+    """Call ``function`` on every worker; where it fails on any of them, fail on all with the first one's sentence.
+
+    Args:
+        errors: the exceptions that are an answer; any other is a bug and passes through.
+
+    Raises:
+        WorldError: on every worker.
+    """
+    result = problem = None
+    try:
+        result = function()
+    except errors as error:
+        problem = str(error)
+    problems = control.gather(problem)
+    failed = [rank for rank, sentence in enumerate(problems) if sentence]
+    if failed:
+        everywhere = len(failed) == len(problems)
+        raise WorldError(problems[0] if everywhere else f"rank {failed[0]}: {problems[failed[0]]}")
+    return result
+
+
+def check_agreement(control: Control, value: dict) -> None:
+    """Compare one flat JSON mapping per worker, before step 1.
+
+    Raises:
+        WorldError: on every worker, naming the first field that differs and its value on each rank.
+    """
+    for field, by_rank in differences(control.gather(value)):
+        values = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(by_rank))
+        raise WorldError(f"the ranks were started with different {field} ({values}); start all of them with the same")

@@ -1,0 +1,109 @@
+"""Stop, plateau and best: decided once per epoch by the chief, from global metrics, and told to all workers.
+
+Semantics and names are those of Keras' ``EarlyStopping``, ``ReduceLROnPlateau`` and ``ModelCheckpoint``, which forget their
+state on restart; the state here is a plain JSON value that a checkpoint holds.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+
+# Metrics of which more is better; everything else is a loss or an error.
+_RISING = ("accuracy", "precision", "recall", "auc")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is decided; a patience of 0 switches a rule off.
+
+    Attributes:
+        monitor: the metric that decides, such as ``val_accuracy``.
+        mode: ``min``, ``max`` or ``auto`` (by the metric's name).
+        min_delta: an improvement smaller than this counts as none (for stopping and the plateau; best takes any).
+        stop_patience: epochs without improvement after which training stops.
+        plateau_patience: epochs without improvement after which the rate is multiplied by ``plateau_factor``.
+        plateau_cooldown: epochs after a reduction in which none is counted.
+        minimum_factor: the plateau factor never falls below it.
+    """
+
+    monitor: str
+    mode: str = "auto"
+    min_delta: float = 0.0
+    stop_patience: int = 0
+    plateau_patience: int = 0
+    plateau_factor: float = 0.1
+    plateau_cooldown: int = 0
+    minimum_factor: float = 0.0
+
+    @property
+    def rising(self) -> bool:
+        """Whether more of the monitored metric is better."""
+        return self.mode == "max" or (self.mode == "auto" and any(word in self.monitor for word in _RISING))
+
+
+@dataclass
+class Decisions:
+    """The rules' memory, and the verdict of each epoch."""
+
+    rules: Rules
+    best: float | None = None
+    best_epoch: int | None = None
+    best_metrics: dict = field(default_factory=dict)
+    stop_reference: float | None = None
+    stop_wait: int = 0
+    plateau_reference: float | None = None
+    plateau_wait: int = 0
+    cooldown: int = 0
+    factor: float = 1.0
+
+    def end_epoch(self, epoch: int, metrics: dict[str, float]) -> dict:
+        """Decide after an epoch.
+
+        Args:
+            epoch: the epoch's number, counted from 0.
+            metrics: its global metrics; must hold the monitored one.
+
+        Returns:
+            A JSON value: ``improved`` (this is the best epoch so far), ``stop``, ``factor`` (the plateau factor from now on).
+        """
+        value = metrics[self.rules.monitor]
+        improved = self._better(value, self.best, 0.0)
+        if improved:
+            self.best, self.best_epoch, self.best_metrics = value, epoch, dict(metrics)
+        return {"improved": improved, "stop": self._should_stop(value), "factor": self._reduced_factor(value)}
+
+    def _better(self, value: float, reference: float | None, delta: float) -> bool:
+        if math.isnan(value):
+            return False
+        if reference is None:
+            return True
+        return value > reference + delta if self.rules.rising else value < reference - delta
+
+    def _should_stop(self, value: float) -> bool:
+        if self._better(value, self.stop_reference, self.rules.min_delta):
+            self.stop_reference, self.stop_wait = value, 0
+            return False
+        self.stop_wait += 1
+        return 0 < self.rules.stop_patience <= self.stop_wait
+
+    def _reduced_factor(self, value: float) -> float:
+        if not self.rules.plateau_patience:
+            return self.factor
+        if self.cooldown > 0:
+            self.cooldown, self.plateau_wait = self.cooldown - 1, 0
+        if self._better(value, self.plateau_reference, self.rules.min_delta):
+            self.plateau_reference, self.plateau_wait = value, 0
+        elif self.cooldown == 0:
+            self.plateau_wait += 1
+            if self.plateau_wait >= self.rules.plateau_patience:
+                self.factor = max(self.factor * self.rules.plateau_factor, self.rules.minimum_factor)
+                self.cooldown, self.plateau_wait = self.rules.plateau_cooldown, 0
+        return self.factor
+
+    def state(self) -> dict:
+        """The memory as a JSON value."""
+        return {key: value for key, value in asdict(self).items() if key != "rules"}
+
+    def restore(self, state: dict) -> None:
+        """Take up the memory of ``state()``."""
+        for key, value in state.items():
+            setattr(self, key, value)

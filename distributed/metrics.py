@@ -1,0 +1,106 @@
+"""Exact global metrics: the workers add up metric *state*, never results.
+
+The average of the workers' accuracies is not the accuracy; the sum of their hits over the sum of their examples is.
+Every metric here keeps an additive state (sums and counts), so that ``result(sum of states)`` is what one process
+would have computed.  All states of an evaluation travel in one fused float64 exchange.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class Total(keras.metrics.Metric):
+    """A float64 sum of weighted values: ``loss`` and ``examples`` keep theirs to more digits than any step adds."""
+
+    def __init__(self, name: str):
+        super().__init__(name=name, dtype="float64")
+        self.total = self.add_variable((), "zeros", "float64", name="total")
+
+    def update_state(self, values, sample_weight):
+        self.total.assign_add(tf.reduce_sum(tf.cast(values, tf.float64) * tf.cast(sample_weight, tf.float64)))
+
+    def result(self):
+        return self.total
+
+
+def classification_metrics(classes: int) -> list[keras.metrics.Metric]:
+    """The metrics of a run besides its loss: accuracy, and top-5 accuracy where five classes are not all of them."""
+    if classes == 2:
+        # One logit: its sign decides.
+        return [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)]
+    metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    if classes > 5:
+        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5_accuracy"))
+    return metrics
+
+
+def example_losses(classes: int, label_smoothing: float) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The loss of each example from its logits.
+
+    Returns:
+        ``(labels int32 [b], logits float32 [b, classes] or [b, 1]) -> losses float32 [b]``: cross-entropy, binary for
+        two classes; ``label_smoothing`` as in Szegedy et al. 2016, section 7.
+    """
+    if classes == 2:
+
+        def binary(labels, logits):
+            targets = tf.cast(labels, tf.float32) * (1.0 - label_smoothing) + 0.5 * label_smoothing
+            return tf.nn.sigmoid_cross_entropy_with_logits(targets, logits[:, 0])
+
+        return binary
+
+    def categorical(labels, logits):
+        if not label_smoothing:
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        targets = tf.one_hot(labels, classes) * (1.0 - label_smoothing) + label_smoothing / classes
+        return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+    return categorical
+
+
+class GlobalMetrics:
+    """The metrics of one run on one worker, and their results over all of them."""
+
+    def __init__(self, metrics: Sequence[keras.metrics.Metric], sum_workers: Callable):
+        """Args: metrics with additive state; ``sum_workers`` sums a list of float64 arrays over the workers."""
+        self.loss = Total("loss")
+        self.examples = Total("examples")
+        self.others = list(metrics)
+        self._sum_workers = sum_workers
+
+    @property
+    def all(self) -> list[keras.metrics.Metric]:
+        return [self.loss, self.examples, *self.others]
+
+    def update(self, labels, logits, losses, weights) -> None:
+        """Add one batch, inside a step; all arguments have shape [b] but logits [b, classes]."""
+        self.loss.update_state(losses, weights)
+        self.examples.update_state(tf.ones_like(weights), weights)
+        for metric in self.others:
+            # Keras' binary metrics want labels of the logits' shape.
+            metric.update_state(labels[:, None] if logits.shape[-1] == 1 else labels, logits, sample_weight=weights)
+
+    def sum_states(self) -> list[np.ndarray]:
+        """All states, float64, summed over the workers in one exchange; ``loss`` and ``examples`` come first."""
+        return self._sum_workers([np.asarray(variable, np.float64) for metric in self.all for variable in metric.variables])
+
+    def restore(self, states: list) -> None:
+        """Set this worker's states."""
+        for variable, state in zip((v for metric in self.all for v in metric.variables), states, strict=True):
+            variable.assign(np.asarray(state))
+
+    def results(self) -> dict[str, float]:
+        """Reduce all states over the workers in one exchange and compute each metric once.
+
+        Returns:
+            ``loss`` (mean over examples), ``examples`` (their number) and the other metrics, as Python floats; equal on all workers.
+        """
+        loss_sum, examples, *states = self.sum_states()
+        results = {"loss": float(loss_sum / examples) if examples else float("nan"), "examples": float(examples)}
+        for metric in self.others:
+            own, states = states[: len(metric.variables)], states[len(metric.variables) :]
+            results[metric.name] = float(metric.stateless_result([tf.constant(state, tf.float32) for state in own]))
+        return results

@@ -1,0 +1,125 @@
+"""One optimizer step done right: reduce, unscale, check, clip, decay, apply - in this order, on every strategy.
+
+Keras' own order is another one under ``MirroredStrategy`` (it clips each replica's gradient before the sum, and asks
+only replica 0 whether the gradient is finite), and under Horovod it has none.  Here ``apply`` is overridden:
+
+1. *reduce*: sum the gradients over all replicas; each is already divided by the global batch, so that the sum is the mean;
+2. *unscale*: divide by the loss scale (float16 only);
+3. *check*: all replicas see the same sums, hence agree without a further message on whether they are finite;
+4. *clip* by the global norm of the reduced gradient (Pascanu et al. 2013);
+5. *decay* (decoupled, as Keras does: ``w -= learning rate x decay x w``) and *apply*, both by Keras.
+
+A gradient that is not finite is never applied.  With float16 it halves the loss scale (Micikevicius et al. 2018, section 3.2).
+Otherwise, and whenever a replica's *loss* is not finite, the optimizer halts: no later step changes a weight either, so
+that the weights stay those of the last good step until the host has noticed.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+# Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
+INITIAL_LOSS_SCALE = 2.0**15
+GROWTH_INTERVAL = 2000
+
+
+class LockstepOptimizer:
+    """What ``synchronize`` mixes into a Keras optimizer."""
+
+    def prepare(self, sum_replicas: Callable[[list], list], clip_norm: float | None, scaled: bool) -> None:
+        """Say how to reduce and clip; called once, in the strategy's scope, before ``build``."""
+        self._sum_replicas = sum_replicas
+        self._clip_norm = clip_norm
+        self._scaled = scaled
+        make = self.add_variable
+        # Loss scale and the good steps since it last changed; halted is 1 from the first bad step on.
+        self.loss_scale = make((), keras.initializers.Constant(INITIAL_LOSS_SCALE if scaled else 1.0), "float32", "none", name="loss_scale")
+        self.good_steps = make((), "zeros", "int64", "none", name="good_steps")
+        self.halted = make((), "zeros", "int32", "none", name="halted")
+
+    def scale_loss(self, loss):
+        return loss * self.loss_scale if self._scaled else loss
+
+    def step(self, gradients: Sequence, variables: Sequence, report: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Take one step; call it in a replica's context.
+
+        Args:
+            gradients: this replica's share of the mean gradient over the global batch, times the loss scale.
+            variables: the Keras variables they belong to.
+            report: float32 [k]: what the step tells the host, summed over the replicas together with the gradients.
+                Any value that is not finite halts the optimizer before this step is applied.
+
+        Returns:
+            ``report`` summed over all replicas, and whether the optimizer has halted (int32, 0 or 1).
+        """
+        *gradients, report = self._sum_replicas([*gradients, report])
+        norm = tf.linalg.global_norm(gradients)
+        factor = 1.0
+        if self._scaled:
+            norm, factor = norm / self.loss_scale, 1.0 / self.loss_scale
+        if self._clip_norm is not None:
+            factor *= self._clip_norm / tf.maximum(norm, self._clip_norm)
+        if self._scaled or self._clip_norm is not None:
+            gradients = [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]
+        loss_finite = tf.reduce_all(tf.math.is_finite(report))
+        gradient_finite = tf.math.is_finite(norm)
+        # A variable may be updated under a condition only outside of the replicas (see Keras' LossScaleOptimizer).
+        halted = tf.__internal__.distribute.interim.maybe_merge_call(
+            self._apply_if_finite, self._distribution_strategy, gradients, list(variables), loss_finite, gradient_finite
+        )
+        return report, halted
+
+    def _apply_if_finite(self, distribution, gradients, variables, loss_finite, gradient_finite):
+        # All replicas hold the same sums; the first one's word counts for all.
+        loss_finite, gradient_finite = (
+            distribution.experimental_local_results(value)[0] for value in (loss_finite, gradient_finite)
+        )
+
+        def apply_in_replica(*gradients):
+            self.apply(list(gradients), variables)
+
+        def good():
+            if tf.distribute.in_cross_replica_context():
+                distribution.extended.call_for_each_replica(apply_in_replica, args=gradients)
+            else:
+                apply_in_replica(*gradients)
+            if self._scaled:
+                grown = self.good_steps + 1 >= GROWTH_INTERVAL
+                self.loss_scale.assign(tf.where(grown, self.loss_scale * 2.0, self.loss_scale))
+                self.good_steps.assign(tf.where(grown, tf.zeros((), tf.int64), self.good_steps + 1))
+            return tf.constant(0)
+
+        def bad():
+            # Below 1 a smaller scale cannot help any more: the gradient itself is not finite.
+            overflow = tf.logical_and(loss_finite, self.loss_scale >= 1.0) if self._scaled else tf.constant(False)
+            halted = tf.where(overflow, self.halted.value, 1)
+            self.loss_scale.assign(tf.where(overflow, self.loss_scale * 0.5, self.loss_scale))
+            self.good_steps.assign(tf.zeros((), tf.int64))
+            self.halted.assign(halted)
+            return halted
+
+        fine = tf.logical_and(tf.logical_and(loss_finite, gradient_finite), tf.equal(self.halted, 0))
+        return tf.cond(fine, good, bad)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # Keras would sum over the replicas here, after clipping; the sum has been taken.
+        return grads_and_vars
+
+
+def synchronize(optimizer_class: type, settings: dict, *, sum_replicas, clip_norm: float | None, scaled: bool):
+    """Build a Keras optimizer whose steps are taken by all replicas together.
+
+    The class keeps its Keras name and module, so that what is saved names a plain optimizer.
+
+    Args:
+        optimizer_class: a class of ``keras.optimizers``.
+        settings: its constructor's arguments; clipping is not among them.
+        sum_replicas: sums a list of tensors over all replicas, inside a step.
+        clip_norm: largest global norm of the reduced gradient, or None.
+        scaled: whether the loss is scaled (float16).
+    """
+    names = {"__module__": optimizer_class.__module__, "__qualname__": optimizer_class.__qualname__}
+    optimizer = type(optimizer_class.__name__, (LockstepOptimizer, optimizer_class), names)(**settings)
+    optimizer.prepare(sum_replicas, clip_norm, scaled)
+    return optimizer

@@ -1,0 +1,64 @@
+"""Learning rate = base x scaling x warmup x schedule x plateau factor, as one pure function of the step."""
+
+import math
+from dataclasses import dataclass
+
+STEP_MILESTONES = (0.5, 0.75)
+STEP_FACTOR = 0.1
+POLYNOMIAL_POWER = 2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step; plain float64 arithmetic, so that all workers compute the same number.
+
+    Attributes:
+        base: the rate for ``base_batch`` examples per step.
+        scaling: ``linear`` (Goyal et al. 2017), ``sqrt`` (Krizhevsky 2014) or ``none``.
+        global_batch, base_batch: examples per step, of this run and of the base rate.
+        kind: ``constant``, ``cosine`` (Loshchilov & Hutter 2017, one period without restart), ``step`` (x 0.1 after 50 % and
+            75 % of the steps, as He et al. 2016 for CIFAR-10) or ``polynomial`` (power 2, You et al. 2017).
+        warmup_steps: steps over which the rate grows from the unscaled to the scaled one (Goyal et al. 2017, section 2.2).
+        total_steps: the length of the run.
+        minimum: the rate never falls below it once the warmup is over.
+    """
+
+    base: float
+    scaling: str
+    global_batch: int
+    base_batch: int
+    kind: str
+    warmup_steps: int
+    total_steps: int
+    minimum: float = 0.0
+
+    @property
+    def factor(self) -> float:
+        """What the rate is multiplied by for this run's batch."""
+        ratio = self.global_batch / self.base_batch
+        return {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[self.scaling]
+
+    @property
+    def peak(self) -> float:
+        """The scaled rate, reached after the warmup."""
+        return self.base * self.factor
+
+    def rate(self, step: int, plateau_factor: float = 1.0) -> float:
+        """The rate of step ``step``, counted from 0; ``plateau_factor`` is what ReduceLROnPlateau made of it so far."""
+        rate = self.base * self._warmup(step) * self._decay(step) * plateau_factor
+        return max(rate, min(self.minimum, self.peak)) if step >= self.warmup_steps else rate
+
+    def _warmup(self, step: int) -> float:
+        if step >= self.warmup_steps:
+            return self.factor
+        return 1.0 + (self.factor - 1.0) * step / self.warmup_steps
+
+    def _decay(self, step: int) -> float:
+        if step < self.warmup_steps or self.kind == "constant":
+            return 1.0
+        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        if self.kind == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+        if self.kind == "polynomial":
+            return (1.0 - progress) ** POLYNOMIAL_POWER
+        return STEP_FACTOR ** sum(progress >= milestone for milestone in STEP_MILESTONES)

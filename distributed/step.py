@@ -1,0 +1,108 @@
+"""One training step and one validation step, written once for every strategy and called by Keras' ``fit``."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from distributed.dropout import samples
+from distributed.metrics import GlobalMetrics
+from distributed.strategies import Strategy
+
+
+class LockstepModel(keras.Model):
+    """A network together with the way its steps are taken; what is trained and saved is ``network``, a plain Keras model.
+
+    Create it within ``strategy.scope()``.
+    """
+
+    def __init__(self, network: keras.Model, strategy: Strategy, losses: Callable, metrics: GlobalMetrics, *, global_batch: int, accumulate: int):
+        """
+        Args:
+            network: uint8 images [b, h, w, 3] -> float32 logits.
+            strategy: how the replicas exchange.
+            losses: ``(labels [b], logits) -> float32 [b]``.
+            metrics: this worker's metrics.
+            global_batch: examples per optimizer step over all replicas.
+            accumulate: micro-batches into which a replica cuts its share of them, one after the other.
+        """
+        super().__init__(name="lockstep")
+        self.network = network
+        self._strategy = strategy
+        self._losses = losses
+        self._global_metrics = metrics
+        self._global_batch = global_batch
+        self._accumulate = accumulate
+        self.built = True
+
+    def call(self, images, training=False):
+        return self.network(images, training=training)
+
+    def train_step(self, data):
+        """Take one step on (images uint8 [b, h, w, 3], labels int32 [b], sample ids int64 [b])."""
+        variables = self.network.trainable_variables
+        loss, gradients = self._accumulated(data, variables)
+        # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
+        replicas = self._strategy.replicas
+        report = tf.one_hot(self._strategy.replica_id(), replicas, dtype=tf.float32)
+        report = tf.where(report > 0, loss, tf.zeros(()))
+        report, halted = self.optimizer.step(gradients, variables, report)
+        return {"loss": tf.reduce_sum(report), "loss_by_replica": report * replicas, "halted": halted}
+
+    def _accumulated(self, data, variables):
+        """The replica's share of the mean loss and of its gradient, summed over the micro-batches."""
+        count = self._accumulate
+        if count == 1:
+            return self._gradients(data, variables)
+        # A loop, not an unrolled graph: TensorFlow would run unrolled micro-batches side by side and hold all their activations.
+        data = [tf.reshape(part, [count, -1, *part.shape[1:]]) for part in data]
+        data = [tf.ensure_shape(part, [count, self._global_batch // (count * self._strategy.replicas), *part.shape[2:]]) for part in data]
+
+        def add(index, loss, gradients):
+            more_loss, more = self._gradients([part[index] for part in data], variables)
+            return index + 1, loss + more_loss, [a + b for a, b in zip(gradients, more, strict=True)]
+
+        start = (tf.constant(0), tf.zeros(()), [tf.zeros(variable.shape, variable.dtype) for variable in variables])
+        _, loss, gradients = tf.while_loop(lambda index, *_: index < count, add, start, parallel_iterations=1)
+        return loss, gradients
+
+    def _gradients(self, data, variables):
+        images, labels, sample_ids = data
+        with samples(tf.cast(self.optimizer.iterations.value, tf.int64), sample_ids), tf.GradientTape() as tape:
+            logits = self.network(images, training=True)
+            losses = self._losses(labels, logits)
+            loss = tf.reduce_sum(losses) / self._global_batch
+            scaled = self.optimizer.scale_loss(loss)
+        self._global_metrics.update(labels, logits, losses, tf.ones_like(losses))
+        return loss, tape.gradient(scaled, [variable.value for variable in variables])
+
+    def test_step(self, data):
+        """Add one batch (images, labels, weights float32 [b]) to the metrics; weight 0 marks padding."""
+        images, labels, weights = data
+        logits = self.network(images, training=False)
+        losses = self._losses(labels, logits)
+        self._global_metrics.update(labels, logits, losses, weights)
+        return {"loss": tf.reduce_mean(losses)}
+
+    @property
+    def metrics(self):
+        return self._global_metrics.all
+
+    def get_metrics_result(self):
+        """The results over all workers; Keras asks for them once per epoch and once per validation."""
+        return self._global_metrics.results()
+
+    def sum_metric_states(self) -> list:
+        """The metrics' states so far, float64 arrays summed over the workers; all workers must call it."""
+        return self._global_metrics.sum_states()
+
+    def restore_metric_states(self, states: list) -> None:
+        """Take up what ``sum_metric_states`` gave; the sum belongs to one worker, the chief."""
+        self._global_metrics.restore(states)
+
+    def _get_metrics_result_or_logs(self, logs):
+        # What a step returns is for the progress of the run; the epoch's values come from the metrics.
+        return self.get_metrics_result()
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing is left to build, and Keras would draw a batch from the stream to find that out."""

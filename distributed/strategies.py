@@ -1,0 +1,183 @@
+"""The ways to run, one object each: SingleDevice, Mirrored, Horovod.
+
+Everything that depends on how many workers there are is asked of these objects, so that nothing else needs to know.
+A *worker* is a process; a *replica* is one copy of the model on one device; a run has ``replicas`` of them in all.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from distributed.collectives import Collectives, HorovodCollectives
+from distributed.control import Control, MpiControl
+from distributed.errors import WorldError
+from distributed.world import World
+
+
+class SingleDevice:
+    """One process, one device; the base of the others, since its answers are those of one replica."""
+
+    name = "single"
+    replicas = 1
+
+    def __init__(self, world: World):
+        self.world = world
+        self.collectives = self._create_collectives()
+        self.control = self._create_control()
+
+    def _create_collectives(self) -> Collectives:
+        return Collectives(self.world)
+
+    def _create_control(self) -> Control:
+        return Control(self.collectives)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker prints, logs and saves for all."""
+        return self.world.is_chief
+
+    def scope(self):
+        """The context in which the model and the optimizer are built."""
+        return contextlib.nullcontext()
+
+    def replica_id(self):
+        """This replica's number in the run, int32, inside a train or test step."""
+        return tf.constant(0)
+
+    def sum_replicas(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Sum each tensor over all replicas of the run, inside a train step, in one fused exchange."""
+        return list(tensors)
+
+    def sum_workers(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Sum float64 arrays over the workers, outside of any step, in one exchange."""
+        return self.collectives.sum_arrays(arrays)
+
+    def distribute(self, make_dataset: Callable[[int, int], tf.data.Dataset]):
+        """Build this worker's input.
+
+        Args:
+            make_dataset: ``(first, stride) -> dataset`` of per-replica batches number first, first + stride, ...
+                of the run's one stream, in which batch ``e`` belongs to replica ``e % replicas``.
+        """
+        return make_dataset(0, 1)
+
+    def broadcast(self, variables: Sequence) -> None:
+        """Give every replica the chief's values of these Keras variables."""
+        self.collectives.broadcast_variables([variable.value for variable in variables])
+
+
+class Mirrored(SingleDevice):
+    """One process, several devices of one machine, by ``tf.distribute.MirroredStrategy``."""
+
+    name = "mirrored"
+
+    def __init__(self, world: World, devices: Sequence[str]):
+        super().__init__(world)
+        self.replicas = len(devices)
+        # NCCL where there are GPUs; the copy-based reduction sums in a fixed order on CPUs.
+        on_cpu = any("CPU" in device for device in devices)
+        operations = tf.distribute.ReductionToOneDevice() if on_cpu else None
+        self._strategy = tf.distribute.MirroredStrategy(list(devices), cross_device_ops=operations)
+
+    def scope(self):
+        return self._strategy.scope()
+
+    def replica_id(self):
+        return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+    def sum_replicas(self, tensors):
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
+
+    def distribute(self, make_dataset):
+        # The stream is dealt to the replicas batch by batch, in order: batch e goes to replica e % replicas.
+        return self._strategy.distribute_datasets_from_function(lambda _: make_dataset(0, 1))
+
+    def broadcast(self, variables):
+        """Nothing to do: mirrored variables begin with equal values."""
+
+
+class Horovod(SingleDevice):
+    """Several processes, one device each, by Horovod."""
+
+    name = "horovod"
+
+    def __init__(self, world: World):
+        super().__init__(world)
+        self.replicas = world.size
+
+    def _create_collectives(self):
+        # Alone, nothing needs to be exchanged, and a process without a launcher must not start MPI.
+        return HorovodCollectives(self.world) if self.world.size > 1 else Collectives(self.world)
+
+    def _create_control(self):
+        several = self.world.size > 1
+        return MpiControl(self.collectives) if several and self.world.uses_mpi else Control(self.collectives)
+
+    def replica_id(self):
+        return tf.constant(self.world.rank)
+
+    def sum_replicas(self, tensors):
+        return self.collectives.sum_tensors(tensors)
+
+    def distribute(self, make_dataset):
+        return make_dataset(self.world.rank, self.world.size)
+
+
+Strategy = SingleDevice
+
+
+def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads: int) -> Strategy:
+    """Choose the way to run, and give this process its device and its share of the cores.
+
+    Must be called before anything touches a device.
+
+    Args:
+        name: ``auto``, ``single``, ``mirrored`` or ``horovod``. ``auto`` takes ``horovod`` if the launcher began several
+            processes, ``mirrored`` if this process sees several GPUs (or ``cpu_devices`` were asked for), else ``single``.
+        world: this process's place.
+        cpu_devices: how many devices to split the CPU into for ``mirrored``; None leaves the CPU whole.
+        threads: cores that this process may use.
+
+    Raises:
+        WorldError: if the choice does not fit the launcher or the machine.
+    """
+    gpus = _visible_gpus()
+    if name == "auto":
+        name = "horovod" if world.size > 1 else "mirrored" if cpu_devices or len(gpus) > 1 else "single"
+    if world.size > 1 and name != "horovod":
+        raise WorldError(
+            f"strategy {name} runs in one process, but {world.launcher} started {world.size}; "
+            "use --strategy horovod or auto, or start it with plain python"
+        )
+    if cpu_devices and name != "mirrored":
+        raise WorldError(f"--cpu-devices {cpu_devices} splits the CPU for mirrored, but the strategy is {name}; use --strategy mirrored")
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads) if name == "mirrored" else threads)
+    if name == "mirrored":
+        return Mirrored(world, _mirrored_devices(gpus, cpu_devices))
+    # A scheduler that shows each task only its own GPU leaves one to choose from.
+    mine = gpus[world.local_rank % len(gpus) :][:1] if gpus else []
+    if len(gpus) > 1 and world.local_size > len(gpus):
+        raise WorldError(f"{world.local_size} processes on {world.host} share {len(gpus)} GPUs; start at most one process per GPU")
+    tf.config.set_visible_devices(mine, "GPU")
+    return Horovod(world) if name == "horovod" else SingleDevice(world)
+
+
+def _visible_gpus() -> list:
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        # Take GPU memory as it is needed, so that several processes can share a device for evaluation.
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return gpus
+
+
+def _mirrored_devices(gpus: list, cpu_devices: int | None) -> list[str]:
+    if cpu_devices:
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * cpu_devices)
+        return [f"CPU:{index}" for index in range(cpu_devices)]
+    if not gpus:
+        raise WorldError("strategy mirrored found no GPU; add --cpu-devices N to split the CPU in N devices, or use --strategy single")
+    return [f"GPU:{index}" for index in range(len(gpus))]

@@ -1,0 +1,153 @@
+"""The callbacks that take part in training, on every worker, in this order: rate, health, decisions, checkpoints.
+
+Each has one job.  Those that only look on are in ``observers.py`` and run on the chief alone.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from distributed import checkpoint
+from distributed.decisions import Decisions
+from distributed.strategies import Strategy
+from launch.plan import Plan
+
+
+class NonFiniteLoss(Exception):
+    """The loss of a replica was NaN or infinite at a step; no weight was changed by it or after it."""
+
+    def __init__(self, step: int, replicas: list[int]):
+        self.step, self.replicas = step, replicas
+        who = f"rank {replicas[0]}" if replicas else "the summed gradient, with finite losses"
+        super().__init__(f"the loss is not finite at step {step} (first seen on {who}); lower the learning rate, clip, or look at the data")
+
+
+@dataclass
+class Progress:
+    """Where the run stands: steps taken so far, the step at which this process began, and the learning rate of the last step."""
+
+    step: int = 0
+    began_at: int = 0
+    learning_rate: float | None = None
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Set the rate of each step, and count the steps."""
+
+    def __init__(self, plan: Plan, decisions: Decisions, progress: Progress):
+        super().__init__()
+        self.plan, self.decisions, self.progress = plan, decisions, progress
+
+    def on_train_batch_begin(self, batch, logs=None):
+        rate = self.plan.schedule.rate(self.progress.step, self.decisions.factor)
+        if rate != self.progress.learning_rate:
+            self.model.optimizer.learning_rate = self.progress.learning_rate = rate
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.progress.step += 1
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Raise ``NonFiniteLoss`` on all workers in the same step.
+
+    The optimizer has already refused the step (see ``distributed/optimizer.py``), so that the host may look one step
+    late, when the value is there without waiting for the device.
+    """
+
+    def __init__(self, progress: Progress):
+        super().__init__()
+        self.progress = progress
+        self.last = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._check()
+        self.last = (self.progress.step - 1, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check()
+        self.last = None
+
+    def _check(self):
+        if self.last is None:
+            return
+        step, logs = self.last
+        if int(logs["halted"]):
+            losses = np.asarray(logs["loss_by_replica"])
+            raise NonFiniteLoss(step, [int(replica) for replica in np.flatnonzero(~np.isfinite(losses))])
+
+
+class Decide(keras.callbacks.Callback):
+    """Let the chief decide on an epoch, and do as it says on every worker."""
+
+    def __init__(self, strategy: Strategy, decisions: Decisions):
+        super().__init__()
+        self.strategy, self.decisions = strategy, decisions
+        self.improved = self.stopped = False
+        self.metrics = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.metrics = metrics = {name: float(value) for name, value in logs.items()}
+        verdict = self.decisions.end_epoch(epoch, metrics) if self.strategy.is_chief else None
+        verdict = self.strategy.control.agree(verdict)
+        self.decisions.factor = verdict["factor"]
+        self.improved = verdict["improved"]
+        self.stopped = self.model.stop_training = verdict["stop"]
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Commit a checkpoint every so many steps and at each epoch's end; the chief writes, all lend their metric state."""
+
+    def __init__(self, strategy: Strategy, directory: Path, facts: dict, decide: Decide, progress: Progress, *, every: int | None, keep: int):
+        """Args: ``facts`` about the run that a resumed one must share; see ``launch/resume.py``."""
+        super().__init__()
+        self.strategy, self.directory, self.facts = strategy, directory, facts
+        self.decide, self.progress, self.every, self.keep = decide, progress, every, keep
+
+    def on_train_batch_end(self, batch, logs=None):
+        last_of_epoch = self.progress.step % self.facts["steps_per_epoch"] == 0
+        if self.every and self.progress.step % self.every == 0 and not last_of_epoch:
+            self.commit(self.model.sum_metric_states())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.commit(None)
+
+    def commit(self, metric_states: list[np.ndarray] | None) -> None:
+        """Save the run as it stands; ``metric_states`` belong to an epoch that is under way."""
+        if not self.strategy.is_chief:
+            return
+        state = self.facts | {
+            "step": self.progress.step,
+            "decisions": self.decide.decisions.state(),
+            "stopped": self.decide.stopped,
+            "metrics": None if metric_states is None else [array.tolist() for array in metric_states],
+        }
+        arrays = [
+            {variable.path: np.asarray(variable) for variable in variables}
+            for variables in (self.model.network.weights, self.model.optimizer.variables)
+        ]
+        path = checkpoint.write(self.directory, self.progress.step, checkpoint.Checkpoint(*arrays, state))
+        if self.decide.improved and metric_states is None:
+            checkpoint.point(self.directory / "best", path)
+        checkpoint.point(self.directory / "last", path)
+        best = self.directory / "best"
+        checkpoint.prune(self.directory, self.keep, best.resolve() if best.exists() else None)
+
+
+class RestoreMetrics(keras.callbacks.Callback):
+    """Let the rest of a broken epoch add to the metrics that its first part had."""
+
+    def __init__(self, states: list | None):
+        super().__init__()
+        self.states = states
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.states is not None:
+            self.model.restore_metric_states(self.states)
+
+
+def finite_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
+    """The same for JSON, which knows neither NaN nor infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

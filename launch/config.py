@@ -1,0 +1,255 @@
+"""TrainConfig: the one description of a run, and the only home of defaults.
+
+A flag beats the file given by ``--config``, the file beats the default.  Flags and file values take the same way through
+pydantic, so that both are checked alike and both errors read alike; tyro draws the ``--help`` page.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+import tyro
+import yaml
+from pydantic import Field
+
+
+class ConfigError(ValueError):
+    """A setting the user can mend; its message is one sentence. It ends the run with exit code 2."""
+
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """Train AlexNet or VGG on one or many workers, with the same result."""
+
+    strategy: Literal["auto", "single", "mirrored", "horovod"] = "auto"
+    """How to run; auto: several processes -> horovod, several GPUs -> mirrored, else single."""
+    model: Literal["alexnet", "alexnet_2012", "alexnet_cifar", "vgg11", "vgg13", "vgg16", "vgg19"] = "alexnet_cifar"
+    """Architecture; alexnet_cifar is the small one for 32x32 images."""
+    dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz"] = "shapes"
+    """Where examples come from; shapes is generated and needs no files."""
+    data_dir: Path | None = None
+    """Folder (or file) of the data set."""
+    validation_split: Share = 0.1
+    """Part of the training examples held out where the data set has no validation split of its own."""
+    image_size: Positive | None = None
+    """Height and width in pixels that the model sees; default: the data's own size, else the model's."""
+    augment: Literal["none", "flip_crop", "inception"] = "none"
+    """flip_crop: pad, crop, flip; inception: random area and aspect, flip, colour."""
+
+    epochs: Positive = 8
+    """Passes over the training examples."""
+    steps_per_epoch: Positive | None = None
+    """Cap on the steps of an epoch."""
+    batch_size: Positive | None = None
+    """Examples per replica and micro-batch (64 if neither batch size is given)."""
+    global_batch_size: Positive | None = None
+    """Examples per optimizer step of the whole run; must divide by replicas x accumulate-steps."""
+    accumulate_steps: Positive = 1
+    """Micro-batches that a replica adds up before each optimizer step."""
+
+    optimizer: Literal["sgd", "rmsprop", "adam", "adagrad", "adadelta", "adamax", "nadam"] = "sgd"
+    """Keras' optimizer of that name."""
+    momentum: Share | None = None
+    """Momentum of sgd (default 0.9) and rmsprop (default 0); the others have none."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled decay, as Keras: w -= learning rate x decay x w in each step."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest global norm of the reduced gradient."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    """Base rate, for base-batch-size examples per step."""
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """How the rate grows with global batch / base batch."""
+    base_batch_size: Positive | None = None
+    """Batch of the base rate; default: batch-size where given, the global batch where that was given."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs over which the rate grows from the unscaled to the scaled one."""
+    schedule: Literal["constant", "cosine", "step", "polynomial"] = "cosine"
+    """Shape of the rate after the warmup."""
+    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    """The rate never falls below it."""
+
+    monitor: str = "auto"
+    """Metric that decides on best, stop and plateau; auto: val_accuracy, or accuracy without validation."""
+    monitor_mode: Literal["auto", "min", "max"] = "auto"
+    """Whether less or more of it is better."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest change that counts as an improvement."""
+    early_stopping_patience: Count = 0
+    """Epochs without improvement after which training stops; 0: never."""
+    plateau_patience: Count = 0
+    """Epochs without improvement after which the rate is reduced; 0: never."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What the rate is then multiplied by."""
+    plateau_cooldown: Count = 0
+    """Epochs after a reduction in which none is counted."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the layers; weights stay float32, float16 scales the loss."""
+    label_smoothing: Share = 0.0
+    """Part of the target spread evenly over all classes."""
+    dropout: Share | None = None
+    """Dropout rate of the dense layers; default: the architecture's."""
+    seed: Count = 0
+    """Decides weights, order, augmentation, dropout and the validation split."""
+    deterministic: bool = False
+    """Bit-identical reruns at the same worker count."""
+
+    run_dir: Path | None = None
+    """Where the run's files go; default: runs/<model>-<dataset>-<time>."""
+    resume: str = "auto"
+    """auto: go on from run-dir's newest checkpoint; never: refuse a run-dir that has one; PATH: begin from that checkpoint."""
+    checkpoint_every_steps: Positive | None = None
+    """Also save a checkpoint every so many steps, not only at the end of each epoch."""
+    keep_checkpoints: Positive = 3
+    """How many checkpoints to keep besides the best one."""
+
+    cpu_devices: Positive | None = None
+    """Split the CPU into this many devices, for mirrored where there is no GPU."""
+    log_every_steps: Positive = 10
+    """Steps between two points of the per-step TensorBoard curves."""
+    histogram_epochs: Count = 0
+    """Epochs between two weight histograms in TensorBoard; 0: none."""
+    profile_steps: tuple[Positive, Positive] | None = None
+    """A,B: trace steps A to B for TensorBoard's profiler."""
+    verbose: bool = False
+    """Show what TensorFlow and Open MPI print at start-up."""
+
+    @pydantic.field_validator("profile_steps", mode="before")
+    @classmethod
+    def _split_pair(cls, value):
+        return value.split(",") if isinstance(value, str) else value
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _none_in_words(cls, value):
+        return None if isinstance(value, str) and value.lower() in ("none", "null") else value
+
+    @pydantic.model_validator(mode="after")
+    def _check_combinations(self):
+        for problem in _problems(self):
+            raise ValueError(problem)
+        return self
+
+
+def _problems(c: TrainConfig):
+    """Sentences about settings that do not go together."""
+    if c.batch_size and c.global_batch_size:
+        yield f"--batch-size {c.batch_size} and --global-batch-size {c.global_batch_size} were both given; give one of them"
+    if c.profile_steps and c.profile_steps[0] > c.profile_steps[1]:
+        yield f"--profile-steps {c.profile_steps[0]},{c.profile_steps[1]} runs backwards; give the first step, then the last"
+    if c.momentum is not None and c.optimizer not in ("sgd", "rmsprop"):
+        yield f"--momentum {c.momentum} has no effect on --optimizer {c.optimizer}; leave it out, or use sgd or rmsprop"
+    if c.cpu_devices and c.strategy not in ("auto", "mirrored"):
+        yield f"--cpu-devices {c.cpu_devices} belongs to the mirrored strategy, not to {c.strategy}; use --strategy mirrored"
+    if c.dataset in ("image_folder", "tfrecord", "csv", "npz") and c.data_dir is None:
+        yield f"--dataset {c.dataset} was given without --data-dir; name the folder or file it lies in"
+    if c.dataset == "shapes" and c.data_dir is not None:
+        yield f"--data-dir {c.data_dir} was given, but --dataset shapes is generated; name the data's kind with --dataset, for example image_folder"
+
+
+def parse_arguments(argv: list[str], *, program: str, description: str, preset: dict | None = None) -> TrainConfig:
+    """Build the configuration from the command line and the file it may name.
+
+    Args:
+        argv: the words behind the program's name.
+        program: the name shown by ``--help``.
+        description: the text above the flags there.
+        preset: values that replace the defaults.
+
+    Raises:
+        ConfigError: one sentence about the first thing that is wrong.
+    """
+    if "--help" in argv or "-h" in argv:
+        defaults = {name: field.default for name, field in TrainConfig.model_fields.items()} | (preset or {})
+        description += "\n\n--config FILE.yaml reads settings from a file (names as below, with underscores); a flag beats the file."
+        tyro.cli(TrainConfig, prog=program, description=description, args=["--help"], default=TrainConfig.model_construct(**defaults))
+    flags = _read_flags(argv)
+    path = flags.pop("config", None)
+    values = (preset or {}) | (_read_file(Path(path)) if path else {})
+    # The two ways to give the batch exclude each other: the flag's replaces the file's.
+    for one, other in (("batch_size", "global_batch_size"), ("global_batch_size", "batch_size")):
+        if one in flags and other not in flags:
+            values.pop(other, None)
+    values |= flags
+    try:
+        return TrainConfig(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        from_file = path and first["loc"] and first["loc"][0] not in flags
+        raise ConfigError(_sentence(first, path if from_file else None)) from None
+
+
+def save(config: TrainConfig, path: Path) -> None:
+    """Write the complete configuration as a file for ``--config``."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _read_flags(argv: list[str]) -> dict[str, str | bool]:
+    """Turn ``--some-flag value``, ``--some_flag=value``, ``--switch`` and ``--no-switch`` into a dict."""
+    switches = {name for name, field in TrainConfig.model_fields.items() if field.annotation is bool}
+    flags, words = {}, list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"'{word}' was given where a flag was expected; flags begin with --, for example --epochs 10")
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals and name.removeprefix("no_") in switches:
+            follows = words[0].lower() if words else ""
+            value = words.pop(0) if name in switches and follows in ("true", "false") else not name.startswith("no_")
+            name = name.removeprefix("no_")
+        elif not equals:
+            if not words or words[0].startswith("--"):
+                _check_name(name, word)
+                raise ConfigError(f"{word} was given without a value; write {word} VALUE")
+            value = words.pop(0)
+        _check_name(name, word)
+        flags[name] = value
+    return flags
+
+
+def _check_name(name: str, shown: str) -> None:
+    if name != "config" and name not in TrainConfig.model_fields:
+        raise ConfigError(f"{shown.partition('=')[0]} is not a flag{_closest(name, '--')}; --help lists all flags")
+
+
+def _closest(name: str, prefix: str) -> str:
+    matches = difflib.get_close_matches(name, TrainConfig.model_fields, n=1)
+    if not matches:
+        return ""
+    return f" (did you mean {prefix}{matches[0].replace('_', '-') if prefix else matches[0]}?)"
+
+
+def _read_file(path: Path) -> dict:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} cannot be read ({getattr(error, 'strerror', None) or error}); name an existing YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {path} is not YAML ({' '.join(str(error).split())}); mend it or write one 'name: value' per line") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path} holds a {type(values).__name__}; expected lines of the form 'name: value'")
+    for name in values:
+        if name not in TrainConfig.model_fields:
+            raise ConfigError(f"{path} has an unknown setting '{name}'{_closest(str(name), '')}; train.py --help lists all settings")
+    return values
+
+
+def _sentence(error: dict, path: str | None) -> str:
+    """Say in one sentence what pydantic found."""
+    if not error["loc"]:
+        return str(error["ctx"]["error"])
+    name, got = str(error["loc"][0]), error["input"]
+    shown = f"{name} in {path}" if path else f"--{name.replace('_', '-')}"
+    expected = error["msg"].removeprefix("Input should be ").replace(", unable to parse string as an integer", "")
+    if error["type"] in ("missing", "too_long"):
+        expected = "two step numbers A,B"
+    return f"{shown} is {got!r}; expected {expected}"

@@ -1,0 +1,53 @@
+"""What people see: one header, a live bar on a terminal or a line per epoch elsewhere, and where things are at the end."""
+
+import sys
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Console:
+    """The chief's voice; on all other workers it is silent."""
+
+    def __init__(self, enabled: bool):
+        self._rich = RichConsole(quiet=not enabled, highlight=False, soft_wrap=True)
+        # Under horovodrun, Slurm or a pipe there is no terminal: a bar would only fill the log.
+        self._live = enabled and self._rich.is_terminal
+        self._bar = None
+
+    def say(self, text: str = "") -> None:
+        """Print one line at once; ``text`` is shown as it is."""
+        self._rich.print(text, markup=False)
+        sys.stdout.flush()
+
+    def error(self, text: str) -> None:
+        """Print one line to stderr, where errors belong."""
+        if not self._rich.quiet:
+            print(f"error: {text}", file=sys.stderr, flush=True)
+
+    def start_epoch(self, title: str, steps: int) -> None:
+        if self._live:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self._rich, transient=True)
+            self._bar.add_task(title, total=steps, note="")
+            self._bar.start()
+
+    def advance(self, done: int, note: str) -> None:
+        """Show that ``done`` steps of the epoch are over."""
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=done, note=note)
+
+    @property
+    def live(self) -> bool:
+        """Whether anybody sees a bar, so that its values are worth computing."""
+        return self._live
+
+    def end_epoch(self, line: str) -> None:
+        self.stop()
+        self.say(line)
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,55 @@
+"""Train AlexNet or VGG.  The same command on one device, one node or many:
+
+    python launch/train.py                                          # one process, one device
+    python launch/train_mirrored.py                                 # one process, all GPUs of this machine
+    python launch/train_mirrored.py --cpu-devices 2                 # the same without GPUs
+    horovodrun -np 4 python launch/train.py                         # four processes, one GPU (or CPU share) each
+    horovodrun -np 8 -H a:4,b:4 python launch/train.py              # on two nodes
+    mpirun -np 4 python launch/train.py
+    sbatch launch/slurm/multi_node.sbatch                           # srun, one task per GPU
+
+    ... --config launch/recipes/alexnet_cifar10.yaml --epochs 20    # settings from a file; a flag beats the file
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+# The repository's folders come first: `distributed` is also the name of an installed package on many machines.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from distributed.errors import WorldError
+from distributed.world import World
+from launch import environment
+from launch.config import ConfigError, parse_arguments
+
+
+def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
+    """Run the main job and return the exit code: 0 finished, 2 the user can mend it, 1 anything else.
+
+    Args:
+        argv: the command line; default: the process's own.
+        preset: settings that replace the defaults.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    world = World()
+    try:
+        world = World.from_environment(os.environ)
+        config = parse_arguments(argv, program=Path(sys.argv[0]).name, description=__doc__, preset=preset)
+    except (ConfigError, WorldError) as error:
+        if not world.is_chief:
+            # The chief says it for all; the launcher ends everyone as soon as one has gone.
+            time.sleep(1)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    threads = environment.prepare(world, verbose=config.verbose)
+    with environment.silence(not config.verbose):
+        # TensorFlow is loaded only now that its environment is settled.
+        from launch.session import run
+
+    return run(config, world, threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

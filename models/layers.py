@@ -1,0 +1,125 @@
+"""Layers that Keras lacks, and the parts that AlexNet and VGG share: image input, initialisation, classifier."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+DENSE_UNITS = 4096  # both hidden dense layers of both papers
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the builders need to know, checked by `build_model`.
+
+    Attributes:
+        name: the model's name.
+        classes: number of classes, at least 2.
+        image_size: height and width in pixels.
+        dropout: rate of the dropout after both hidden dense layers; 0 leaves these layers out.
+        dropout_layer: called as dropout_layer(rate, seed=..., name=...), gives a layer.
+        seed: makes weights and dropout reproducible; None draws them anew each time.
+    """
+
+    name: str
+    classes: int
+    image_size: int
+    dropout: float
+    dropout_layer: Callable[..., keras.layers.Layer]
+    seed: int | None
+
+    def kernel_initializer(self, index: int) -> keras.Initializer:
+        """Initial weights of layer `index`, counting layers with weights in order: he_uniform (He et al. 2015)."""
+        return keras.initializers.HeUniform(self._derive(0, index))
+
+    def dropout_seed(self, index: int) -> int | None:
+        """Seed of the dropout behind layer `index`; a stream of its own, so that dropout leaves the weights alone."""
+        return self._derive(1, index)
+
+    def _derive(self, stream: int, index: int) -> int | None:
+        if self.seed is None:
+            return None
+        word = np.random.SeedSequence((self.seed, stream, index)).generate_state(1)[0]
+        return int(word >> 1)  # 31 bits fit wherever a layer may put its seed
+
+
+def image_input(spec: Spec) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """The model's input, uint8 [b, size, size, 3] in 0..255, and the same pixels scaled to [-1, 1].
+
+    The scaling is done in float32 whatever the precision: bfloat16 cannot tell the middle greys apart before the
+    offset is subtracted. The first convolution casts the result to its compute dtype.
+    """
+    images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="image")
+    return images, keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(images)
+
+
+def classifier(x: keras.KerasTensor, spec: Spec, names: tuple[str, str, str], first_index: int) -> keras.KerasTensor:
+    """Flatten, two hidden dense layers with dropout behind each, and the logits.
+
+    Args:
+        x: feature maps [b, h, w, c].
+        spec: the model's.
+        names: names of the three dense layers.
+        first_index: number of layers with weights in front, for the seeds.
+
+    Returns:
+        Logits, float32 [b, classes], or [b, 1] for two classes.
+    """
+    x = keras.layers.Flatten(name="flatten")(x)
+    for index, name in enumerate(names[:2], start=first_index):
+        kernel = spec.kernel_initializer(index)
+        x = keras.layers.Dense(DENSE_UNITS, activation="relu", kernel_initializer=kernel, name=name)(x)
+        if spec.dropout:
+            x = spec.dropout_layer(spec.dropout, seed=spec.dropout_seed(index), name=f"{name}_dropout")(x)
+    units = 1 if spec.classes == 2 else spec.classes
+    x = keras.layers.Dense(units, kernel_initializer=spec.kernel_initializer(first_index + 2), name=names[2])(x)
+    return keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+
+
+@keras.saving.register_keras_serializable("lockstep")
+class LocalResponseNormalization(keras.layers.Layer):
+    """y[c] = x[c] / (k + alpha * sum of x[j]^2 over the n channels j around c) ^ beta.
+
+    Krizhevsky, Sutskever and Hinton 2012, section 3.3, whose constants are the defaults. Alpha multiplies the plain
+    sum, as in the paper; Caffe and PyTorch divide it by n first.
+
+    Input and output: [b, h, w, c], channels last. Computed in float32 whatever the precision, because TensorFlow has
+    no bfloat16 kernel and the squares overflow float16 from activations of 256 on; the result has the compute dtype.
+    """
+
+    def __init__(self, *, k=2.0, n=5, alpha=1e-4, beta=0.75, name=None, dtype=None, trainable=True):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        assert n % 2 == 1, f"n counts the channel itself and as many on both sides, so it is odd; got {n}"
+        self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
+
+    def call(self, inputs):
+        x = tf.cast(inputs, tf.float32)
+        x = tf.nn.local_response_normalization(
+            x, depth_radius=self.n // 2, bias=self.k, alpha=self.alpha, beta=self.beta
+        )
+        return tf.cast(x, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "k": self.k, "n": self.n, "alpha": self.alpha, "beta": self.beta}
+
+
+@keras.saving.register_keras_serializable("lockstep")
+class GroupedConv2D(keras.layers.Conv2D):
+    """keras.layers.Conv2D with `groups`, as one ordinary convolution per group.
+
+    Same arguments, weights and result as Keras' own, which sends grouped convolutions through XLA because TensorFlow's
+    CPU kernels do not cover them: conv2 of AlexNet, forward and backward, batch 8, on 2 cores took 500 ms that way
+    and takes 56 ms this way.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        channels = -1 if self.data_format == "channels_last" else 1
+        inputs = keras.ops.split(inputs, self.groups, axis=channels)
+        kernels = keras.ops.split(kernel, self.groups, axis=-1)
+        convolve = super().convolution_op
+        return keras.ops.concatenate([convolve(x, k) for x, k in zip(inputs, kernels, strict=True)], axis=channels)

@@ -1,0 +1,186 @@
+"""The stream of batches: the same order and pixels for any number of replicas, validation exactly once."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data import order, pipeline
+from data.sources import ArraySource, FileSource
+
+G = 12  # global batch: divisible by 1, 2, 3 and 4 replicas
+N = 31  # two steps per epoch, seven examples left out of each
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(0)
+    return ArraySource("made", ("a", "b", "c"), rng.integers(0, 256, (N, 16, 16, 3), np.uint8), np.arange(N) % 3)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """JPEG and PNG files of several sizes, one grey."""
+    root, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(1)
+    paths = []
+    for index in range(N):
+        height, width = 16 + index % 5, 16 + index % 3
+        pixels = rng.integers(0, 256, (height, width, 1 if index == 7 else 3), np.uint8)
+        jpeg = index % 4
+        paths.append(f"{index}.jpg" if jpeg else f"{index}.png")
+        (root / paths[-1]).write_bytes((tf.io.encode_jpeg if jpeg else tf.io.encode_png)(pixels).numpy())
+    return FileSource("made", ("a", "b", "c"), str(root), paths, np.arange(N) % 3)
+
+
+def stream(source, *, replicas=1, first=0, stride=1, start_step=0, steps=1, augment="flip_crop", threads=2, seed=5):
+    """`steps` elements of a worker's training stream, as lists of arrays."""
+    dataset = pipeline.training_batches(
+        source,
+        seed=seed,
+        replica_batch=G // replicas,
+        replicas=replicas,
+        first=first,
+        stride=stride,
+        start_step=start_step,
+        steps_per_epoch=order.steps_per_epoch(len(source), G),
+        augment=augment,
+        image_size=16,
+        threads=threads,
+    )
+    return [tuple(x.numpy() for x in batch) for batch in dataset.take(steps)]
+
+
+def joined(batches):
+    return tuple(np.concatenate(column) for column in zip(*batches, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "augment", "counts"),
+    [("arrays", "flip_crop", (2, 3, 4)), ("arrays", "inception", (3,)), ("files", "flip_crop", (2,))]
+    + [("files", "inception", (3,))],
+)
+def test_same_order_and_pixels_for_any_number_of_replicas(kind, augment, counts, request):
+    """Five steps, over two epoch boundaries: one process, Mirrored (one stream) and Horovod (a stream per rank)."""
+    source = request.getfixturevalue(kind)
+    images, labels, ids = joined(stream(source, steps=5, augment=augment))
+    assert images.shape == (5 * G, 16, 16, 3) and images.dtype == np.uint8
+    assert labels.dtype == np.int32 and ids.dtype == np.int64
+    assert (labels == source.labels[ids]).all()
+    for replicas in counts:
+        mirrored = stream(source, replicas=replicas, steps=5 * replicas, augment=augment)
+        ranks = [
+            stream(source, replicas=replicas, first=r, stride=replicas, steps=5, augment=augment, threads=1 + r)
+            for r in range(replicas)
+        ]
+        horovod = [ranks[r][step] for step in range(5) for r in range(replicas)]
+        for other in (mirrored, horovod):
+            for expected, got in zip((images, labels, ids), joined(other), strict=True):
+                assert (expected == got).all()
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_restart_continues_where_the_run_was(arrays, replicas):
+    whole = stream(arrays, replicas=replicas, first=replicas - 1, stride=replicas, steps=6)
+    rest = stream(arrays, replicas=replicas, first=replicas - 1, stride=replicas, steps=3, start_step=3)
+    for expected, got in zip(whole[3:], rest, strict=True):
+        assert all((e == g).all() for e, g in zip(expected, got, strict=True))
+
+
+def test_an_epoch_holds_every_sample_at_most_once(arrays):
+    ids = joined(stream(arrays, steps=6))[2].reshape(3, 2 * G)  # three epochs of two steps
+    for epoch in ids:
+        assert len(set(epoch)) == 2 * G
+    assert (ids[0] != ids[1]).any() and set(ids[0]) != set(ids[1])
+    assert set(ids.ravel()) == set(range(N))  # who is left out changes
+
+
+def test_augmentation_changes_with_the_epoch_only(arrays):
+    images, _, ids = joined(stream(arrays, steps=4))
+    first, second = (dict(zip(ids[s], images[s], strict=True)) for s in (slice(24), slice(24, 48)))
+    common = first.keys() & second.keys()
+    assert np.mean([(first[i] != second[i]).any() for i in common]) > 0.9
+    plain, _, ids = joined(stream(arrays, steps=4, augment="none"))
+    assert (plain == arrays.pixels[ids]).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "batch", "replicas"),
+    [("arrays", *case) for case in ((1, 2, 3), (2, 4, 3), (12, 4, 3), (13, 4, 3), (7, 5, 1), (31, 4, 2))]
+    + [("files", 7, 2, 3)],
+)
+def test_validation_sees_every_example_exactly_once(kind, n, batch, replicas, request):
+    whole = request.getfixturevalue(kind)
+    if kind == "arrays":
+        source = ArraySource("part", whole.classes, whole.pixels[:n], whole.labels[:n])
+    else:
+        source = FileSource("part", whole.classes, whole.root, whole.paths[:n], whole.labels[:n])
+
+    def elements(first, stride):
+        dataset = pipeline.validation_batches(
+            source,
+            replica_batch=batch,
+            replicas=replicas,
+            first=first,
+            stride=stride,
+            augment="none",
+            image_size=16,
+            threads=2,
+        )
+        assert [spec.shape.as_list() for spec in dataset.element_spec] == [[batch, 16, 16, 3], [batch], [batch]]
+        assert dataset.cardinality().numpy() == order.validation_steps(n, batch, replicas) * replicas // stride
+        return [tuple(x.numpy() for x in element) for element in dataset]
+
+    ranks = [elements(first=r, stride=replicas) for r in range(replicas)]
+    assert {len(rank) for rank in ranks} == {order.validation_steps(n, batch, replicas)}
+    images, labels, weights = joined([rank[step] for step in range(len(ranks[0])) for rank in ranks])
+    assert weights.sum() == n and set(weights) <= {0.0, 1.0}
+    assert (labels[weights == 1] == source.labels).all()
+    if kind == "arrays":
+        assert (images[weights == 1] == source.pixels).all()
+    for expected, got in zip((images, labels, weights), joined(elements(first=0, stride=1)), strict=True):
+        assert (expected == got).all()
+
+
+def test_training_shapes_are_static(files):
+    dataset = pipeline.training_batches(
+        files,
+        seed=0,
+        replica_batch=4,
+        replicas=3,
+        first=0,
+        stride=3,
+        start_step=0,
+        steps_per_epoch=2,
+        augment="inception",
+        image_size=24,
+        threads=1,
+    )
+    assert [spec.shape.as_list() for spec in dataset.element_spec] == [[4, 24, 24, 3], [4], [4]]
+    assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+
+
+@pytest.mark.parametrize("size", [12, 16, 24])
+def test_images_in_memory_take_the_asked_size(arrays, size):
+    dataset = pipeline.validation_batches(
+        arrays, replica_batch=N, replicas=1, first=0, stride=1, augment="inception", image_size=size, threads=1
+    )
+    images = next(iter(dataset))[0].numpy()
+    assert images.shape == (N, size, size, 3) and images.std() > 20
+
+
+@pytest.mark.parametrize("name", ["5.jpg", "4.png"])
+@pytest.mark.parametrize("damage", ["truncated", "no image", "missing"])
+def test_a_damaged_file_ends_the_run_and_is_named(files, tmp_path, name, damage):
+    for path in files.paths:
+        (tmp_path / path).write_bytes(tf.io.read_file(f"{files.root}/{path}").numpy())
+    source = FileSource("made", files.classes, str(tmp_path), files.paths, files.labels)
+    assert pipeline.diagnose(source, range(N)) is None
+    bad = tmp_path / name
+    if damage == "missing":
+        bad.unlink()
+    else:
+        bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2] if damage == "truncated" else b"<html>no</html>")
+    with pytest.raises(tf.errors.OpError):
+        stream(source, steps=6, augment="none")
+    message = pipeline.diagnose(source, range(N))
+    assert message.startswith(f"{bad}: ") and len(message) > len(f"{bad}: ") + 5 and "\n" not in message
+    assert "{{" not in message and "[Op" not in message

@@ -1,0 +1,217 @@
+"""TFRecord shards made from another source hold the same examples, however often the work was interrupted."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data import Splits, load
+from data.errors import DataError
+from data.sources import ArraySource
+from data.tfrecord import load_tfrecord
+from launch import prepare
+
+PREPARE = Path(prepare.__file__)
+
+
+def make_images(folder: Path, classes: int = 3, each: int = 5) -> Path:
+    """An image folder with JPEG and PNG files of random pixels."""
+    random = np.random.default_rng(0)
+    for c in range(classes):
+        (folder / f"class{c}").mkdir(parents=True)
+        for k in range(each):
+            pixels = random.integers(0, 256, (8 + c, 9 + k, 3), np.uint8)
+            encode, suffix = (tf.io.encode_png, "png") if k == 1 else (tf.io.encode_jpeg, "jpg")
+            (folder / f"class{c}" / f"{k}.{suffix}").write_bytes(encode(pixels).numpy())
+    return folder
+
+
+def load_folder(folder: Path) -> Splits:
+    return load("image_folder", str(folder), seed=0, validation_split=0)
+
+
+def read_all(source) -> list:
+    return source.read(tf.range(len(source), dtype=tf.int64)).numpy().tolist()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Name -> hash of every file, hidden ones too."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+@pytest.fixture
+def images(tmp_path):
+    return make_images(tmp_path / "images")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def test_shards_equal_the_folder(images, tmp_path, out):
+    (tmp_path / "both").mkdir()
+    images = images.rename(tmp_path / "both" / "train")
+    make_images(tmp_path / "both" / "val", each=2)
+    original = load_folder(tmp_path / "both")
+    prepare.convert(original, "image_folder", out, shards=4)
+    made = Splits(*load_tfrecord(str(out)))
+    for before, after in zip(original, made, strict=True):
+        assert read_all(after) == read_all(before)
+        assert after.labels.tolist() == before.labels.tolist() and after.classes == before.classes
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["classes"] == ["class0", "class1", "class2"] and manifest["version"] == 1
+    train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
+    assert [shard["examples"] for shard in train["shards"]] == [3, 4, 4, 4] and train["examples"] == 15
+    assert len(validation["shards"]) == 2 and validation["examples"] == 6
+    assert train["fingerprint"] == original.train.fingerprint()
+    for shard in train["shards"] + validation["shards"]:
+        content = (out / shard["name"]).read_bytes()
+        assert shard["bytes"] == len(content) and shard["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_pixels_in_memory_come_back_exactly(out):
+    pixels = np.random.default_rng(1).integers(0, 256, (7, 8, 9, 3), np.uint8)
+    source = ArraySource("npz", ["a", "b"], pixels, np.array([0, 1, 1, 0, 1, 0, 0]))
+    prepare.convert(Splits(source, None), "npz", out, shards=2)
+    train, validation = load_tfrecord(str(out))
+    assert validation is None and train.labels.tolist() == source.labels.tolist()
+    assert (np.stack([tf.io.decode_png(image) for image in read_all(train)]) == pixels).all()
+
+
+@pytest.mark.parametrize("failing", [0, 6, 14])
+def test_an_interrupted_conversion_resumes_to_the_same_bytes(images, tmp_path, out, monkeypatch, failing):
+    prepare.convert(load_folder(images), "image_folder", tmp_path / "whole", shards=4)
+    made, real = [], prepare.example
+
+    def example(*arguments):
+        if len(made) == failing:
+            raise KeyboardInterrupt
+        made.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(prepare, "example", example)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    assert not (out / "manifest.json").exists() and not list(out.glob(".*"))
+    with pytest.raises(DataError):
+        load_tfrecord(str(out))
+    finished = {file.name: file.stat().st_mtime_ns for file in out.glob("train-*")}
+    assert len(finished) == {0: 0, 6: 1, 14: 3}[failing]
+    monkeypatch.setattr(prepare, "example", real)
+    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert finished == {name: (out / name).stat().st_mtime_ns for name in finished}
+
+
+def test_a_killed_process_resumes_to_the_same_bytes(images, tmp_path, out):
+    prepare.convert(load_folder(images), "image_folder", tmp_path / "whole", shards=4)
+    # The entry file itself, from another folder; the process dies while it writes its ninth record, in shard 2.
+    killed = (
+        "import os, runpy, sys, tensorflow as tf\n"
+        "class Writer(tf.io.TFRecordWriter):\n"
+        "    written = 0\n"
+        "    def write(self, record):\n"
+        "        Writer.written += 1\n"
+        "        if Writer.written == 9: self.flush(); os._exit(9)\n"
+        "        super().write(record)\n"
+        "tf.io.TFRecordWriter = Writer\n"
+        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    )
+    command = [sys.executable, "-c", killed, PREPARE, "--dataset", "image_folder", "--data-dir", images]
+    assert subprocess.run([*command, "--out", out, "--shards", "4"], cwd="/").returncode == 9
+    assert len(list(out.glob("train-*"))) == 2 and (out / ".train-00002-of-00004.tfrecord.tmp").stat().st_size > 0
+    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_damaged_shard_is_found_and_redone(images, out):
+    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    whole = contents(out)
+    prepare.verify(out)
+    shard = out / "train-00002-of-00004.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[50] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match="in train-00002-of-00004.tfrecord;"):
+        prepare.verify(out)
+    with pytest.raises(DataError, match=f"{shard} at byte 0 "):
+        load_tfrecord(str(out))
+    os.truncate(shard, 60)
+    with pytest.raises(DataError, match=f"{shard} has 60 bytes, but"):
+        load_tfrecord(str(out))
+    shard.unlink()
+    with pytest.raises(DataError, match="lacks 1 of 4"):
+        load_tfrecord(str(out))
+    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    assert contents(out) == whole
+
+
+def test_labels_are_held_to_the_manifest(images, out):
+    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["classes"].pop()
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="train-00002-of-00004.tfrecord at byte .* has label 2, expected 0 to 1 "):
+        load_tfrecord(str(out))
+    del manifest["splits"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"manifest.json is no manifest .*\(splits: "):
+        load_tfrecord(str(out))
+
+
+def test_other_inputs_are_refused_and_leave_the_folder_alone(images, out):
+    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    before = contents(out)
+    with pytest.raises(DataError, match="begun with other images"):
+        prepare.convert(load_folder(images), "image_folder", out, shards=3)
+    (images / "class0" / "0.jpg").unlink()
+    with pytest.raises(DataError, match="begun with other images"):
+        prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    assert contents(out) == before
+    with pytest.raises(DataError, match="is not empty"):
+        prepare.convert(load_folder(images), "image_folder", images, shards=4)
+    with pytest.raises(DataError, match="--shards is 15, expected 1 to 14"):
+        prepare.convert(load_folder(images), "image_folder", out, shards=15)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no image"])
+def test_an_unreadable_image_is_named_and_nothing_half_written(images, out, damage):
+    splits = load_folder(images)
+    broken = images / "class1" / "3.jpg"
+    if damage == "truncated":
+        os.truncate(broken, broken.stat().st_size // 2)
+    else:
+        broken.write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=f"{broken} cannot be read as an image"):
+        prepare.convert(splits, "image_folder", out, shards=4)
+    whole = ["train-00000-of-00004.tfrecord", "train-00001-of-00004.tfrecord"]
+    assert sorted(contents(out)) == ["manifest.partial.json", *whole]
+
+
+def test_command_line(images, out, capsys):
+    arguments = ["--dataset", "image_folder", "--data-dir", str(images), "--shards", "2", "--out"]
+    assert prepare.main([*arguments, str(out)]) == 0
+    assert "2/2  train-00001-of-00002.tfrecord: 8 images written" in capsys.readouterr().out
+    assert len(load_tfrecord(str(out))[0]) == 15
+    os.truncate(images / "class2" / "4.jpg", 30)
+    assert prepare.main([*arguments, str(out.with_name("other"))]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"prepare: {images / 'class2' / '4.jpg'} cannot be read") and message.count("\n") == 1
+
+
+def test_errors_end_with_exit_code_2(images, out, capsys):
+    assert prepare.main(["--out", str(out), "--verify"]) == 2
+    assert "has no manifest.json" in capsys.readouterr().err
+    assert prepare.main(["--out", str(out)]) == 2
+    assert "--dataset is missing" in capsys.readouterr().err
+    assert prepare.main(["--dataset", "image_folder", "--data-dir", str(out), "--out", str(out)]) == 2
+    with pytest.raises(SystemExit) as stopped:
+        prepare.main(["--out", str(out), "--dataset", "photographs"])
+    assert stopped.value.code == 2
