@@ -68,7 +68,9 @@ def read(path: Path) -> Checkpoint:
         manifest = json.loads((path / "manifest.json").read_text())
         for name, expected in manifest["files"].items():
             if (path / name).stat().st_size != expected["bytes"] or _sha256(path / name) != expected["sha256"]:
-                raise CheckpointError(f"{path / name} is not the file that was saved (its SHA-256 differs); resume from another checkpoint")
+                raise CheckpointError(
+                    f"{path / name} is not the file that was saved (its SHA-256 differs); resume from another checkpoint"
+                )
         state = json.loads((path / "state.json").read_text())
         return Checkpoint(load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors"), state)
     except (OSError, KeyError, json.JSONDecodeError) as error:

@@ -33,8 +33,12 @@ def samples(step: tf.Tensor, sample_ids: tf.Tensor):
 
 def _mix(value: tf.Tensor) -> tf.Tensor:
     """The 32-bit finaliser of MurmurHash3 (Appleby 2016): every input bit reaches every output bit."""
-    value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32))) * tf.constant(0x85EBCA6B, tf.uint32)
-    value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(13, tf.uint32))) * tf.constant(0xC2B2AE35, tf.uint32)
+    value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32))) * tf.constant(
+        0x85EBCA6B, tf.uint32
+    )
+    value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(13, tf.uint32))) * tf.constant(
+        0xC2B2AE35, tf.uint32
+    )
     return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32)))
 
 
@@ -49,7 +53,10 @@ class SampleDropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         step, sample_ids = keys
         width = inputs.shape[-1]
-        row = _mix(tf.cast(sample_ids, tf.uint32) ^ _mix(tf.cast(step, tf.uint32) ^ tf.constant(self.seed & 0xFFFFFFFF, tf.uint32)))
+        row = _mix(
+            tf.cast(sample_ids, tf.uint32)
+            ^ _mix(tf.cast(step, tf.uint32) ^ tf.constant(self.seed & 0xFFFFFFFF, tf.uint32))
+        )
         # An odd multiple of the column's number walks through all 32-bit keys without meeting one twice.
         column = tf.range(width, dtype=tf.int64)
         bits = _mix(row[:, None] + tf.cast(column * 0x9E3779B1 % 2**32, tf.uint32)[None, :])

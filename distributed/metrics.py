@@ -85,7 +85,9 @@ class GlobalMetrics:
 
     def sum_states(self) -> list[np.ndarray]:
         """All states, float64, summed over the workers in one exchange; ``loss`` and ``examples`` come first."""
-        return self._sum_workers([np.asarray(variable, np.float64) for metric in self.all for variable in metric.variables])
+        return self._sum_workers(
+            [np.asarray(variable, np.float64) for metric in self.all for variable in metric.variables]
+        )
 
     def restore(self, states: list) -> None:
         """Set this worker's states."""
@@ -102,5 +104,7 @@ class GlobalMetrics:
         results = {"loss": float(loss_sum / examples) if examples else float("nan"), "examples": float(examples)}
         for metric in self.others:
             own, states = states[: len(metric.variables)], states[len(metric.variables) :]
-            results[metric.name] = float(metric.stateless_result([tf.constant(state, tf.float32) for state in own]))
+            value = metric.stateless_result([tf.constant(state, tf.float32) for state in own])
+            # The shortest number that is this float32: 0.104, not 0.10400000214576721.
+            results[metric.name] = float(str(value.numpy()))
         return results

@@ -34,7 +34,9 @@ class LockstepOptimizer:
         self._scaled = scaled
         make = self.add_variable
         # Loss scale and the good steps since it last changed; halted is 1 from the first bad step on.
-        self.loss_scale = make((), keras.initializers.Constant(INITIAL_LOSS_SCALE if scaled else 1.0), "float32", "none", name="loss_scale")
+        self.loss_scale = make(
+            (), keras.initializers.Constant(INITIAL_LOSS_SCALE if scaled else 1.0), "float32", "none", name="loss_scale"
+        )
         self.good_steps = make((), "zeros", "int64", "none", name="good_steps")
         self.halted = make((), "zeros", "int32", "none", name="halted")
 

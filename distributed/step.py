@@ -16,7 +16,16 @@ class LockstepModel(keras.Model):
     Create it within ``strategy.scope()``.
     """
 
-    def __init__(self, network: keras.Model, strategy: Strategy, losses: Callable, metrics: GlobalMetrics, *, global_batch: int, accumulate: int):
+    def __init__(
+        self,
+        network: keras.Model,
+        strategy: Strategy,
+        losses: Callable,
+        metrics: GlobalMetrics,
+        *,
+        global_batch: int,
+        accumulate: int,
+    ):
         """
         Args:
             network: uint8 images [b, h, w, 3] -> float32 logits.
@@ -56,7 +65,10 @@ class LockstepModel(keras.Model):
             return self._gradients(data, variables)
         # A loop, not an unrolled graph: TensorFlow would run unrolled micro-batches side by side and hold all their activations.
         data = [tf.reshape(part, [count, -1, *part.shape[1:]]) for part in data]
-        data = [tf.ensure_shape(part, [count, self._global_batch // (count * self._strategy.replicas), *part.shape[2:]]) for part in data]
+        data = [
+            tf.ensure_shape(part, [count, self._global_batch // (count * self._strategy.replicas), *part.shape[2:]])
+            for part in data
+        ]
 
         def add(index, loss, gradients):
             more_loss, more = self._gradients([part[index] for part in data], variables)

@@ -152,7 +152,9 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
             "use --strategy horovod or auto, or start it with plain python"
         )
     if cpu_devices and name != "mirrored":
-        raise WorldError(f"--cpu-devices {cpu_devices} splits the CPU for mirrored, but the strategy is {name}; use --strategy mirrored")
+        raise WorldError(
+            f"--cpu-devices {cpu_devices} splits the CPU for mirrored, but the strategy is {name}; use --strategy mirrored"
+        )
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, threads) if name == "mirrored" else threads)
     if name == "mirrored":
@@ -160,7 +162,9 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
     # A scheduler that shows each task only its own GPU leaves one to choose from.
     mine = gpus[world.local_rank % len(gpus) :][:1] if gpus else []
     if len(gpus) > 1 and world.local_size > len(gpus):
-        raise WorldError(f"{world.local_size} processes on {world.host} share {len(gpus)} GPUs; start at most one process per GPU")
+        raise WorldError(
+            f"{world.local_size} processes on {world.host} share {len(gpus)} GPUs; start at most one process per GPU"
+        )
     tf.config.set_visible_devices(mine, "GPU")
     return Horovod(world) if name == "horovod" else SingleDevice(world)
 
@@ -179,5 +183,7 @@ def _mirrored_devices(gpus: list, cpu_devices: int | None) -> list[str]:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * cpu_devices)
         return [f"CPU:{index}" for index in range(cpu_devices)]
     if not gpus:
-        raise WorldError("strategy mirrored found no GPU; add --cpu-devices N to split the CPU in N devices, or use --strategy single")
+        raise WorldError(
+            "strategy mirrored found no GPU; add --cpu-devices N to split the CPU in N devices, or use --strategy single"
+        )
     return [f"GPU:{index}" for index in range(len(gpus))]

@@ -46,7 +46,14 @@ class World:
                 variables contradict each other.
         """
         if "HOROVOD_GLOO_RENDEZVOUS_ADDR" in environment:
-            return _read(environment, "horovodrun-gloo", "HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE")
+            return _read(
+                environment,
+                "horovodrun-gloo",
+                "HOROVOD_RANK",
+                "HOROVOD_SIZE",
+                "HOROVOD_LOCAL_RANK",
+                "HOROVOD_LOCAL_SIZE",
+            )
         if "OMPI_COMM_WORLD_SIZE" in environment:
             names = [f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")]
             return _read(environment, "mpirun", *names)
@@ -70,7 +77,9 @@ def _read_srun(environment: Mapping[str, str]) -> World:
             f"srun started {size} tasks without PMI, so {size} separate single-process runs would begin; "
             "start them with srun --mpi=pmix or --mpi=pmi2 (srun --mpi=list shows what this cluster has)"
         )
-    per_node = _tasks_per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_TASKS_PER_NODE", "1")))
+    per_node = _tasks_per_node(
+        environment.get("SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_TASKS_PER_NODE", "1"))
+    )
     node = _integer(environment, "SLURM_NODEID", 0)
     return _checked(
         World(
@@ -95,7 +104,9 @@ def _tasks_per_node(text: str) -> list[int]:
     return counts
 
 
-def _read(environment: Mapping[str, str], launcher: str, rank: str, size: str, local_rank: str, local_size: str) -> World:
+def _read(
+    environment: Mapping[str, str], launcher: str, rank: str, size: str, local_rank: str, local_size: str
+) -> World:
     return _checked(
         World(
             rank=_integer(environment, rank),

@@ -3,7 +3,6 @@
 Each has one job.  Those that only look on are in ``observers.py`` and run on the chief alone.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,9 @@ class NonFiniteLoss(Exception):
     def __init__(self, step: int, replicas: list[int]):
         self.step, self.replicas = step, replicas
         who = f"rank {replicas[0]}" if replicas else "the summed gradient, with finite losses"
-        super().__init__(f"the loss is not finite at step {step} (first seen on {who}); lower the learning rate, clip, or look at the data")
+        super().__init__(
+            f"the loss is not finite at step {step} (first seen on {who}); lower the learning rate, clip, or look at the data"
+        )
 
 
 @dataclass
@@ -100,7 +101,17 @@ class Decide(keras.callbacks.Callback):
 class Checkpoints(keras.callbacks.Callback):
     """Commit a checkpoint every so many steps and at each epoch's end; the chief writes, all lend their metric state."""
 
-    def __init__(self, strategy: Strategy, directory: Path, facts: dict, decide: Decide, progress: Progress, *, every: int | None, keep: int):
+    def __init__(
+        self,
+        strategy: Strategy,
+        directory: Path,
+        facts: dict,
+        decide: Decide,
+        progress: Progress,
+        *,
+        every: int | None,
+        keep: int,
+    ):
         """Args: ``facts`` about the run that a resumed one must share; see ``launch/resume.py``."""
         super().__init__()
         self.strategy, self.directory, self.facts = strategy, directory, facts
@@ -146,8 +157,3 @@ class RestoreMetrics(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self.states is not None:
             self.model.restore_metric_states(self.states)
-
-
-def finite_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
-    """The same for JSON, which knows neither NaN nor infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

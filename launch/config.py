@@ -41,7 +41,7 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     augment: Literal["none", "flip_crop", "inception"] = "none"
     """flip_crop: pad, crop, flip; inception: random area and aspect, flip, colour."""
 
-    epochs: Positive = 8
+    epochs: Positive = 6
     """Passes over the training examples."""
     steps_per_epoch: Positive | None = None
     """Cap on the steps of an epoch."""
@@ -61,7 +61,7 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest global norm of the reduced gradient."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    learning_rate: Annotated[float, Field(gt=0)] = 0.002
     """Base rate, for base-batch-size examples per step."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the rate grows with global batch / base batch."""
@@ -168,7 +168,13 @@ def parse_arguments(argv: list[str], *, program: str, description: str, preset: 
     if "--help" in argv or "-h" in argv:
         defaults = {name: field.default for name, field in TrainConfig.model_fields.items()} | (preset or {})
         description += "\n\n--config FILE.yaml reads settings from a file (names as below, with underscores); a flag beats the file."
-        tyro.cli(TrainConfig, prog=program, description=description, args=["--help"], default=TrainConfig.model_construct(**defaults))
+        tyro.cli(
+            TrainConfig,
+            prog=program,
+            description=description,
+            args=["--help"],
+            default=TrainConfig.model_construct(**defaults),
+        )
     flags = _read_flags(argv)
     path = flags.pop("config", None)
     values = (preset or {}) | (_read_file(Path(path)) if path else {})
@@ -197,7 +203,9 @@ def _read_flags(argv: list[str]) -> dict[str, str | bool]:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise ConfigError(f"'{word}' was given where a flag was expected; flags begin with --, for example --epochs 10")
+            raise ConfigError(
+                f"'{word}' was given where a flag was expected; flags begin with --, for example --epochs 10"
+            )
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
         if not equals and name.removeprefix("no_") in switches:
@@ -230,16 +238,22 @@ def _read_file(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} cannot be read ({getattr(error, 'strerror', None) or error}); name an existing YAML file") from None
+        raise ConfigError(
+            f"--config {path} cannot be read ({getattr(error, 'strerror', None) or error}); name an existing YAML file"
+        ) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"--config {path} is not YAML ({' '.join(str(error).split())}); mend it or write one 'name: value' per line") from None
+        raise ConfigError(
+            f"--config {path} is not YAML ({' '.join(str(error).split())}); mend it or write one 'name: value' per line"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"--config {path} holds a {type(values).__name__}; expected lines of the form 'name: value'")
     for name in values:
         if name not in TrainConfig.model_fields:
-            raise ConfigError(f"{path} has an unknown setting '{name}'{_closest(str(name), '')}; train.py --help lists all settings")
+            raise ConfigError(
+                f"{path} has an unknown setting '{name}'{_closest(str(name), '')}; train.py --help lists all settings"
+            )
     return values
 
 

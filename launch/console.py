@@ -9,10 +9,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Console:
     """The chief's voice; on all other workers it is silent."""
 
-    def __init__(self, enabled: bool):
+    def __init__(self, enabled: bool, *, launched: bool = False):
+        """Args: whether this worker speaks; whether a launcher passes its words on (mpirun gives a false terminal)."""
         self._rich = RichConsole(quiet=not enabled, highlight=False, soft_wrap=True)
-        # Under horovodrun, Slurm or a pipe there is no terminal: a bar would only fill the log.
-        self._live = enabled and self._rich.is_terminal
+        # Under horovodrun, Slurm or a pipe a bar would only fill the log.
+        self._live = enabled and not launched and self._rich.is_terminal
         self._bar = None
 
     def say(self, text: str = "") -> None:
@@ -27,7 +28,13 @@ class Console:
 
     def start_epoch(self, title: str, steps: int) -> None:
         if self._live:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=self._rich, transient=True)
             self._bar.add_task(title, total=steps, note="")
             self._bar.start()

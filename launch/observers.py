@@ -48,7 +48,9 @@ class Stopwatch(keras.callbacks.Callback):
         if self.steps:
             counted = self.steps - (not self.rates)
             self.seconds = self.last - self.began
-            self.images_per_second = counted * self.plan.global_batch / self.seconds if counted and self.seconds else 0.0
+            self.images_per_second = (
+                counted * self.plan.global_batch / self.seconds if counted and self.seconds else 0.0
+            )
             self.images += self.steps * self.plan.global_batch
             self.steps = 0
 
@@ -70,8 +72,12 @@ class EpochLines(keras.callbacks.Callback):
             self.console.advance(batch + 1, f"loss {float(logs['loss']):.4f}  {self.watch.rate:,.0f} images/s")
 
     def on_epoch_end(self, epoch, logs=None):
-        values = "  ".join(f"{name} {logs[name]:.4f}" for name in logs if not name.endswith("examples"))
-        seen = f"  ({logs['val_examples']:.0f} of {self.validation_examples} validated)" if "val_examples" in logs else ""
+        values = "  ".join(
+            f"{name} {logs[name]:.4f}" for name in sorted(logs, key=_reading_order) if not name.endswith("examples")
+        )
+        seen = (
+            f"  ({logs['val_examples']:.0f} of {self.validation_examples} validated)" if "val_examples" in logs else ""
+        )
         seconds = time.perf_counter() - self.began
         width = len(str(self.plan.epochs))
         self.console.end_epoch(
@@ -80,10 +86,26 @@ class EpochLines(keras.callbacks.Callback):
         )
 
 
+def _reading_order(name: str) -> tuple:
+    """Training before validation, loss before accuracy before the rest."""
+    plain = name.removeprefix("val_")
+    return name != plain, plain != "loss", plain != "accuracy", plain
+
+
 class EpochTable(keras.callbacks.Callback):
     """``metrics.csv``: a line per epoch."""
 
-    COLUMNS = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "seconds")
+    COLUMNS = (
+        "epoch",
+        "step",
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "learning_rate",
+        "images_per_second",
+        "seconds",
+    )
 
     def __init__(self, path: Path, progress: Progress, watch: Stopwatch):
         super().__init__()
@@ -121,8 +143,17 @@ def read_table(path: Path) -> list[dict[str, str]]:
 class TensorBoard(keras.callbacks.Callback):
     """Epoch metrics of training and validation on shared axes; rate, loss and images/s per step; configuration; graph."""
 
-    def __init__(self, directory: Path, settings: dict, watch: Stopwatch, progress: Progress, *, every: int, histogram_epochs: int,
-                 profile_steps: tuple[int, int] | None):
+    def __init__(
+        self,
+        directory: Path,
+        settings: dict,
+        watch: Stopwatch,
+        progress: Progress,
+        *,
+        every: int,
+        histogram_epochs: int,
+        profile_steps: tuple[int, int] | None,
+    ):
         super().__init__()
         self.directory, self.settings, self.watch, self.progress = directory, settings, watch, progress
         self.every, self.histogram_epochs, self.profile_steps = every, histogram_epochs, profile_steps
@@ -136,10 +167,19 @@ class TensorBoard(keras.callbacks.Callback):
         with self.train.as_default(step=0):
             lines = "\n".join(f"| {name} | {value} |" for name, value in self.settings.items())
             tf.summary.text("configuration", f"| setting | value |\n|---|---|\n{lines}")
-            hparams.hparams({name: value if isinstance(value, (int, float, str)) else str(value) for name, value in self.settings.items()})
+            hparams.hparams(
+                {
+                    name: value if isinstance(value, (int, float, str)) else str(value)
+                    for name, value in self.settings.items()
+                }
+            )
             network = self.model.network
-            image = tf.TensorSpec([1, *network.input_shape[1:]], network.input_dtype if hasattr(network, "input_dtype") else tf.uint8)
-            tf.summary.graph(tf.function(lambda images: network(images, training=False)).get_concrete_function(image).graph)
+            image = tf.TensorSpec(
+                [1, *network.input_shape[1:]], network.input_dtype if hasattr(network, "input_dtype") else tf.uint8
+            )
+            tf.summary.graph(
+                tf.function(lambda images: network(images, training=False)).get_concrete_function(image).graph
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.profile_steps and self.progress.step == self.profile_steps[0]:

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import math
 import platform
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 
 import keras
 import numpy as np
 
-from launch.callbacks import finite_metrics
+from distributed.strategies import Strategy
+from launch.config import TrainConfig
+from launch.console import Console
 from launch.observers import read_table
 
 PACKAGES = ("tensorflow", "keras", "horovod", "mpi4py", "numpy")
@@ -36,8 +40,59 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def split_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
-    """The metrics that people compare: without the counts of examples, finite or null."""
-    return finite_metrics({name: value for name, value in metrics.items() if not name.endswith("examples")})
+    """The metrics that people compare, for JSON, which knows neither NaN nor infinity: without the example counts."""
+    shown = {name: value for name, value in metrics.items() if not name.endswith("examples")}
+    return {name: value if math.isfinite(value) else None for name, value in shown.items()}
+
+
+def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str, seconds: float) -> dict:
+    """The facts of a finished run, as ``summary.json`` holds them.
+
+    Args:
+        training: the ``launch.session.Training`` that has ended.
+        seconds: from the start of this process's run to its end.
+    """
+    plan, decisions, final = training.plan, training.decisions, training.decide.metrics
+    network, steps = training.model.network, training.progress.step
+    best = {}
+    if decisions.best_epoch is not None:
+        best = {"epoch": decisions.best_epoch + 1} | split_metrics(decisions.best_metrics)
+    rates = training.watch.rates
+    return {
+        "strategy": strategy.name,
+        "model": config.model,
+        "parameters": network.count_params(),
+        "dataset": config.dataset,
+        "world_size": strategy.world.size,
+        "replicas": plan.replicas,
+        "global_batch_size": plan.global_batch,
+        "epochs": steps // plan.steps_per_epoch,
+        "steps": steps,
+        "final": split_metrics(final),
+        "best": best,
+        "validation_examples": int(final.get("val_examples", 0)),
+        "images_per_second": round(median(rates), 1) if rates else None,
+        "seconds": round(seconds, 1),
+        "stopped_by": stopped_by,
+        "learning_rate": training.progress.learning_rate,
+        "weights_sha256": weights_sha256(network),
+        "versions": versions(),
+    }
+
+
+def leave(summary: dict, directory: Path, monitor: str, console: Console) -> None:
+    """Write ``summary.json`` and ``curves.png``, and say where everything is."""
+    write_json(directory / "summary.json", summary)
+    draw_curves(directory / "metrics.csv", directory / "curves.png")
+    best = summary["best"]
+    if best:
+        values = "  ".join(
+            f"{name} {value:.4f}" for name, value in best.items() if name != "epoch" and value is not None
+        )
+        console.say(f"best: epoch {best['epoch']} of {summary['epochs']} by {monitor}: {values}")
+    console.say(f"finished after {summary['seconds']:.0f} s, stopped by {summary['stopped_by']}")
+    console.say(f"curves: {directory}/curves.png   best weights: {directory}/checkpoints/best")
+    console.say(f"look at it: tensorboard --logdir {directory}/tensorboard")
 
 
 def draw_curves(table: Path, picture: Path) -> None:
@@ -51,7 +106,11 @@ def draw_curves(table: Path, picture: Path) -> None:
     from matplotlib import pyplot
 
     epochs = [int(row["epoch"]) for row in rows]
-    panels = (("loss", ("loss", "val_loss")), ("accuracy", ("accuracy", "val_accuracy")), ("learning rate", ("learning_rate",)))
+    panels = (
+        ("loss", ("loss", "val_loss")),
+        ("accuracy", ("accuracy", "val_accuracy")),
+        ("learning rate", ("learning_rate",)),
+    )
     figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 3.6), layout="constrained")
     for axis, (title, names) in zip(axes, panels, strict=True):
         for name in names:

@@ -6,7 +6,6 @@ import numpy as np
 
 from distributed import checkpoint
 from distributed.checkpoint import Checkpoint, CheckpointError
-from distributed.decisions import Decisions
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
 from launch.config import TrainConfig
@@ -22,7 +21,7 @@ _REMEDIES = {
 }
 
 
-def restore(config: TrainConfig, strategy: Strategy, model: LockstepModel, decisions: Decisions, directory: Path, facts: dict) -> dict | None:
+def restore(config: TrainConfig, strategy: Strategy, model: LockstepModel, directory: Path, facts: dict) -> dict | None:
     """Load the checkpoint that ``--resume`` asks for into the chief's model and optimizer.
 
     Args:
@@ -56,7 +55,9 @@ def find(resume: str, directory: Path) -> tuple[Path, Checkpoint] | None:
     """The checkpoint to begin from, or None."""
     if resume == "never":
         if checkpoint.committed(directory):
-            raise CheckpointError(f"{directory} has checkpoints and --resume is never; use --resume auto to go on, or another --run-dir")
+            raise CheckpointError(
+                f"{directory} has checkpoints and --resume is never; use --resume auto to go on, or another --run-dir"
+            )
         return None
     found = checkpoint.latest_readable(directory)
     if found or resume == "auto":
@@ -66,7 +67,9 @@ def find(resume: str, directory: Path) -> tuple[Path, Checkpoint] | None:
         return path, checkpoint.read(path)
     found = checkpoint.latest_readable(path / "checkpoints") or checkpoint.latest_readable(path)
     if not found:
-        raise CheckpointError(f"--resume {resume} is neither auto, never, a checkpoint nor a run with checkpoints; give one of these")
+        raise CheckpointError(
+            f"--resume {resume} is neither auto, never, a checkpoint nor a run with checkpoints; give one of these"
+        )
     return found
 
 

@@ -1,7 +1,7 @@
 """Train with MirroredStrategy: one process, all GPUs of this machine.  Takes the flags of train.py.
 
-    python launch/train_mirrored.py
-    python launch/train_mirrored.py --cpu-devices 2        # where there is no GPU: split the CPU in two devices
+python launch/train_mirrored.py
+python launch/train_mirrored.py --cpu-devices 2        # where there is no GPU: split the CPU in two devices
 """
 
 import sys

@@ -1,0 +1,91 @@
+"""From settings to a compiled model: configuration stops here, below are plain arguments."""
+
+import keras
+import tensorflow as tf
+
+from data.sources import Source
+from distributed.dropout import SampleDropout
+from distributed.metrics import GlobalMetrics, classification_metrics, example_losses
+from distributed.optimizer import synchronize
+from distributed.step import LockstepModel
+from distributed.strategies import Strategy
+from launch.config import ConfigError, TrainConfig
+from launch.plan import Plan
+from models import MODELS, build_model
+
+OPTIMIZERS = {
+    "sgd": keras.optimizers.SGD,
+    "rmsprop": keras.optimizers.RMSprop,
+    "adam": keras.optimizers.Adam,
+    "adagrad": keras.optimizers.Adagrad,
+    "adadelta": keras.optimizers.Adadelta,
+    "adamax": keras.optimizers.Adamax,
+    "nadam": keras.optimizers.Nadam,
+}
+DEFAULT_MOMENTUM = {"sgd": 0.9, "rmsprop": 0.0}
+
+
+def choose_image_size(config: TrainConfig, source: Source) -> int:
+    """Side of the square images in pixels: the flag's, else the data's own if the model takes it, else the model's."""
+    if config.image_size:
+        return config.image_size
+    architecture, own = MODELS[config.model], source.image_size
+    fits = own is not None and own[0] == own[1] >= architecture.min_size
+    return own[0] if fits else architecture.default_size
+
+
+def choose_monitor(config: TrainConfig, classes: int, *, validated: bool) -> str:
+    """The metric that decides.
+
+    Raises:
+        ConfigError: if the run will have no such metric.
+    """
+    if config.monitor == "auto":
+        return "val_accuracy" if validated else "accuracy"
+    names = ["loss", *(metric.name for metric in classification_metrics(classes))]
+    names += [f"val_{name}" for name in names] if validated else []
+    if config.monitor not in names:
+        why = "" if validated else " (there is no validation set: --validation-split is 0)"
+        choices = ", ".join(names)
+        raise ConfigError(f"--monitor {config.monitor} is not a metric of this run{why}; choose one of {choices}")
+    return config.monitor
+
+
+def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, image_size: int) -> LockstepModel:
+    """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed."""
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
+    settings = {"learning_rate": plan.schedule.base, "weight_decay": config.weight_decay or None}
+    if config.optimizer in DEFAULT_MOMENTUM:
+        default = DEFAULT_MOMENTUM[config.optimizer]
+        settings["momentum"] = default if config.momentum is None else config.momentum
+    with strategy.scope():
+        network = build_model(
+            config.model,
+            classes=classes,
+            image_size=image_size,
+            dropout=config.dropout,
+            dropout_layer=SampleDropout,
+            seed=config.seed,
+        )
+        optimizer = synchronize(
+            OPTIMIZERS[config.optimizer],
+            settings,
+            sum_replicas=strategy.sum_replicas,
+            clip_norm=config.clip_norm,
+            scaled=config.precision == "float16",
+        )
+        optimizer.build(network.trainable_variables)
+        model = LockstepModel(
+            network,
+            strategy,
+            example_losses(classes, config.label_smoothing),
+            GlobalMetrics(classification_metrics(classes), strategy.sum_workers),
+            global_batch=plan.global_batch,
+            accumulate=plan.accumulate,
+        )
+        # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
+        model.compile(optimizer=optimizer, auto_scale_loss=False, jit_compile=False)
+    return model

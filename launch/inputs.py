@@ -1,0 +1,69 @@
+"""The run's data as its workers eat it: settings and plan turned into the pipeline's plain arguments."""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from data import Splits
+from data.order import validation_steps
+from data.pipeline import diagnose, training_batches, validation_batches
+from distributed.strategies import Strategy
+from launch.config import TrainConfig
+from launch.plan import Plan
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Both splits of the data, and how this run reads them."""
+
+    config: TrainConfig
+    plan: Plan
+    strategy: Strategy
+    splits: Splits
+    image_size: int
+    threads: int
+
+    def training(self, start_step: int):
+        """The endless training stream of this worker, from a step on."""
+
+        def batches(first: int, stride: int) -> tf.data.Dataset:
+            return training_batches(
+                self.splits.train,
+                seed=self.config.seed,
+                start_step=start_step,
+                steps_per_epoch=self.plan.steps_per_epoch,
+                **self._common(first, stride),
+            )
+
+        return self.strategy.distribute(batches)
+
+    def validation(self) -> dict:
+        """Keras' arguments for validation; empty where there is nothing to validate on."""
+        source, plan = self.splits.validation, self.plan
+        if source is None:
+            return {}
+        return {
+            "validation_data": self.strategy.distribute(
+                lambda first, stride: validation_batches(source, **self._common(first, stride))
+            ),
+            "validation_steps": validation_steps(len(source), plan.replica_batch, plan.replicas),
+        }
+
+    def _common(self, first: int, stride: int) -> dict:
+        return {
+            "replica_batch": self.plan.replica_batch,
+            "replicas": self.plan.replicas,
+            "first": first,
+            "stride": stride,
+            "augment": self.config.augment,
+            "image_size": self.image_size,
+            "threads": self.threads,
+        }
+
+
+def find_culprit(splits: Splits | None) -> str | None:
+    """After an input error: the first example that cannot be read, in words, or None if all can."""
+    for source in splits or ():
+        if source is not None and (place := diagnose(source, range(len(source)))):
+            return f"{place}; replace or remove it"
+    return None

@@ -1,0 +1,116 @@
+"""Stop, plateau and best decide as Keras' own callbacks do, and survive a restart."""
+
+import json
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from distributed.decisions import Decisions, Rules
+
+# Values are multiples of 1/64, so that neither float32 nor the side to which min_delta is added rounds them.
+FALLING = [2.0, 1.5, 1.5, 1.25, 1.25, 1.25, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.75, 0.75, 0.75, 0.75]
+SLOWLY = [1.0 - epoch / 64 for epoch in range(16)]
+
+
+def by_seed(seed):
+    generator = np.random.default_rng(seed)
+    return (np.round(64 * (2 * np.exp(-np.arange(40) / 10) + generator.uniform(0, 0.5, 40))) / 64).tolist()
+
+
+SEQUENCES = {"falling": FALLING, "slowly": SLOWLY, "constant": [0.5] * 12} | {f"seed {s}": by_seed(s) for s in range(5)}
+
+
+class StubModel(keras.callbacks.Callback):
+    """As much of a model as Keras' callbacks look at."""
+
+    def __init__(self):
+        metrics = [keras.metrics.Mean("loss"), keras.metrics.SparseCategoricalAccuracy("accuracy")]
+        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5_accuracy"))
+        self.metrics, self.stop_training, self.optimizer = metrics, False, SimpleNamespace(learning_rate=1.0)
+
+
+def keras_run(callback, monitor, values):
+    """The epoch at whose end Keras stopped (or None), and the rate after each epoch; the rate is 1 at first."""
+    model, rates = StubModel(), []
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, value in enumerate(values):
+        callback.on_epoch_end(epoch, {monitor: value})
+        rates.append(float(model.optimizer.learning_rate))
+        if model.stop_training:
+            return epoch, rates
+    return None, rates
+
+
+def run(rules, values):
+    decisions = Decisions(rules)
+    return [decisions.end_epoch(epoch, {rules.monitor: value}) for epoch, value in enumerate(values)]
+
+
+def first_stop(verdicts):
+    return next((epoch for epoch, verdict in enumerate(verdicts) if verdict["stop"]), None)
+
+
+@pytest.mark.parametrize("values", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize("patience", (1, 2, 4))
+@pytest.mark.parametrize("min_delta", (0.0, 1 / 64, 0.25))
+@pytest.mark.parametrize(("monitor", "mode", "sign"), (("val_loss", "min", 1), ("val_loss", "max", -1), ("val_loss", "auto", 1), ("val_accuracy", "auto", -1)))
+def test_stops_when_keras_does(values, patience, min_delta, monitor, mode, sign):
+    values = [sign * value for value in values]
+    expected, _ = keras_run(keras.callbacks.EarlyStopping(monitor, min_delta, patience, mode=mode), monitor, values)
+    assert first_stop(run(Rules(monitor, mode, min_delta, stop_patience=patience), values)) == expected
+
+
+@pytest.mark.parametrize("values", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize(("patience", "cooldown"), ((1, 0), (2, 0), (1, 1), (2, 3), (3, 2)))
+@pytest.mark.parametrize(("factor", "minimum"), ((0.5, 0.0), (0.25, 0.1)))
+@pytest.mark.parametrize(("monitor", "mode", "sign", "min_delta"), (("val_loss", "min", 1, 0.0), ("accuracy", "max", -1, 1 / 32), ("val_accuracy", "auto", -1, 0.125)))
+def test_reduces_the_rate_when_keras_does(values, patience, cooldown, factor, minimum, monitor, mode, sign, min_delta):
+    values = [sign * value for value in values]
+    callback = keras.callbacks.ReduceLROnPlateau(monitor, factor, patience, 0, mode, min_delta, cooldown, minimum)
+    _, expected = keras_run(callback, monitor, values)
+    rules = Rules(monitor, mode, min_delta, 0, patience, factor, cooldown, minimum)
+    assert [verdict["factor"] for verdict in run(rules, values)] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("monitor", ("loss", "val_loss", "accuracy", "val_accuracy", "top5_accuracy", "val_top5_accuracy"))
+def test_auto_mode_knows_the_direction_of_every_metric_of_a_run(monitor):
+    callback = keras.callbacks.EarlyStopping(monitor)
+    callback.set_model(StubModel())
+    callback._set_monitor_op()
+    assert Rules(monitor).rising == (callback.monitor_op is keras.ops.greater)
+
+
+@pytest.mark.parametrize("values", SEQUENCES.values(), ids=SEQUENCES)
+def test_best_is_the_first_of_the_best_epochs_with_its_metrics(values):
+    decisions = Decisions(Rules("val_loss", min_delta=10.0))
+    improved = [decisions.end_epoch(epoch, {"val_loss": value, "loss": epoch})["improved"] for epoch, value in enumerate(values)]
+    assert improved == [all(value < before for before in values[:epoch]) for epoch, value in enumerate(values)]
+    best = int(np.argmin(values))
+    assert (decisions.best, decisions.best_epoch, decisions.best_metrics) == (values[best], best, {"val_loss": values[best], "loss": best})
+
+
+def test_a_patience_of_zero_never_decides():
+    assert all(not verdict["stop"] and verdict["factor"] == 1 for verdict in run(Rules("loss"), [1.0] * 20))
+
+
+def test_nan_is_never_best_and_counts_as_no_improvement():
+    nan = float("nan")
+    verdicts = run(Rules("loss", stop_patience=3, plateau_patience=2, plateau_factor=0.5), [nan, 1.0, nan, nan, nan])
+    assert [verdict["improved"] for verdict in verdicts] == [False, True, False, False, False]
+    assert first_stop(verdicts) == 4 and [verdict["factor"] for verdict in verdicts] == [1, 1, 1, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("cut", (1, 3, 7, 11, 20))
+@pytest.mark.parametrize("seed", (0, 1))
+def test_a_restart_changes_no_verdict(cut, seed):
+    rules = Rules("val_loss", min_delta=1 / 64, stop_patience=6, plateau_patience=2, plateau_factor=0.5, plateau_cooldown=2)
+    values = by_seed(seed)
+    first, second = Decisions(rules), Decisions(rules)
+    verdicts = [first.end_epoch(epoch, {"val_loss": value}) for epoch, value in enumerate(values[:cut])]
+    second.restore(json.loads(json.dumps(first.state())))
+    verdicts += [second.end_epoch(cut + more, {"val_loss": value}) for more, value in enumerate(values[cut:])]
+    assert verdicts == run(rules, values)
+    assert first_stop(verdicts) is not None and verdicts[-1]["factor"] < 1  # there was something to decide
