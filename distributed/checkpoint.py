@@ -1,9 +1,11 @@
 """Commit a checkpoint so that a crash at any instruction loses nothing.
 
 A checkpoint is a directory ``step-XXXXXXXX``: tensors as safetensors, everything else as ``state.json``, and a
-``manifest.json`` with the size and SHA-256 of each file.  It is written under a temporary name beside the others: files, each
+``manifest.json`` with the size and SHA-256 of each file.  It is written under a temporary name beside the others:
+files, each
 flushed to disk; the manifest; the directory; and only then renamed to its name, so that a directory that bears a
-checkpoint's name is complete.  No committed checkpoint is ever written to.  Nothing is unpickled.  No TensorFlow in here.
+checkpoint's name is complete.  No committed checkpoint is ever written to.  Nothing is unpickled.  No TensorFlow in
+here.
 """
 
 import hashlib
@@ -69,7 +71,8 @@ def read(path: Path) -> Checkpoint:
         for name, expected in manifest["files"].items():
             if (path / name).stat().st_size != expected["bytes"] or _sha256(path / name) != expected["sha256"]:
                 raise CheckpointError(
-                    f"{path / name} is not the file that was saved (its SHA-256 differs); resume from another checkpoint"
+                    f"{path / name} is not the file that was saved (its SHA-256 differs); "
+                    "resume from another checkpoint"
                 )
         state = json.loads((path / "state.json").read_text())
         return Checkpoint(load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors"), state)

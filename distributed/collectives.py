@@ -51,7 +51,8 @@ class HorovodCollectives(Collectives):
         if (horovod.rank(), horovod.size()) != (world.rank, world.size):
             raise WorldError(
                 f"the launcher says rank {world.rank} of {world.size}, but Horovod found rank {horovod.rank()} of "
-                f"{horovod.size()}; start with the mpirun or srun --mpi=... that belongs to the MPI Horovod was built with"
+                f"{horovod.size()}; "
+                "start with the mpirun or srun --mpi=... that belongs to the MPI Horovod was built with"
             )
 
     def sum_tensors(self, tensors):

@@ -1,7 +1,7 @@
 """Stop, plateau and best: decided once per epoch by the chief, from global metrics, and told to all workers.
 
-Semantics and names are those of Keras' ``EarlyStopping``, ``ReduceLROnPlateau`` and ``ModelCheckpoint``, which forget their
-state on restart; the state here is a plain JSON value that a checkpoint holds.
+Semantics and names are those of Keras' ``EarlyStopping``, ``ReduceLROnPlateau`` and ``ModelCheckpoint``, which forget
+their state on restart; the state here is a plain JSON value that a checkpoint holds.
 """
 
 import math
@@ -63,7 +63,8 @@ class Decisions:
             metrics: its global metrics; must hold the monitored one.
 
         Returns:
-            A JSON value: ``improved`` (this is the best epoch so far), ``stop``, ``factor`` (the plateau factor from now on).
+            A JSON value: ``improved`` (this is the best epoch so far), ``stop``, ``factor`` (the plateau factor from
+            now on).
         """
         value = metrics[self.rules.monitor]
         improved = self._better(value, self.best, 0.0)

@@ -98,7 +98,8 @@ class GlobalMetrics:
         """Reduce all states over the workers in one exchange and compute each metric once.
 
         Returns:
-            ``loss`` (mean over examples), ``examples`` (their number) and the other metrics, as Python floats; equal on all workers.
+            ``loss`` (mean over examples), ``examples`` (their number) and the other metrics, as Python floats; equal
+            on all workers.
         """
         loss_sum, examples, *states = self.sum_states()
         results = {"loss": float(loss_sum / examples) if examples else float("nan"), "examples": float(examples)}

@@ -3,13 +3,15 @@
 Keras' own order is another one under ``MirroredStrategy`` (it clips each replica's gradient before the sum, and asks
 only replica 0 whether the gradient is finite), and under Horovod it has none.  Here ``apply`` is overridden:
 
-1. *reduce*: sum the gradients over all replicas; each is already divided by the global batch, so that the sum is the mean;
+1. *reduce*: sum the gradients over all replicas; each is already divided by the global batch, so that the sum is the
+   mean;
 2. *unscale*: divide by the loss scale (float16 only);
 3. *check*: all replicas see the same sums, hence agree without a further message on whether they are finite;
 4. *clip* by the global norm of the reduced gradient (Pascanu et al. 2013);
 5. *decay* (decoupled, as Keras does: ``w -= learning rate x decay x w``) and *apply*, both by Keras.
 
-A gradient that is not finite is never applied.  With float16 it halves the loss scale (Micikevicius et al. 2018, section 3.2).
+A gradient that is not finite is never applied.  With float16 it halves the loss scale (Micikevicius et al. 2018,
+section 3.2).
 Otherwise, and whenever a replica's *loss* is not finite, the optimizer halts: no later step changes a weight either, so
 that the weights stay those of the last good step until the host has noticed.
 """

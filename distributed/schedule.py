@@ -16,9 +16,10 @@ class Schedule:
         base: the rate for ``base_batch`` examples per step.
         scaling: ``linear`` (Goyal et al. 2017), ``sqrt`` (Krizhevsky 2014) or ``none``.
         global_batch, base_batch: examples per step, of this run and of the base rate.
-        kind: ``constant``, ``cosine`` (Loshchilov & Hutter 2017, one period without restart), ``step`` (x 0.1 after 50 % and
-            75 % of the steps, as He et al. 2016 for CIFAR-10) or ``polynomial`` (power 2, You et al. 2017).
-        warmup_steps: steps over which the rate grows from the unscaled to the scaled one (Goyal et al. 2017, section 2.2).
+        kind: ``constant``, ``cosine`` (Loshchilov & Hutter 2017, one period without restart), ``step`` (x 0.1 after
+            50 % and 75 % of the steps, as He et al. 2016 for CIFAR-10) or ``polynomial`` (power 2, You et al. 2017).
+        warmup_steps: steps over which the rate grows from the unscaled to the scaled one (Goyal et al. 2017, section
+            2.2).
         total_steps: the length of the run.
         minimum: the rate never falls below it once the warmup is over.
     """

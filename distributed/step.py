@@ -11,7 +11,8 @@ from distributed.strategies import Strategy
 
 
 class LockstepModel(keras.Model):
-    """A network together with the way its steps are taken; what is trained and saved is ``network``, a plain Keras model.
+    """A network together with the way its steps are taken; what is trained and saved is ``network``, a plain Keras
+    model.
 
     Create it within ``strategy.scope()``.
     """
@@ -63,7 +64,8 @@ class LockstepModel(keras.Model):
         count = self._accumulate
         if count == 1:
             return self._gradients(data, variables)
-        # A loop, not an unrolled graph: TensorFlow would run unrolled micro-batches side by side and hold all their activations.
+        # A loop, not an unrolled graph: TensorFlow would run unrolled micro-batches side by side and hold all their
+        # activations.
         data = [tf.reshape(part, [count, -1, *part.shape[1:]]) for part in data]
         data = [
             tf.ensure_shape(part, [count, self._global_batch // (count * self._strategy.replicas), *part.shape[2:]])

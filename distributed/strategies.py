@@ -134,8 +134,9 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
     Must be called before anything touches a device.
 
     Args:
-        name: ``auto``, ``single``, ``mirrored`` or ``horovod``. ``auto`` takes ``horovod`` if the launcher began several
-            processes, ``mirrored`` if this process sees several GPUs (or ``cpu_devices`` were asked for), else ``single``.
+        name: ``auto``, ``single``, ``mirrored`` or ``horovod``. ``auto`` takes ``horovod`` if the launcher began
+            several processes, ``mirrored`` if this process sees several GPUs (or ``cpu_devices`` were asked for), else
+            ``single``.
         world: this process's place.
         cpu_devices: how many devices to split the CPU into for ``mirrored``; None leaves the CPU whole.
         threads: cores that this process may use.
@@ -153,7 +154,8 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
         )
     if cpu_devices and name != "mirrored":
         raise WorldError(
-            f"--cpu-devices {cpu_devices} splits the CPU for mirrored, but the strategy is {name}; use --strategy mirrored"
+            f"--cpu-devices {cpu_devices} splits the CPU for mirrored, but the strategy is {name}; "
+            "use --strategy mirrored"
         )
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, threads) if name == "mirrored" else threads)
@@ -184,6 +186,7 @@ def _mirrored_devices(gpus: list, cpu_devices: int | None) -> list[str]:
         return [f"CPU:{index}" for index in range(cpu_devices)]
     if not gpus:
         raise WorldError(
-            "strategy mirrored found no GPU; add --cpu-devices N to split the CPU in N devices, or use --strategy single"
+            "strategy mirrored found no GPU; "
+            "add --cpu-devices N to split the CPU in N devices, or use --strategy single"
         )
     return [f"GPU:{index}" for index in range(len(gpus))]

@@ -22,13 +22,15 @@ class NonFiniteLoss(Exception):
         self.step, self.replicas = step, replicas
         who = f"rank {replicas[0]}" if replicas else "the summed gradient, with finite losses"
         super().__init__(
-            f"the loss is not finite at step {step} (first seen on {who}); lower the learning rate, clip, or look at the data"
+            f"the loss is not finite at step {step} (first seen on {who}); "
+            "lower the learning rate, clip, or look at the data"
         )
 
 
 @dataclass
 class Progress:
-    """Where the run stands: steps taken so far, the step at which this process began, and the learning rate of the last step."""
+    """Where the run stands: steps taken so far, the step at which this process began, and the learning rate of the
+    last step."""
 
     step: int = 0
     began_at: int = 0
@@ -99,7 +101,8 @@ class Decide(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Commit a checkpoint every so many steps and at each epoch's end; the chief writes, all lend their metric state."""
+    """Commit a checkpoint every so many steps and at each epoch's end; the chief writes, all lend their metric
+    state."""
 
     def __init__(
         self,

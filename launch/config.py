@@ -1,7 +1,7 @@
 """TrainConfig: the one description of a run, and the only home of defaults.
 
-A flag beats the file given by ``--config``, the file beats the default.  Flags and file values take the same way through
-pydantic, so that both are checked alike and both errors read alike; tyro draws the ``--help`` page.
+A flag beats the file given by ``--config``, the file beats the default.  Flags and file values take the same way
+through pydantic, so that both are checked alike and both errors read alike; tyro draws the ``--help`` page.
 """
 
 import difflib
@@ -103,7 +103,8 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     run_dir: Path | None = None
     """Where the run's files go; default: runs/<model>-<dataset>-<time>."""
     resume: str = "auto"
-    """auto: go on from run-dir's newest checkpoint; never: refuse a run-dir that has one; PATH: begin from that checkpoint."""
+    """auto: go on from run-dir's newest checkpoint; never: refuse a run-dir that has one; PATH: begin from that
+    checkpoint."""
     checkpoint_every_steps: Positive | None = None
     """Also save a checkpoint every so many steps, not only at the end of each epoch."""
     keep_checkpoints: Positive = 3
@@ -140,17 +141,29 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
 def _problems(c: TrainConfig):
     """Sentences about settings that do not go together."""
     if c.batch_size and c.global_batch_size:
-        yield f"--batch-size {c.batch_size} and --global-batch-size {c.global_batch_size} were both given; give one of them"
+        yield (
+            f"--batch-size {c.batch_size} and --global-batch-size {c.global_batch_size} were both given; "
+            "give one of them"
+        )
     if c.profile_steps and c.profile_steps[0] > c.profile_steps[1]:
-        yield f"--profile-steps {c.profile_steps[0]},{c.profile_steps[1]} runs backwards; give the first step, then the last"
+        yield (
+            f"--profile-steps {c.profile_steps[0]},{c.profile_steps[1]} runs backwards; "
+            "give the first step, then the last"
+        )
     if c.momentum is not None and c.optimizer not in ("sgd", "rmsprop"):
         yield f"--momentum {c.momentum} has no effect on --optimizer {c.optimizer}; leave it out, or use sgd or rmsprop"
     if c.cpu_devices and c.strategy not in ("auto", "mirrored"):
-        yield f"--cpu-devices {c.cpu_devices} belongs to the mirrored strategy, not to {c.strategy}; use --strategy mirrored"
+        yield (
+            f"--cpu-devices {c.cpu_devices} belongs to the mirrored strategy, not to {c.strategy}; "
+            "use --strategy mirrored"
+        )
     if c.dataset in ("image_folder", "tfrecord", "csv", "npz") and c.data_dir is None:
         yield f"--dataset {c.dataset} was given without --data-dir; name the folder or file it lies in"
     if c.dataset == "shapes" and c.data_dir is not None:
-        yield f"--data-dir {c.data_dir} was given, but --dataset shapes is generated; name the data's kind with --dataset, for example image_folder"
+        yield (
+            f"--data-dir {c.data_dir} was given, but --dataset shapes is generated; "
+            "name the data's kind with --dataset, for example image_folder"
+        )
 
 
 def parse_arguments(argv: list[str], *, program: str, description: str, preset: dict | None = None) -> TrainConfig:
@@ -167,7 +180,10 @@ def parse_arguments(argv: list[str], *, program: str, description: str, preset: 
     """
     if "--help" in argv or "-h" in argv:
         defaults = {name: field.default for name, field in TrainConfig.model_fields.items()} | (preset or {})
-        description += "\n\n--config FILE.yaml reads settings from a file (names as below, with underscores); a flag beats the file."
+        description += (
+            "\n\n--config FILE.yaml reads settings from a file (names as below, with underscores); "
+            "a flag beats the file."
+        )
         tyro.cli(
             TrainConfig,
             prog=program,

@@ -1,4 +1,5 @@
-"""What people see: one header, a live bar on a terminal or a line per epoch elsewhere, and where things are at the end."""
+"""What people see: one header, a live bar on a terminal or a line per epoch elsewhere, and where things are at the
+end."""
 
 import sys
 

@@ -81,7 +81,8 @@ class EpochLines(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.began
         width = len(str(self.plan.epochs))
         self.console.end_epoch(
-            f"epoch {epoch + 1:>{width}}/{self.plan.epochs}  {values}  learning rate {self.progress.learning_rate:.4g}  "
+            f"epoch {epoch + 1:>{width}}/{self.plan.epochs}  {values}  learning "
+            f"rate {self.progress.learning_rate:.4g}  "
             f"{self.watch.images_per_second:,.0f} images/s  {seconds:.1f} s{seen}"
         )
 
@@ -141,7 +142,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Epoch metrics of training and validation on shared axes; rate, loss and images/s per step; configuration; graph."""
+    """Epoch metrics of training and validation on shared axes; rate, loss and images/s per step; configuration;
+    graph."""
 
     def __init__(
         self,

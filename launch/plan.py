@@ -38,11 +38,16 @@ class Plan:
         schedule = self.schedule
         rate = f"learning rate {schedule.peak:.4g}"
         if schedule.factor != 1:
-            rate += f" = {schedule.base:.4g} x {schedule.factor:.4g} ({schedule.scaling}, {self.global_batch}/{schedule.base_batch})"
+            rate += (
+                f" = {schedule.base:.4g} x {schedule.factor:.4g} ({schedule.scaling}, "
+                f"{self.global_batch}/{schedule.base_batch})"
+            )
         warmup = f", warm-up {schedule.warmup_steps} steps" if schedule.warmup_steps and schedule.factor != 1 else ""
         return (
             f"batch: {self.micro_batch} per replica x {self.replicas} replicas x {self.accumulate} accumulation = "
-            f"{self.global_batch} global; {self.steps_per_epoch} steps x {self.epochs} epochs = {self.total_steps} steps; {rate}{warmup}"
+            f"{self.global_batch} global; "
+            f"{self.steps_per_epoch} steps x {self.epochs} epochs = {self.total_steps} steps; "
+            f"{rate}{warmup}"
         )
 
 
@@ -65,7 +70,8 @@ def create_plan(config: TrainConfig, *, examples: int, replicas: int) -> Plan:
             share = replicas * accumulate
             near = max(share, config.global_batch_size // share * share)
             raise ConfigError(
-                f"--global-batch-size {config.global_batch_size} does not divide by {replicas} replicas x {accumulate} accumulation "
+                f"--global-batch-size {config.global_batch_size} does not divide by "
+                f"{replicas} replicas x {accumulate} accumulation "
                 f"steps; use a multiple of {share}, for example {near}"
             )
     else:

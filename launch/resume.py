@@ -80,7 +80,8 @@ def assign(variables: list, arrays: dict[str, np.ndarray], source: Path) -> None
         if array is None or array.shape != tuple(variable.shape):
             have = "nothing" if array is None else f"shape {list(array.shape)}"
             raise CheckpointError(
-                f"{source} has {have} for {variable.path}, but the model needs {list(variable.shape)}; resume with the settings the run began with"
+                f"{source} has {have} for {variable.path}, but the model needs {list(variable.shape)}; "
+                "resume with the settings the run began with"
             )
     for variable in variables:
         variable.assign(arrays[variable.path])

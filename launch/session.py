@@ -169,7 +169,8 @@ class Session:
         held_out = f"{len(validation):,} validation" if validation else "no validation"
         size = f"{inputs.image_size}x{inputs.image_size}"
         say(
-            f"data: {config.dataset}, {len(train):,} training and {held_out} images, {len(train.classes)} classes, {size}"
+            f"data: {config.dataset}, {len(train):,} training and {held_out} "
+            f"images, {len(train.classes)} classes, {size}"
         )
         say(plan.sentence())
         say(f"run directory: {directory}")

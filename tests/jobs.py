@@ -1,0 +1,85 @@
+"""Run many jobs of train.py in the processes that a launcher has started: python tests/jobs.py FOLDER.
+
+Starting ranks and loading TensorFlow takes longer than a small run, hence once for all.  FOLDER/jobs.json maps a name to
+a command line; the exit codes go to FOLDER/codes.json.  ``alexnet_cifar`` is replaced by a tiny network, so that what is
+tested is the way it is trained; everything else is the program as it is.  Each rank leaves the order and the pixels of
+what it trained on as FOLDER/NAME/seen-RANK.npz.
+"""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from distributed.world import World
+from launch import environment
+
+
+def tiny(spec):
+    """A convolution and two dense layers with dropout, as AlexNet has, in 20,000 parameters."""
+    import keras
+
+    init = partial(keras.initializers.GlorotUniform, seed=spec.seed)
+    inputs = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(inputs)
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv1", kernel_initializer=init())(x)
+    x = keras.layers.MaxPooling2D(3, 2)(x)
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2", kernel_initializer=init())(x)
+    x = keras.layers.Flatten()(x)
+    for name in ("fc6", "fc7"):
+        x = keras.layers.Dense(64, activation="relu", name=name, kernel_initializer=init())(x)
+        if spec.dropout:
+            x = spec.dropout_layer(spec.dropout, seed=1 if name == "fc6" else 2, name=f"{name}_dropout")(x)
+    x = keras.layers.Dense(spec.classes, name="fc8", kernel_initializer=init())(x)
+    return keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(x))
+
+
+def record(training_batches, seen: list):
+    """The pipeline, with a note of each batch's sample ids and pixel sums as it passes."""
+    import numpy as np
+    import tensorflow as tf
+
+    def note(ids, images):
+        # Position-weighted sums: equal only for equal pixels, up to a chance of one in 2**32.
+        weights = (np.arange(images[0].size, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(97)) % np.uint64(2**32)
+        seen.append((ids, (images.reshape(len(ids), -1).astype(np.uint64) * weights).sum(1)))
+        return ids
+
+    def recorded(*arguments, **named):
+        def passing(images, labels, ids):
+            return images, labels, tf.ensure_shape(tf.numpy_function(note, [ids, images], tf.int64), ids.shape)
+
+        return training_batches(*arguments, **named).map(passing)
+
+    return recorded
+
+
+def main(folder: Path) -> None:
+    world = World.from_environment(os.environ)
+    environment.prepare(world, verbose=False)
+    import dataclasses
+
+    import numpy as np
+
+    import models
+    from launch import inputs
+    from launch.train import main as train
+
+    models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
+    pipeline, codes = inputs.training_batches, {}
+    for name, line in json.loads((folder / "jobs.json").read_text()).items():
+        seen = []
+        inputs.training_batches = record(pipeline, seen)
+        codes[name] = train(line)
+        if seen and (folder / name).is_dir():
+            ids, pixels = map(np.stack, zip(*seen, strict=True))
+            np.savez(folder / name / f"seen-{world.rank}.npz", ids=ids, pixels=pixels)
+    if world.is_chief:
+        (folder / "codes.json").write_text(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,221 @@
+"""A checkpoint is there whole or not at all, and a damaged one is noticed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distributed import checkpoint
+from distributed.checkpoint import Checkpoint, CheckpointError
+
+FILES = ("weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+STATE = {"step": 3, "decisions": {"best": 0.1 + 0.2, "epoch": None}, "name": "größe", "metrics": [[1.0, 2.5]]}
+
+
+def example(value=1.0):
+    generator = np.random.default_rng(0)
+    weights = {
+        "dense/kernel": generator.normal(size=(3, 4)).astype(np.float32) * np.float32(value),
+        "double": np.arange(5) / 3,
+        "special": np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45], np.float32),
+        "empty": np.zeros((0, 5), np.float32),
+        "seed": np.array([1, 2**32 - 1], np.uint32),
+    }
+    slots = {"iterations": np.array(2**40, np.int64), "scale": np.array(0.5, np.float32), "halted": np.array(1, np.int32)}
+    return Checkpoint(weights, slots, STATE)
+
+
+def same(one, other):
+    for ours, theirs in ((one.weights, other.weights), (one.optimizer, other.optimizer)):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            a, b = ours[name], theirs[name]
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), name
+    assert one.state == other.state
+    return True
+
+
+def damage(path, position, mask=0xFF):
+    content = bytearray(path.read_bytes())
+    content[position] ^= mask
+    path.write_bytes(content)
+
+
+def test_roundtrip_keeps_every_byte_dtype_and_shape(tmp_path):
+    path = checkpoint.write(tmp_path / "new" / "folder", 12, example())
+    assert path == tmp_path / "new" / "folder" / "step-00000012" and checkpoint.step_of(path) == 12
+    assert {file.name for file in path.iterdir()} == set(FILES)
+    assert same(checkpoint.read(path), example())
+
+
+def test_arrays_that_are_views_with_gaps_or_turned_axes(tmp_path):
+    rows = np.arange(24, dtype=np.float32).reshape(4, 6)
+    views = {"turned": rows.T, "every second": rows[::2, ::3], "backwards": rows[0, ::-1]}
+    read = checkpoint.read(checkpoint.write(tmp_path, 1, Checkpoint(views, {}, {}))).weights
+    assert {name: array.tolist() for name, array in read.items()} == {name: view.tolist() for name, view in views.items()}
+
+
+def test_a_checkpoint_without_arrays(tmp_path):
+    assert checkpoint.read(checkpoint.write(tmp_path, 0, Checkpoint({}, {}, {}))) == Checkpoint({}, {}, {})
+
+
+def test_a_committed_checkpoint_is_never_written_to(tmp_path):
+    path = checkpoint.write(tmp_path, 5, example(1))
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.iterdir()}
+    assert checkpoint.write(tmp_path, 5, example(2)) == path
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.iterdir()} == before
+
+
+def test_committed_lists_by_step_and_nothing_else(tmp_path):
+    assert checkpoint.committed(tmp_path / "absent") == [] and checkpoint.latest_readable(tmp_path) is None
+    for step in (100, 9, 20):
+        checkpoint.write(tmp_path, step, example())
+    (tmp_path / ".writing-step-00000200").mkdir()
+    (tmp_path / "step-00000300").write_text("a file")
+    (tmp_path / "step-1").mkdir()
+    assert [checkpoint.step_of(path) for path in checkpoint.committed(tmp_path)] == [9, 20, 100]
+
+
+CALLS = [("fsync", call) for call in range(6)] + [("rename", 0)]
+
+
+@pytest.mark.parametrize(("function", "call"), CALLS)
+def test_a_writer_that_dies_leaves_no_checkpoint_or_a_whole_one(tmp_path, monkeypatch, function, call):
+    checkpoint.write(tmp_path, 1, example(1))
+    original, calls = getattr(os, function), []
+
+    def die(*arguments):
+        calls.append(arguments)
+        if len(calls) > call:
+            raise OSError("the disk is full")
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, die)
+        with pytest.raises(OSError, match="the disk is full"):
+            checkpoint.write(tmp_path, 2, example(2))
+    # The sixth flush is that of the folder above, after the rename: by then the checkpoint is whole.
+    steps = [1, 2] if (function, call) == ("fsync", 5) else [1]
+    assert [checkpoint.step_of(path) for path in checkpoint.committed(tmp_path)] == steps
+    assert same(checkpoint.latest_readable(tmp_path)[1], example(steps[-1]))
+    # The next attempt is not disturbed by what is left.
+    assert same(checkpoint.read(checkpoint.write(tmp_path, 2, example(2))), example(2))
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_every_file_is_flushed_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
+    events, fsync, rename = [], os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append(Path(os.readlink(f"/proc/self/fd/{file}")).name), fsync(file))[1])
+    monkeypatch.setattr(os, "rename", lambda *paths: (events.append("rename"), rename(*paths))[1])
+    checkpoint.write(tmp_path, 1, example())
+    assert {*events[:3]} == {*FILES[:3]} and events[3:] == ["manifest.json", ".writing-step-00000001", "rename", tmp_path.name]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("position", (0, 100, -2))
+def test_a_damaged_byte_is_noticed_and_the_previous_checkpoint_taken(tmp_path, name, position):
+    for step in (1, 2, 3):
+        checkpoint.write(tmp_path, step, example(step))
+    damage(tmp_path / "step-00000003" / name, position)
+    with pytest.raises(CheckpointError):
+        checkpoint.read(tmp_path / "step-00000003")
+    path, found = checkpoint.latest_readable(tmp_path)
+    assert path.name == "step-00000002" and same(found, example(2))
+
+
+def test_a_run_that_fell_back_replaces_the_damaged_checkpoint_when_it_comes_by_again(tmp_path):
+    checkpoint.write(tmp_path, 1, example(1))
+    damage(checkpoint.write(tmp_path, 2, example(2)) / "weights.safetensors", -1)
+    assert checkpoint.latest_readable(tmp_path)[0].name == "step-00000001"
+    assert same(checkpoint.read(checkpoint.write(tmp_path, 2, example(2))), example(2))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_or_cut_file_is_noticed(tmp_path, name):
+    path = checkpoint.write(tmp_path, 1, example())
+    whole = (path / name).read_bytes()
+    (path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError):
+        checkpoint.read(path)
+    (path / name).unlink()
+    with pytest.raises(CheckpointError, match="step-00000001"):
+        checkpoint.read(path)
+
+
+def test_whatever_byte_of_the_manifest_is_damaged_reading_gives_the_truth_or_a_checkpoint_error(tmp_path):
+    path = checkpoint.write(tmp_path, 1, example())
+    whole = (path / "manifest.json").read_bytes()
+    for position in range(len(whole)):
+        for mask in (0x01, 0x80):
+            damage(path / "manifest.json", position, mask)
+            try:
+                same(checkpoint.read(path), example())
+            except CheckpointError:
+                pass
+            (path / "manifest.json").write_bytes(whole)
+
+
+@pytest.mark.parametrize("manifest", ("[]", "3", '{"files": []}', '{"files": {}}', '{"files": {"state.json": 1}}', "null"))
+def test_a_manifest_of_another_shape_is_a_checkpoint_error(tmp_path, manifest):
+    path = checkpoint.write(tmp_path, 1, example())
+    (path / "manifest.json").write_text(manifest)
+    with pytest.raises(CheckpointError):
+        checkpoint.read(path)
+
+
+def test_none_readable_is_an_error_that_says_how_many_and_why(tmp_path):
+    for step in (1, 2):
+        damage(checkpoint.write(tmp_path, step, example()) / "weights.safetensors", -1)
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints.*step-00000002.weights.safetensors"):
+        checkpoint.latest_readable(tmp_path)
+
+
+@pytest.mark.parametrize(("keep", "best", "left"), ((1, None, [5]), (2, None, [4, 5]), (2, 1, [1, 4, 5]), (2, 5, [4, 5]), (9, 2, [1, 2, 3, 4, 5])))
+def test_prune_keeps_the_newest_and_the_best(tmp_path, keep, best, left):
+    paths = [checkpoint.write(tmp_path, step, example()) for step in range(1, 6)]
+    (tmp_path / ".writing-step-00000006").mkdir()
+    (tmp_path / ".writing-step-00000006" / "weights.safetensors").write_text("half")
+    (tmp_path / "notes").mkdir()
+    checkpoint.prune(tmp_path, keep, best and paths[best - 1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", *(f"step-{step:08d}" for step in left)]
+
+
+def test_prune_knows_the_best_by_whatever_path_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Path("checkpoints")  # a run directory is usually given relative to where one stands
+    paths = [checkpoint.write(run, step, example()) for step in (1, 2, 3)]
+    checkpoint.point(run / "best", paths[0])
+    checkpoint.prune(run, 1, (run / "best").resolve())
+    assert same(checkpoint.read(run / "best"), example()) and [*checkpoint.committed(run)] == [paths[0], paths[2]]
+
+
+def test_point_replaces_a_link_and_survives_a_move(tmp_path):
+    folder = tmp_path / "run"
+    paths = [checkpoint.write(folder, step, example(step)) for step in (1, 2)]
+    (folder / ".best-new").symlink_to("nowhere")  # left by a killed writer
+    for step, path in enumerate(paths, 1):
+        checkpoint.point(folder / "best", path)
+        assert same(checkpoint.read(folder / "best"), example(step))
+    folder.rename(tmp_path / "moved")
+    assert same(checkpoint.read(tmp_path / "moved" / "best"), example(2))
+    assert not [path.name for path in (tmp_path / "moved").iterdir() if path.name.startswith(".")]
+
+
+def test_point_never_leaves_a_moment_without_a_link(tmp_path, monkeypatch):
+    paths = [checkpoint.write(tmp_path, step, example(step)) for step in (1, 2)]
+    checkpoint.point(tmp_path / "best", paths[0])
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        checkpoint.point(tmp_path / "best", paths[1])
+    assert same(checkpoint.read(tmp_path / "best"), example(1))
+
+
+def test_the_module_needs_no_tensorflow():
+    code = "import sys, json, distributed.checkpoint; print(json.dumps(sorted(sys.modules)))"
+    root = Path(__file__).parent.parent
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True).stdout)
+    assert "safetensors" in loaded and not {"tensorflow", "keras", "horovod", "mpi4py"} & set(loaded)

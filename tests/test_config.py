@@ -1,0 +1,209 @@
+"""Flag beats file beats default, and every mistake is one sentence that says how to mend it."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import config
+from launch.config import ConfigError, TrainConfig
+from launch.train import main
+
+ROOT = Path(__file__).parent.parent
+# The command line that is promised to people and scripts.
+FLAGS = """
+config strategy model dataset data-dir validation-split image-size augment epochs steps-per-epoch batch-size
+global-batch-size optimizer momentum weight-decay clip-norm accumulate-steps learning-rate lr-scaling base-batch-size
+warmup-epochs schedule plateau-patience plateau-factor plateau-cooldown min-learning-rate early-stopping-patience
+min-delta monitor monitor-mode precision label-smoothing dropout seed deterministic run-dir resume
+checkpoint-every-steps keep-checkpoints cpu-devices
+""".split()
+
+
+def parse(*argv, preset=None):
+    return config.parse_arguments(list(map(str, argv)), program="train.py", description="", preset=preset)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Write a settings file and return its path."""
+
+    def write(text):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_defaults():
+    assert parse() == TrainConfig()
+
+
+def test_flag_beats_file_beats_preset_beats_default(recipe):
+    path = recipe("epochs: 3\nseed: 5\nstrategy: horovod\n")
+    found = parse("--seed", 7, "--config", path, preset={"strategy": "mirrored", "epochs": 9, "momentum": 0.5})
+    assert (found.seed, found.epochs, found.strategy, found.momentum, found.model) == (7, 3, "horovod", 0.5, "alexnet_cifar")
+    assert parse("--strategy=single", preset={"strategy": "mirrored"}).strategy == "single"
+
+
+@pytest.mark.parametrize("words", (["--batch-size", "8"], ["--batch_size", "8"], ["--batch-size=8"], ["--batch_size=8"], ["--batch-size", "4", "--batch-size", "8"]))
+def test_spellings(words):
+    assert parse(*words).batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    (([], False), (["--deterministic"], True), (["--no-deterministic"], False), (["--deterministic", "false"], False), (["--deterministic", "true"], True), (["--deterministic=false"], False), (["--deterministic", "--no-deterministic"], False)),
+)
+def test_switches(recipe, words, value):
+    assert parse(*words, "--epochs", 2).deterministic is value
+    if words:
+        assert parse("--config", recipe(f"deterministic: {str(not value).lower()}"), *words).deterministic is value
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    (
+        (["--learning-rate", "1e-3"], "learning_rate", 0.001),
+        (["--profile-steps", "3,5"], "profile_steps", (3, 5)),
+        (["--data-dir", "a b", "--dataset", "csv"], "data_dir", Path("a b")),
+        (["--run-dir=x=y"], "run_dir", Path("x=y")),
+        (["--augment", "none"], "augment", "none"),
+        (["--lr-scaling", "none"], "lr_scaling", "none"),
+        (["--dropout", "0"], "dropout", 0.0),
+        (["--dropout", "none"], "dropout", None),
+        (["--clip-norm", "none"], "clip_norm", None),
+    ),
+)
+def test_values(words, field, value):
+    assert getattr(parse(*words), field) == value
+
+
+@pytest.mark.parametrize("field", [name for name, field in TrainConfig.model_fields.items() if str(field.annotation).startswith("typing.Literal")])
+def test_every_choice_can_be_chosen_by_flag_and_by_file(recipe, field):
+    needed = {"data_dir": "d"} if field == "dataset" else {}
+    for choice in TrainConfig.model_fields[field].annotation.__args__:
+        more = {} if choice in ("shapes", "cifar10") else needed
+        flags = [word for name, value in ({field: choice} | more).items() for word in (f"--{name}", value)]
+        lines = "".join(f"{name}: {value}\n" for name, value in ({field: choice} | more).items())
+        assert getattr(parse(*flags), field) == getattr(parse("--config", recipe(lines)), field) == choice
+
+
+def test_a_batch_flag_replaces_the_files_other_one(recipe):
+    for ours, files in (("global_batch_size", "batch_size"), ("batch_size", "global_batch_size")):
+        found = parse(f"--{ours}", 96, "--config", recipe(f"{files}: 32\n"))
+        assert (getattr(found, ours), getattr(found, files)) == (96, None)
+
+
+SETTINGS = (
+    [],
+    ["--augment", "none", "--lr-scaling", "none", "--monitor", "val_loss"],
+    ["--dataset", "csv", "--data-dir", "some/folder", "--run-dir", "runs/it's: #1", "--profile-steps", "2,4", "--no-deterministic"],
+    ["--strategy", "mirrored", "--cpu-devices", "3", "--global-batch-size", "96", "--learning-rate", "1e-5", "--dropout", "0.1"],
+    ["--precision", "float16", "--clip-norm", "1", "--weight-decay", "0.0005", "--momentum", "0", "--verbose", "--resume", "1e5"],
+    ["--optimizer", "adam", "--early-stopping-patience", "3", "--plateau-patience", "2", "--min-delta", "1e-9", "--seed", str(2**40)],
+)
+
+
+@pytest.mark.parametrize("flags", SETTINGS)
+def test_the_saved_configuration_gives_the_equal_one(tmp_path, flags):
+    saved = parse(*flags)
+    config.save(saved, tmp_path / "config.yaml")
+    assert parse("--config", tmp_path / "config.yaml") == saved
+    assert parse("--config", tmp_path / "config.yaml", preset={"strategy": "mirrored", "batch_size": 1, "seed": 9}) == saved
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    (
+        # field, what came, what was expected
+        (["--model", "lenet"], ("--model is 'lenet'", "'alexnet_cifar'", "'vgg19'")),
+        (["--epochs", "0"], ("--epochs is '0'", "greater than 0")),
+        (["--epochs", "1.5"], ("--epochs is '1.5'", "valid integer")),
+        (["--learning-rate", "fast"], ("--learning-rate is 'fast'", "valid number")),
+        (["--learning-rate", "nan"], ("--learning-rate is 'nan'", "finite number")),
+        (["--validation-split", "1"], ("--validation-split is '1'", "less than 1")),
+        (["--deterministic=maybe"], ("--deterministic is 'maybe'", "valid boolean")),
+        (["--profile-steps", "7"], ("--profile-steps", "'7'", "two step numbers A,B")),
+        (["--profile-steps", "1,2,3"], ("--profile-steps", "two step numbers A,B")),
+        # what cannot be a setting at all
+        (["--epoch", "3"], ("--epoch is not a flag", "did you mean --epochs?", "--help")),
+        (["--learning_rte=3"], ("--learning_rte is not a flag", "did you mean --learning-rate?")),
+        (["--zzz"], ("--zzz is not a flag", "--help")),
+        (["--no-epochs", "3"], ("--no-epochs is not a flag",)),
+        (["epochs", "3"], ("'epochs' was given where a flag was expected", "--epochs 10")),
+        (["--epochs"], ("--epochs was given without a value", "--epochs VALUE")),
+        (["--epochs", "--seed", "3"], ("--epochs was given without a value",)),
+        # what does not go together
+        (["--batch-size", "4", "--global-batch-size", "8"], ("--batch-size 4", "--global-batch-size 8", "give one")),
+        (["--profile-steps", "5,3"], ("--profile-steps 5,3", "backwards")),
+        (["--optimizer", "adam", "--momentum", "0.9"], ("--momentum 0.9", "--optimizer adam", "leave it out")),
+        (["--strategy", "single", "--cpu-devices", "2"], ("--cpu-devices 2", "single", "--strategy mirrored")),
+        (["--dataset", "csv"], ("--dataset csv", "without --data-dir", "name the folder")),
+        (["--data-dir", "x"], ("--data-dir x", "--dataset shapes is generated")),
+        (["--config", "absent.yaml"], ("--config absent.yaml cannot be read", "No such file", "existing YAML")),
+    ),
+)
+def test_errors_on_the_command_line(capsys, words, said):
+    with pytest.raises(ConfigError) as error:
+        parse(*words)
+    assert [part for part in said if part not in str(error.value)] == [] and "\n" not in str(error.value)
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", f"error: {error.value}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    (
+        ("epochs: many\n", ("epochs in", "recipe.yaml", "'many'", "valid integer")),
+        ("momentum: 2\n", ("momentum in", "recipe.yaml", "2", "less than 1")),
+        ("epochs: true\n", ("epochs in", "True", "integer")),
+        ("lerning_rate: 1\n", ("recipe.yaml has an unknown setting 'lerning_rate'", "did you mean learning_rate?")),
+        ("batch-size: 8\n", ("unknown setting 'batch-size'", "did you mean batch_size?")),
+        ("zzz: 1\n", ("unknown setting 'zzz'", "--help")),
+        ("17: 1\n", ("unknown setting '17'",)),
+        ("- epochs\n", ("holds a list", "name: value")),
+        ("epochs: [\n", ("recipe.yaml is not YAML", "name: value")),
+        ("batch_size: 4\nglobal_batch_size: 8\n", ("--batch-size 4", "--global-batch-size 8")),
+    ),
+)
+def test_errors_in_the_file(recipe, text, said):
+    with pytest.raises(ConfigError) as error:
+        parse("--config", recipe(text))
+    assert [part for part in said if part not in str(error.value)] == [] and "\n" not in str(error.value)
+
+
+def test_an_empty_file_is_the_default(recipe):
+    assert parse("--config", recipe("# nothing yet\n")) == TrainConfig()
+
+
+def test_a_configuration_cannot_be_changed_by_accident():
+    with pytest.raises(ValueError, match="frozen"):
+        TrainConfig().epochs = 3
+
+
+def help_texts():
+    (fields,) = [node for node in ast.parse((ROOT / "launch/config.py").read_text()).body if getattr(node, "name", "") == "TrainConfig"]
+    for field, after in zip(fields.body, fields.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign):
+            yield field.target.id, after.value.value if isinstance(after, ast.Expr) else ""
+
+
+def test_every_field_has_a_help_text():
+    assert [name for name, text in help_texts()] == list(TrainConfig.model_fields)
+    assert [name for name, text in help_texts() if len(text) < 10] == []
+
+
+@pytest.mark.parametrize("script", ("train.py", "train_mirrored.py"))
+def test_help_exits_0_and_shows_every_flag_with_its_text(script):
+    environment = os.environ | {"COLUMNS": "300"}
+    ended = subprocess.run([sys.executable, ROOT / "launch" / script, "--help"], capture_output=True, text=True, env=environment)
+    shown = " ".join(ended.stdout.replace("│", " ").split())
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [flag for flag in FLAGS if f"--{flag}" not in shown] == []
+    assert [name for name, text in help_texts() if " ".join(text.split()[:4]) not in shown] == []

@@ -1,0 +1,137 @@
+"""Cores, silence and settings, before TensorFlow is loaded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distributed.world import World
+from launch import environment
+
+ROOT = Path(__file__).parent.parent
+UNLIMITED = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("mine", "shared", "ranks", "share"),
+    (
+        (8, 8, 1, 8),
+        (8, 8, 2, 4),
+        (8, 8, 3, 2),
+        (2, 2, 3, 1),  # more ranks than cores: one each all the same
+        (2, 8, 4, 2),  # bound by the launcher to its part
+        (1, 8, 2, 1),  # bound to less than its part
+        (8, 4, 2, 2),  # a container that may use half the machine
+        (8, 0, 1, 1),
+        (64, UNLIMITED, 4, 64),
+    ),
+)
+def test_fair_share(mine, shared, ranks, share):
+    assert environment.fair_share(mine, shared, ranks) == share
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    (
+        ({"cpu.max": "max 100000\n"}, UNLIMITED),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "350000 100000\n"}, 3),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "100000 50000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, UNLIMITED),
+        ({"cpu.max": "300000 100000\n", "cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({}, UNLIMITED),
+    ),
+)
+def test_cgroup_quota(tmp_path, files, cores):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert environment._cgroup_cores(tmp_path) == cores
+
+
+def test_share_of_this_machine(monkeypatch):
+    monkeypatch.setattr(environment, "_cgroup_cores", lambda: UNLIMITED)
+    monkeypatch.setattr(environment, "_launcher_affinity", lambda: set(range(8)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
+    assert [environment.cpu_share(World(local_size=ranks, size=ranks)) for ranks in (1, 2, 16)] == [8, 4, 1]
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4")
+    assert environment.cpu_share(World(local_size=2, size=2)) == 2
+    monkeypatch.setattr(environment, "_cgroup_cores", lambda: 2)
+    assert environment.cpu_share(World(local_size=2, size=2)) == 1
+
+
+SET = ("KERAS_BACKEND", "OMP_NUM_THREADS", "OMPI_MCA_mpi_yield_when_idle", "TF_CPP_MIN_LOG_LEVEL", "OMPI_MCA_btl_base_warn_component_unused", "OMPI_MCA_mca_base_component_show_load_errors")
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """No variable that ``prepare`` sets; all are as before after the test."""
+    for name in (*SET, "OPAL_PREFIX"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(environment, "cpu_share", lambda world: 3)
+
+
+def test_prepare_sets_threads_and_quiet(bare):
+    assert environment.prepare(World(), verbose=False) == 3
+    assert [os.environ[name] for name in SET] == ["tensorflow", "3", "1", "3", "0", "0"]
+    assert "OPAL_PREFIX" not in os.environ
+
+
+def test_prepare_verbose_hides_nothing(bare):
+    environment.prepare(World(), verbose=True)
+    assert [os.environ.get(name) for name in SET] == ["tensorflow", "3", "1", None, None, None]
+
+
+def test_prepare_leaves_what_the_user_set(bare, monkeypatch):
+    for name in SET:
+        monkeypatch.setenv(name, "mine")
+    environment.prepare(World(), verbose=False)
+    assert {os.environ[name] for name in SET} == {"mine"}
+
+
+@pytest.mark.parametrize(("launcher", "wheel", "prefixed"), (("srun-pmix", True, True), ("srun-pmix", False, False), ("none", True, False), ("horovodrun-gloo", True, False)))
+def test_the_wheels_mpi_is_told_where_it_lies(bare, monkeypatch, tmp_path, launcher, wheel, prefixed):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    if wheel:
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "lib" / "libmpi.so").touch()
+    environment.prepare(World(0, 2, 0, 2, launcher), verbose=False)
+    assert os.environ.get("OPAL_PREFIX") == (str(tmp_path) if prefixed else None)
+
+
+NOISY = """
+import os, sys
+from launch.environment import silence
+os.write(2, b"before ")
+{enter}:
+    os.write(2, b"native ")
+    print("python", end=" ", file=sys.stderr)
+    print("answer")
+    {then}
+os.write(2, b"after")
+"""
+
+
+@pytest.mark.parametrize(
+    ("enter", "then", "shown"),
+    (
+        ("with silence(True)", "pass", "before after"),
+        ("with silence(False)", "pass", "before native python after"),
+    ),
+)
+def test_silence(enter, then, shown):
+    ended = subprocess.run([sys.executable, "-c", NOISY.format(enter=enter, then=then)], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "answer\n", shown)
+
+
+@pytest.mark.parametrize(("then", "code"), (("raise ImportError('no such library')", 1), ("sys.exit(3)", 3)))
+def test_silence_shows_all_if_loading_fails(then, code):
+    ended = subprocess.run([sys.executable, "-c", NOISY.format(enter="with silence(True)", then=then)], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == code and ended.stderr.startswith("before native python ")
+    assert ("ImportError: no such library" in ended.stderr) == (code == 1) and "after" not in ended.stderr

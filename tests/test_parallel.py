@@ -1,0 +1,125 @@
+"""One run, any number of workers: every row of the table gives on every set of workers what it gives on one process.
+
+The rows train a tiny network through the real command line and the real ``fit`` for two epochs, under real launchers.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_jobs, summary
+from safetensors.numpy import load_file
+
+# Each row: what is switched on, as flags of train.py.  Global batch 12 divides by 1, 2, 3 and 4 workers.
+ROWS = {
+    "sgd": "--momentum 0.9",
+    "adam": "--optimizer adam --learning-rate 0.002",
+    "rmsprop": "--optimizer rmsprop --learning-rate 0.001",
+    "clip": "--clip-norm 0.5",
+    "accumulate": "--accumulate-steps 2 --global-batch-size 24",
+    "label_smoothing": "--label-smoothing 0.1",
+    "flip_crop": "--augment flip_crop",
+    "weight_decay": "--weight-decay 0.01",
+    "dropout": "--dropout 0.5",
+    "plateau": "--plateau-patience 1 --min-delta 10 --schedule cosine",
+    "early_stopping": "--early-stopping-patience 1 --min-delta 10 --epochs 4",
+}
+WORKERS = {
+    "single": (),
+    "mirrored-2": ("--strategy", "mirrored", "--cpu-devices", "2"),
+    "mirrored-3": ("--strategy", "mirrored", "--cpu-devices", "3"),
+    "horovod-2": ("horovodrun", "-np", "2"),
+    "horovod-3": ("horovodrun", "-np", "3"),
+    "horovod-4": ("horovodrun", "-np", "4"),
+}
+COMMON = "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --dropout 0 --deterministic --warmup-epochs 0"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_data):
+    """``runs(workers)`` is the folder with one run directory per row; each set of workers is started once."""
+    folders = {}
+
+    def get(workers: str) -> Path:
+        if workers not in folders:
+            folder = tmp_path_factory.mktemp(workers)
+            words = WORKERS[workers]
+            launcher, flags = (words, ()) if words[:1] == ("horovodrun",) else ((), words)
+            jobs = {
+                row: merged(COMMON.split(), ["--data-dir", tiny_data, *line.split(), *flags]) for row, line in ROWS.items()
+            }
+            codes = run_jobs(folder, jobs, *launcher)
+            assert codes == dict.fromkeys(ROWS, 0)
+            folders[workers] = folder
+        return folders[workers]
+
+    return get
+
+
+def merged(common: list, more: list) -> list:
+    """``common`` without the flags that ``more`` gives too."""
+    given = {word for word in more if str(word).startswith("--")}
+    kept, words = [], iter(common)
+    for word in words:
+        if word == "--deterministic":
+            kept.append(word)
+        elif word in given:
+            next(words)
+        else:
+            kept += [word, next(words)]
+    return kept + list(more)
+
+
+def weights(run_dir: Path) -> dict[str, np.ndarray]:
+    return load_file(run_dir / "checkpoints" / "last" / "weights.safetensors")
+
+
+def seen(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Sample ids and pixel sums in the order of the run: [steps, global batch]."""
+    ranks = [np.load(run_dir / f"seen-{rank}.npz") for rank in range(len(list(run_dir.glob("seen-*.npz"))))]
+    facts = summary(run_dir)
+    # A rank's batches are its replicas' in turn; what was prefetched beyond the last step was not trained on.
+    per_rank = facts["replicas"] // facts["world_size"]
+    parts = []
+    for name in ("ids", "pixels"):
+        arrays = [rank[name][: facts["steps"] * per_rank].reshape(facts["steps"], -1) for rank in ranks]
+        parts.append(np.concatenate(arrays, axis=1))
+    return tuple(parts)
+
+
+PAIRS = [(row, workers) for workers in WORKERS if workers != "single" for row in ROWS]
+
+
+@pytest.mark.parametrize(("row", "workers"), PAIRS)
+def test_same_result(runs, row, workers):
+    expected, actual = runs("single") / row, runs(workers) / row
+    one, many = summary(expected), summary(actual)
+    assert many["steps"] == one["steps"] and many["stopped_by"] == one["stopped_by"]
+    for name, array in zip(("sample order", "pixels"), zip(seen(expected), seen(actual), strict=True), strict=True):
+        assert np.array_equal(*array), name
+    assert many["final"] == pytest.approx(one["final"], rel=1e-5)
+    assert many["validation_examples"] == 103
+    for name, weight in weights(expected).items():
+        other = weights(actual)[name]
+        assert np.linalg.norm(other - weight) <= 1e-5 * np.linalg.norm(weight), name
+
+
+def test_accumulation_equals_the_double_batch(runs, tmp_path, tiny_data):
+    line = merged(COMMON.split(), ["--data-dir", tiny_data, "--global-batch-size", 24])
+    assert run_jobs(tmp_path, {"double": line}) == {"double": 0}
+    for name, weight in weights(tmp_path / "double").items():
+        other = weights(runs("horovod-3") / "accumulate")[name]
+        assert np.linalg.norm(other - weight) <= 1e-5 * np.linalg.norm(weight), name
+
+
+def test_rows_differ(runs):
+    """Each row does something: no two rows end with the same weights, so that no flag is ignored."""
+    digests = {row: summary(runs("single") / row)["weights_sha256"] for row in ROWS}
+    assert len(set(digests.values())) == len(ROWS), digests
+
+
+@pytest.mark.parametrize("workers", ["mirrored-2", "horovod-2"])
+def test_ranks_draw_different_samples(runs, workers):
+    ids, _ = seen(runs(workers) / "sgd")
+    epoch = ids[: len(ids) // 2].ravel()
+    assert len(set(epoch)) == len(epoch) == 203 // 12 * 12
