@@ -24,6 +24,7 @@ class Source:
         labels: int32 [n].
         image_size: (height, width) in pixels if all images share it and lie in memory, else None.
         encoded: True if `read` gives JPEG or PNG bytes, False if it gives pixels.
+        note: a sentence on how the data was understood, for people to read, or None.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Source:
     labels: np.ndarray
     image_size: tuple[int, int] | None
     encoded: bool
+    note: str | None = None
 
     def __init__(
         self,
@@ -142,6 +144,7 @@ class Subset(Source):
         self.source = source
         self.indices = np.sort(np.asarray(indices, dtype=np.int64))
         super().__init__(source.name, source.classes, source.labels[self.indices], source.image_size, source.encoded)
+        self.note = source.note
 
     @cached_property
     def _indices_tensor(self) -> tf.Tensor:

@@ -54,14 +54,15 @@ class SingleDevice:
         """Sum float64 arrays over the workers, outside of any step, in one exchange."""
         return self.collectives.sum_arrays(arrays)
 
-    def distribute(self, make_dataset: Callable[[int, int], tf.data.Dataset]):
-        """Build this worker's input.
+    @property
+    def share(self) -> tuple[int, int]:
+        """``(first, stride)``: this worker reads the batches number first, first + stride, ... of the run's one stream
+        of per-replica batches, in which batch ``e`` belongs to replica ``e % replicas``."""
+        return 0, 1
 
-        Args:
-            make_dataset: ``(first, stride) -> dataset`` of per-replica batches number first, first + stride, ...
-                of the run's one stream, in which batch ``e`` belongs to replica ``e % replicas``.
-        """
-        return make_dataset(0, 1)
+    def distribute(self, make_dataset: Callable[[int, int], tf.data.Dataset]):
+        """Build this worker's input; ``make_dataset(first, stride)`` gives its share of the stream."""
+        return make_dataset(*self.share)
 
     def broadcast(self, variables: Sequence) -> None:
         """Give every replica the chief's values of these Keras variables."""
@@ -92,7 +93,7 @@ class Mirrored(SingleDevice):
 
     def distribute(self, make_dataset):
         # The stream is dealt to the replicas batch by batch, in order: batch e goes to replica e % replicas.
-        return self._strategy.distribute_datasets_from_function(lambda _: make_dataset(0, 1))
+        return self._strategy.distribute_datasets_from_function(lambda _: make_dataset(*self.share))
 
     def broadcast(self, variables):
         """Nothing to do: mirrored variables begin with equal values."""
@@ -121,8 +122,9 @@ class Horovod(SingleDevice):
     def sum_replicas(self, tensors):
         return self.collectives.sum_tensors(tensors)
 
-    def distribute(self, make_dataset):
-        return make_dataset(self.world.rank, self.world.size)
+    @property
+    def share(self):
+        return self.world.rank, self.world.size
 
 
 Strategy = SingleDevice

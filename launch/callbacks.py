@@ -85,14 +85,19 @@ class StopOnNonFinite(keras.callbacks.Callback):
 class Decide(keras.callbacks.Callback):
     """Let the chief decide on an epoch, and do as it says on every worker."""
 
-    def __init__(self, strategy: Strategy, decisions: Decisions):
+    def __init__(self, strategy: Strategy, decisions: Decisions, validation_examples: int):
         super().__init__()
-        self.strategy, self.decisions = strategy, decisions
+        self.strategy, self.decisions, self.validation_examples = strategy, decisions, validation_examples
         self.improved = self.stopped = False
         self.metrics = {}
 
     def on_epoch_end(self, epoch, logs=None):
         self.metrics = metrics = {name: float(value) for name, value in logs.items()}
+        seen = metrics.get("val_examples", 0)
+        if seen != self.validation_examples:
+            raise RuntimeError(
+                f"validation saw {seen:.0f} examples of {self.validation_examples}; its metrics are wrong"
+            )
         verdict = self.decisions.end_epoch(epoch, metrics) if self.strategy.is_chief else None
         verdict = self.strategy.control.agree(verdict)
         self.decisions.factor = verdict["factor"]

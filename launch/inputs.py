@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from data import Splits
-from data.order import validation_steps
-from data.pipeline import diagnose, training_batches, validation_batches
+from data.order import training_indices, validation_steps
+from data.pipeline import PREFETCH, diagnose, training_batches, validation_batches
 from distributed.strategies import Strategy
 from launch.config import TrainConfig
 from launch.plan import Plan
@@ -49,6 +49,28 @@ class Inputs:
             "validation_steps": validation_steps(len(source), plan.replica_batch, plan.replicas),
         }
 
+    def find_culprit(self, step: int) -> str | None:
+        """After an input error: the example that cannot be read, in words, or None if all can.
+
+        Looked for among those that this worker was reading at that step, then in the validation set.
+        """
+        train, validation = self.splits
+        first, stride = self.strategy.share
+        batches = self.threads + PREFETCH + 2
+        for element in range(step * self.plan.replicas + first, (step + batches) * self.plan.replicas, stride):
+            _, indices = training_indices(
+                element,
+                n=len(train),
+                seed=self.config.seed,
+                replica_batch=self.plan.replica_batch,
+                replicas=self.plan.replicas,
+                steps_per_epoch=self.plan.steps_per_epoch,
+            )
+            if place := diagnose(train, indices.numpy()):
+                return f"{place}; replace or remove it"
+        place = validation and diagnose(validation, range(len(validation)))
+        return f"{place}; replace or remove it" if place else None
+
     def _common(self, first: int, stride: int) -> dict:
         return {
             "replica_batch": self.plan.replica_batch,
@@ -59,11 +81,3 @@ class Inputs:
             "image_size": self.image_size,
             "threads": self.threads,
         }
-
-
-def find_culprit(splits: Splits | None) -> str | None:
-    """After an input error: the first example that cannot be read, in words, or None if all can."""
-    for source in splits or ():
-        if source is not None and (place := diagnose(source, range(len(source)))):
-            return f"{place}; replace or remove it"
-    return None

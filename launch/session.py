@@ -29,7 +29,7 @@ from launch.callbacks import (
 )
 from launch.config import ConfigError, TrainConfig
 from launch.console import Console
-from launch.inputs import Inputs, find_culprit
+from launch.inputs import Inputs
 from launch.observers import EpochLines, EpochTable, Stopwatch, TensorBoard
 from launch.plan import Plan, create_plan
 from models import ModelError
@@ -62,7 +62,7 @@ def run(config: TrainConfig, world: World, threads: int) -> int:
     except Exception as error:
         # This worker failed alone: the others wait in a collective and must be taken down.
         console.stop()
-        culprit = find_culprit(session.splits) if isinstance(error, tf.errors.OpError) else None
+        culprit = session.find_culprit() if isinstance(error, tf.errors.OpError) else None
         if culprit is None:
             traceback.print_exc()
         who = f"rank {world.rank} on {world.host}: " if world.size > 1 else ""
@@ -79,6 +79,7 @@ class Session:
     def __init__(self, config: TrainConfig, strategy: Strategy, console: Console, threads: int):
         self.config, self.strategy, self.console, self.threads = config, strategy, console, threads
         self.splits: Splits | None = None
+        self.training: Training | None = None
 
     def run(self) -> int:
         """Prepare, train, report; the exit code is 0, or 1 if the loss was not finite."""
@@ -89,15 +90,20 @@ class Session:
         plan, inputs, monitor = self._together(self._plan)
         model = self._together(lambda: self._build(plan, inputs))
         directory = self._open_directory()
-        trainer = Training(self, plan, inputs, model, directory, monitor)
-        if self._resume(trainer):
+        self.training = Training(self, plan, inputs, model, directory, monitor)
+        if self._resume(self.training):
             return 0
         self._introduce(plan, inputs, model, directory)
-        stopped_by = trainer.fit()
+        stopped_by = self.training.fit()
         if self.strategy.is_chief:
-            summary = report.summarize(self.config, self.strategy, trainer, stopped_by, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
             report.leave(summary, directory, monitor, self.console)
         return 1 if stopped_by == "nan" else 0
+
+    def find_culprit(self) -> str | None:
+        """After an input error in training: the example that cannot be read."""
+        return self.training and self.training.inputs.find_culprit(self.training.progress.step)
 
     def _together(self, function):
         return together(self.strategy.control, USER_ERRORS, function)
@@ -136,23 +142,23 @@ class Session:
         self._together(prepare)
         return directory
 
-    def _resume(self, trainer: "Training") -> bool:
+    def _resume(self, training: "Training") -> bool:
         """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
-        model, checkpoints = trainer.model, trainer.directory / "checkpoints"
+        model, checkpoints = training.model, training.directory / "checkpoints"
         state = self._together(
-            lambda: resume.restore(self.config, self.strategy, model, checkpoints, trainer.checkpoints.facts)
+            lambda: resume.restore(self.config, self.strategy, model, checkpoints, training.checkpoints.facts)
         )
         state = self.strategy.control.agree(state)
         self.strategy.broadcast([*model.network.variables, *model.optimizer.variables])
         if state is None:
             return False
-        trainer.begin_at(state)
-        epoch, step = divmod(state["step"], trainer.plan.steps_per_epoch)
-        steps = trainer.plan.steps_per_epoch
+        training.begin_at(state)
+        steps = training.plan.steps_per_epoch
+        epoch, step = divmod(state["step"], steps)
         self.console.say(f"resumed from {state['path']}: epoch {epoch + 1}, {step} of {steps} steps done")
-        if state["stopped"] or state["step"] >= trainer.plan.total_steps:
+        if state["stopped"] or state["step"] >= training.plan.total_steps:
             advice = "raise --epochs to train on, or begin anew in another --run-dir"
-            self.console.say(f"{trainer.directory} is already finished; {advice}")
+            self.console.say(f"{training.directory} is already finished; {advice}")
             return True
         return False
 
@@ -172,6 +178,8 @@ class Session:
             f"data: {config.dataset}, {len(train):,} training and {held_out} "
             f"images, {len(train.classes)} classes, {size}"
         )
+        if note := train.note:
+            say(f"note: {note}")
         say(plan.sentence())
         say(f"run directory: {directory}")
 
@@ -195,8 +203,10 @@ class Training:
             plateau_cooldown=config.plateau_cooldown,
         )
         self.progress = Progress()
+        validation = inputs.splits.validation
+        validation_examples = len(validation) if validation else 0
         self.decisions = Decisions(rules)
-        self.decide = Decide(strategy, self.decisions)
+        self.decide = Decide(strategy, self.decisions, validation_examples)
         self.watch = Stopwatch(plan)
         self.metric_states = None
         facts = {
@@ -224,10 +234,9 @@ class Training:
             self.decide,
             self.checkpoints,
         ]
-        self.observers = self._create_observers(config) if strategy.is_chief else []
+        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
 
-    def _create_observers(self, config: TrainConfig) -> list:
-        validation = self.inputs.splits.validation
+    def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
         return [
             EpochTable(self.directory / "metrics.csv", self.progress, self.watch),
             TensorBoard(
@@ -239,7 +248,7 @@ class Training:
                 histogram_epochs=config.histogram_epochs,
                 profile_steps=config.profile_steps,
             ),
-            EpochLines(self.console, self.plan, self.progress, self.watch, len(validation) if validation else 0),
+            EpochLines(self.console, self.plan, self.progress, self.watch, validation_examples),
         ]
 
     def begin_at(self, state: dict) -> None:

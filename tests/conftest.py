@@ -31,7 +31,7 @@ def run_command(*words, timeout: float = 240, **variables) -> subprocess.Complet
     )
 
 
-def run_jobs(folder: Path, jobs: dict[str, list], *launcher: str, timeout: float = 280) -> dict[str, int]:
+def run_jobs(folder: Path, jobs: dict[str, list], *launcher: str, timeout: float = 560) -> dict[str, int]:
     """Run many jobs of train.py in one set of processes (see jobs.py).
 
     Args:

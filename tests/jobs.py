@@ -1,7 +1,9 @@
 """Run many jobs of train.py in the processes that a launcher has started: python tests/jobs.py FOLDER.
 
-Starting ranks and loading TensorFlow takes longer than a small run, hence once for all.  FOLDER/jobs.json maps a name to
-a command line; the exit codes go to FOLDER/codes.json.  ``alexnet_cifar`` is replaced by a tiny network, so that what is
+Starting ranks and loading TensorFlow takes longer than a small run, hence once for all.  FOLDER/jobs.json maps a name
+to
+a command line; the exit codes go to FOLDER/codes.json.  ``alexnet_cifar`` is replaced by a tiny network, so that what
+is
 tested is the way it is trained; everything else is the program as it is.  Each rank leaves the order and the pixels of
 what it trained on as FOLDER/NAME/seen-RANK.npz.
 """
@@ -44,7 +46,9 @@ def record(training_batches, seen: list):
 
     def note(ids, images):
         # Position-weighted sums: equal only for equal pixels, up to a chance of one in 2**32.
-        weights = (np.arange(images[0].size, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(97)) % np.uint64(2**32)
+        weights = (np.arange(images[0].size, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(97)) % np.uint64(
+            2**32
+        )
         seen.append((ids, (images.reshape(len(ids), -1).astype(np.uint64) * weights).sum(1)))
         return ids
 

@@ -13,7 +13,7 @@ from distributed.world import World
 
 
 class Ranks:
-    """Threads that exchange bytes through a shared list and a barrier; the wait is bounded, so that a rank left alone fails."""
+    """Threads that exchange bytes through a list and a barrier; the wait is bounded, lest a rank left alone hangs."""
 
     def __init__(self, size):
         self.size, self.board, self.barrier = size, [None] * size, threading.Barrier(size, timeout=10)
@@ -58,7 +58,10 @@ def test_alone_one_agrees_with_oneself():
 
 def test_all_get_the_chiefs_value_and_each_ones_by_rank():
     assert Ranks(3).run(lambda control, rank: control.agree(VALUE if rank == 0 else None)) == [VALUE] * 3
-    assert Ranks(3).run(lambda control, rank: control.gather({"rank": rank})) == [[{"rank": rank} for rank in range(3)]] * 3
+    assert (
+        Ranks(3).run(lambda control, rank: control.gather({"rank": rank}))
+        == [[{"rank": rank} for rank in range(3)]] * 3
+    )
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ def test_reduces_the_rate_when_keras_does(patience, cooldown, factor, minimum, w
         assert [verdict["factor"] for verdict in run(rules, values)] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("monitor", ("loss", "val_loss", "accuracy", "val_accuracy", "top5_accuracy", "val_top5_accuracy"))
+@pytest.mark.parametrize(
+    "monitor", ("loss", "val_loss", "accuracy", "val_accuracy", "top5_accuracy", "val_top5_accuracy")
+)
 def test_auto_mode_knows_the_direction_of_every_metric_of_a_run(monitor):
     callback = keras.callbacks.EarlyStopping(monitor)
     callback.set_model(StubModel())
@@ -96,10 +98,16 @@ def test_auto_mode_knows_the_direction_of_every_metric_of_a_run(monitor):
 @pytest.mark.parametrize("values", SEQUENCES.values(), ids=SEQUENCES)
 def test_best_is_the_first_of_the_best_epochs_with_its_metrics(values):
     decisions = Decisions(Rules("val_loss", min_delta=10.0))
-    improved = [decisions.end_epoch(epoch, {"val_loss": value, "loss": epoch})["improved"] for epoch, value in enumerate(values)]
+    improved = [
+        decisions.end_epoch(epoch, {"val_loss": value, "loss": epoch})["improved"] for epoch, value in enumerate(values)
+    ]
     assert improved == [all(value < before for before in values[:epoch]) for epoch, value in enumerate(values)]
     best = int(np.argmin(values))
-    assert (decisions.best, decisions.best_epoch, decisions.best_metrics) == (values[best], best, {"val_loss": values[best], "loss": best})
+    assert (decisions.best, decisions.best_epoch, decisions.best_metrics) == (
+        values[best],
+        best,
+        {"val_loss": values[best], "loss": best},
+    )
 
 
 def test_a_patience_of_zero_never_decides():
@@ -116,7 +124,9 @@ def test_nan_is_never_best_and_counts_as_no_improvement():
 @pytest.mark.parametrize("cut", (1, 3, 7, 11, 20))
 @pytest.mark.parametrize("seed", (0, 1, 2))
 def test_a_restart_changes_no_verdict(cut, seed):
-    rules = Rules("val_loss", min_delta=1 / 64, stop_patience=4, plateau_patience=2, plateau_factor=0.5, plateau_cooldown=2)
+    rules = Rules(
+        "val_loss", min_delta=1 / 64, stop_patience=4, plateau_patience=2, plateau_factor=0.5, plateau_cooldown=2
+    )
     values = by_seed(seed)
     first, second = Decisions(rules), Decisions(rules)
     verdicts = [first.end_epoch(epoch, {"val_loss": value}) for epoch, value in enumerate(values[:cut])]

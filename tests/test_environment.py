@@ -65,7 +65,14 @@ def test_share_of_this_machine(monkeypatch):
     assert environment.cpu_share(World(local_size=2, size=2)) == 1
 
 
-SET = ("KERAS_BACKEND", "OMP_NUM_THREADS", "OMPI_MCA_mpi_yield_when_idle", "TF_CPP_MIN_LOG_LEVEL", "OMPI_MCA_btl_base_warn_component_unused", "OMPI_MCA_mca_base_component_show_load_errors")
+SET = (
+    "KERAS_BACKEND",
+    "OMP_NUM_THREADS",
+    "OMPI_MCA_mpi_yield_when_idle",
+    "TF_CPP_MIN_LOG_LEVEL",
+    "OMPI_MCA_btl_base_warn_component_unused",
+    "OMPI_MCA_mca_base_component_show_load_errors",
+)
 
 
 @pytest.fixture
@@ -95,7 +102,10 @@ def test_prepare_leaves_what_the_user_set(bare, monkeypatch):
     assert {os.environ[name] for name in SET} == {"mine"}
 
 
-@pytest.mark.parametrize(("launcher", "wheel", "prefixed"), (("srun-pmix", True, True), ("srun-pmix", False, False), ("none", True, False), ("horovodrun-gloo", True, False)))
+@pytest.mark.parametrize(
+    ("launcher", "wheel", "prefixed"),
+    (("srun-pmix", True, True), ("srun-pmix", False, False), ("none", True, False), ("horovodrun-gloo", True, False)),
+)
 def test_the_wheels_mpi_is_told_where_it_lies(bare, monkeypatch, tmp_path, launcher, wheel, prefixed):
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     if wheel:
@@ -126,12 +136,19 @@ os.write(2, b"after")
     ),
 )
 def test_silence(enter, then, shown):
-    ended = subprocess.run([sys.executable, "-c", NOISY.format(enter=enter, then=then)], cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", NOISY.format(enter=enter, then=then)], cwd=ROOT, capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "answer\n", shown)
 
 
 @pytest.mark.parametrize(("then", "code"), (("raise ImportError('no such library')", 1), ("sys.exit(3)", 3)))
 def test_silence_shows_all_if_loading_fails(then, code):
-    ended = subprocess.run([sys.executable, "-c", NOISY.format(enter="with silence(True)", then=then)], cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", NOISY.format(enter="with silence(True)", then=then)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == code and ended.stderr.startswith("before native python ")
     assert ("ImportError: no such library" in ended.stderr) == (code == 1) and "after" not in ended.stderr

@@ -32,7 +32,9 @@ WORKERS = {
     "horovod-3": ("horovodrun", "-np", "3"),
     "horovod-4": ("horovodrun", "-np", "4"),
 }
-COMMON = "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --dropout 0 --deterministic --warmup-epochs 0"
+COMMON = (
+    "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --dropout 0 --deterministic --warmup-epochs 0"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,8 @@ def runs(tmp_path_factory, tiny_data):
             words = WORKERS[workers]
             launcher, flags = (words, ()) if words[:1] == ("horovodrun",) else ((), words)
             jobs = {
-                row: merged(COMMON.split(), ["--data-dir", tiny_data, *line.split(), *flags]) for row, line in ROWS.items()
+                row: merged(COMMON.split(), ["--data-dir", tiny_data, *line.split(), *flags])
+                for row, line in ROWS.items()
             }
             codes = run_jobs(folder, jobs, *launcher)
             assert codes == dict.fromkeys(ROWS, 0)

@@ -41,7 +41,11 @@ def test_arithmetic(replicas, settings, micro, global_batch, steps):
     (
         (3, {"global_batch_size": 64}, ("--global-batch-size 64", "3 replicas x 1", "multiple of 3", "example 63")),
         (4, {"global_batch_size": 2}, ("--global-batch-size 2", "4 replicas", "example 4")),
-        (2, {"global_batch_size": 10, "accumulate_steps": 4}, ("10", "2 replicas x 4 accumulation", "multiple of 8", "example 8")),
+        (
+            2,
+            {"global_batch_size": 10, "accumulate_steps": 4},
+            ("10", "2 replicas x 4 accumulation", "multiple of 8", "example 8"),
+        ),
     ),
 )
 def test_a_global_batch_that_does_not_divide(replicas, settings, numbers):
@@ -79,11 +83,19 @@ def test_base_batch_of_the_rate(settings, base, peak):
 @pytest.mark.parametrize(("epochs", "steps"), ((0, 0), (1, 10), (0.25, 2), (2.5, 25)))
 def test_warmup_is_given_in_epochs(epochs, steps):
     made = plan(batch_size=100, warmup_epochs=epochs, min_learning_rate=1e-4, schedule="step", learning_rate=0.3)
-    assert (made.schedule.warmup_steps, made.schedule.minimum, made.schedule.kind, made.schedule.base) == (steps, 1e-4, "step", 0.3)
+    assert (made.schedule.warmup_steps, made.schedule.minimum, made.schedule.kind, made.schedule.base) == (
+        steps,
+        1e-4,
+        "step",
+        0.3,
+    )
 
 
 def test_the_sentence_says_the_arithmetic_aloud():
     sentence = plan(3, batch_size=16, accumulate_steps=2, epochs=4, learning_rate=0.1).sentence()
     assert "16 per replica x 3 replicas x 2 accumulation = 96 global; 10 steps x 4 epochs = 40 steps" in sentence
     assert "learning rate 0.6 = 0.1 x 6 (linear, 96/16), warm-up 10 steps" in sentence
-    assert "learning rate 0.1" in (plain := plan(global_batch_size=8, learning_rate=0.1).sentence()) and "=" not in plain.split(";")[-1]
+    assert (
+        "learning rate 0.1" in (plain := plan(global_batch_size=8, learning_rate=0.1).sentence())
+        and "=" not in plain.split(";")[-1]
+    )

@@ -28,7 +28,19 @@ def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, b
         ({"scaling": "none"}, 1, {0: 0.1, 10: 0.1, 20: 0.1}),
         ({"batches": (32, 64)}, 1, {0: 0.1, 10: 0.075, 20: 0.05}),
         # shapes: begin where the warm-up ends and span what is left
-        ({"kind": "cosine"}, 1, {0: 0.1, 10: 0.25, 20: 0.4, 40: 0.2 * (1 + math.sqrt(0.5)), 60: 0.2, 80: 0.2 * (1 - math.sqrt(0.5)), 100: 0.0}),
+        (
+            {"kind": "cosine"},
+            1,
+            {
+                0: 0.1,
+                10: 0.25,
+                20: 0.4,
+                40: 0.2 * (1 + math.sqrt(0.5)),
+                60: 0.2,
+                80: 0.2 * (1 - math.sqrt(0.5)),
+                100: 0.0,
+            },
+        ),
         ({"kind": "cosine", "warmup": 0, "scaling": "none"}, 1, {0: 0.1, 50: 0.05, 100: 0.0}),
         ({"kind": "step"}, 1, {10: 0.25, 20: 0.4, 59: 0.4, 60: 0.04, 79: 0.04, 80: 0.004, 99: 0.004}),
         ({"kind": "step", "warmup": 0, "scaling": "sqrt"}, 1, {0: 0.2, 49: 0.2, 50: 0.02, 74: 0.02, 75: 0.002}),

@@ -1,0 +1,270 @@
+"""Whole runs through the command line: what a run leaves, how it goes on, and how it refuses."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from conftest import BIN, ROOT, run_command, run_jobs, summary
+from safetensors.numpy import load_file
+
+TRAIN = (sys.executable, ROOT / "launch" / "train.py")
+TINY = "--dataset npz --global-batch-size 16 --epochs 2 --learning-rate 0.02 --warmup-epochs 0 --deterministic".split()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_data):
+    """One process that trains all the runs which the tests below look at; returns (folder, exit codes)."""
+    folder = tmp_path_factory.mktemp("runs")
+    tiny = [*TINY, "--data-dir", tiny_data]
+    with np.load(tiny_data) as arrays:
+        np.savez(folder / "train_only.npz", x_train=arrays["x_train"], y_train=arrays["y_train"])
+    jobs = {
+        "whole": [*tiny, "--checkpoint-every-steps", 5, "--keep-checkpoints", 9],
+        "again": tiny,
+        "nan": [*tiny, "--learning-rate", "1e20"],
+        "bfloat16": [*tiny, "--precision", "bfloat16"],
+        "float16": [*tiny, "--precision", "float16"],
+        "unvalidated": [*TINY, "--data-dir", folder / "train_only.npz", "--validation-split", 0],
+        "everything": [
+            *tiny,
+            "--histogram-epochs",
+            1,
+            "--profile-steps",
+            "3,4",
+            "--log-every-steps",
+            2,
+            "--augment",
+            "inception",
+        ],
+        "finished": [*tiny, "--epochs", 1],
+    }
+    codes = run_jobs(folder, jobs)
+    return folder, codes
+
+
+def test_exit_codes(runs):
+    _, codes = runs
+    assert codes == dict.fromkeys(codes, 0) | {"nan": 1}
+
+
+def test_run_directory(runs):
+    directory = runs[0] / "whole"
+    assert {path.name for path in directory.iterdir()} >= {
+        "config.yaml", "metrics.csv", "tensorboard", "checkpoints", "summary.json", "curves.png"
+    }  # fmt: skip
+    facts = summary(directory)
+    contract = (
+        "strategy model parameters dataset world_size replicas global_batch_size epochs steps final best "
+        "validation_examples images_per_second seconds stopped_by learning_rate weights_sha256 versions"
+    )
+    assert list(facts) == contract.split()
+    assert (facts["steps"], facts["epochs"], facts["validation_examples"], facts["stopped_by"]) == (
+        24,
+        2,
+        103,
+        "epochs",
+    )
+    with open(directory / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "12"), ("2", "24")]
+    assert float(rows[-1]["val_loss"]) == pytest.approx(facts["final"]["val_loss"], rel=1e-6)
+    assert (directory / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_weights_digest_is_over_float32_bytes_in_model_order(runs):
+    import hashlib
+
+    directory = runs[0] / "whole"
+    # safetensors keeps names, not order; the tiny network's order is known.
+    saved = load_file(directory / "checkpoints" / "last" / "weights.safetensors")
+    layers = ("conv1", "conv2", "fc6", "fc7", "fc8")
+    digest = hashlib.sha256(
+        b"".join(saved[f"{layer}/{part}"].tobytes() for layer in layers for part in ("kernel", "bias"))
+    )
+    assert digest.hexdigest() == summary(directory)["weights_sha256"]
+
+
+def test_deterministic_reruns_are_bit_identical(runs):
+    assert summary(runs[0] / "again")["weights_sha256"] == summary(runs[0] / "whole")["weights_sha256"]
+
+
+def test_saved_configuration_is_complete(runs):
+    saved = yaml.safe_load((runs[0] / "whole" / "config.yaml").read_text())
+    from launch.config import TrainConfig
+
+    assert set(saved) == set(TrainConfig.model_fields)
+
+
+def test_nan_stops_and_leaves_finite_weights(runs):
+    facts = summary(runs[0] / "nan")
+    assert facts["stopped_by"] == "nan" and facts["steps"] < 24
+    weights = load_file(runs[0] / "nan" / "checkpoints" / "last" / "weights.safetensors")
+    assert all(np.isfinite(weight).all() for weight in weights.values())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_learns_what_float32_learns(runs, precision):
+    low, full = summary(runs[0] / precision)["final"], summary(runs[0] / "whole")["final"]
+    assert low["loss"] == pytest.approx(full["loss"], rel=0.02)
+    assert low["loss"] != full["loss"]
+
+
+def test_without_validation(runs):
+    facts = summary(runs[0] / "unvalidated")
+    assert facts["validation_examples"] == 0 and not any(name.startswith("val_") for name in facts["final"])
+
+
+def test_tensorboard_holds_curves_text_graph_histograms_and_a_trace(runs):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logs = runs[0] / "everything" / "tensorboard"
+    train, validation = (EventAccumulator(str(logs / part)).Reload() for part in ("train", "validation"))
+    tags = set(train.Tags()["tensors"])
+    assert {"epoch/loss", "epoch/accuracy", "step/learning_rate", "step/images_per_second", "configuration"} <= tags
+    assert "fc8/kernel" in tags
+    assert {"epoch/loss", "epoch/accuracy"} <= set(validation.Tags()["tensors"])
+    assert [event.step for event in train.Tensors("epoch/loss")] == [1, 2]
+    assert train.Graph().node
+    assert list(logs.rglob("*.xplane.pb"))
+
+
+def test_resume_in_mid_epoch_equals_the_uninterrupted_run(runs, tmp_path, tiny_data):
+    """Later checkpoints are taken away, as if the run had been killed after step 15; training goes on from there."""
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(runs[0] / "whole", broken, symlinks=True)
+    for step in (20, 24):
+        shutil.rmtree(broken / "checkpoints" / f"step-{step:08d}")
+    tiny = [*TINY, "--data-dir", tiny_data]
+    codes = run_jobs(tmp_path, {"broken": tiny, "once_more": tiny})
+    assert codes == {"broken": 0, "once_more": 0}
+    resumed, whole = summary(broken), summary(runs[0] / "whole")
+    assert resumed["final"] == whole["final"]
+    assert resumed["weights_sha256"] == whole["weights_sha256"]
+    ours, theirs = ((folder / "metrics.csv").read_text().splitlines() for folder in (broken, runs[0] / "whole"))
+    strip = [line.rsplit(",", 2)[0] for line in ours], [line.rsplit(",", 2)[0] for line in theirs]
+    assert strip[0] == strip[1]
+
+
+REFUSED = {
+    "unknown flag": (["--modle", "vgg16"], "--modle is not a flag (did you mean --model?)"),
+    "batch does not divide": (["--accumulate-steps", 5], "--global-batch-size 16 does not divide by 1 replicas x 5"),
+    "missing data": (["--data-dir", "/nowhere/at.npz"], "/nowhere/at.npz"),
+    "too few examples": (
+        ["--global-batch-size", 4096],
+        "203 training examples are fewer than one global batch of 4096",
+    ),
+    "image too small": (["--image-size", 8], "image size for alexnet_cifar is 8"),
+    "no such metric": (["--monitor", "val_f1"], "--monitor val_f1 is not a metric of this run"),
+    "resume never": (["--resume", "never"], "--resume is never"),
+    "another batch": (["--global-batch-size", 8], "--global-batch-size 16"),
+    "no checkpoint there": (["--resume", "/nowhere", "--run-dir", "RUN"], "--resume /nowhere is neither"),
+    "several processes needed": (["--cpu-devices", 2, "--strategy", "horovod"], "--cpu-devices 2"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(runs, tmp_path, tiny_data, case, capfd):
+    """Bad input: exit code 2, one sentence that names what came, and nothing half written."""
+    flags, sentence = REFUSED[case]
+    directory = tmp_path / "run" if "RUN" in flags else runs[0] / "finished"
+    before = sorted(path.name for path in directory.rglob("*")) if directory.exists() else []
+    tiny = [*TINY, "--data-dir", str(tiny_data), "--run-dir", str(directory)]
+    from launch.train import main
+
+    assert main([str(word) for word in [*tiny, *(flag for flag in flags if flag not in ("--run-dir", "RUN"))]]) == 2
+    error = capfd.readouterr().err
+    assert sentence in error and error.startswith("error: ") and error.count("\n") == 1, error
+    after = sorted(path.name for path in directory.rglob("*")) if directory.exists() else []
+    assert [name for name in after if name not in before] in ([], ["config.yaml"])
+
+
+def test_truncated_image_names_the_file_on_two_ranks(tmp_path):
+    """One unreadable file ends both ranks with exit code 2, and its path is on the screen."""
+    import tensorflow as tf
+
+    for label in ("cat", "dog"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for index in range(20):
+            pixels = np.random.default_rng(index).integers(0, 255, (32, 32, 3), np.uint8)
+            tf.io.write_file(str(tmp_path / "images" / label / f"{index}.jpg"), tf.io.encode_jpeg(pixels))
+    victim = tmp_path / "images" / "dog" / "7.jpg"
+    victim.write_bytes(victim.read_bytes()[:200])
+    line = ("--dataset", "image_folder", "--data-dir", tmp_path / "images", "--image-size", 16, "--batch-size", 4)
+    done = run_command("horovodrun", "-np", 2, *TRAIN, *line, "--epochs", 1, "--run-dir", tmp_path / "run")
+    assert str(victim) in done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "launcher", [("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2"), ("horovodrun", "--gloo", "-np", "2")]
+)
+def test_other_launchers_train_the_same(tmp_path, tiny_data, runs, launcher):
+    line = [*TINY, "--data-dir", str(tiny_data)]
+    assert run_jobs(tmp_path, {"run": line}, *launcher) == {"run": 0}
+    facts, one = summary(tmp_path / "run"), summary(runs[0] / "whole")
+    assert facts["world_size"] == 2 and facts["strategy"] == "horovod"
+    assert facts["final"] == pytest.approx(one["final"], rel=1e-3)
+
+
+def test_quiet_by_default_and_chief_alone_speaks(tmp_path):
+    """Nothing of TensorFlow's or Open MPI's reaches the user, and every line is said once."""
+    line = ("--steps-per-epoch", 2, "--epochs", 1, "--batch-size", 8, "--run-dir", tmp_path / "run")
+    done = run_command("horovodrun", "-np", 2, *TRAIN, *line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.strip() == ""
+    lines = [text.partition(">:")[2] or text for text in done.stdout.splitlines()]
+    starts = (
+        "model:",
+        "workers:",
+        "data:",
+        "batch:",
+        "run directory:",
+        "epoch 1/1",
+        "best:",
+        "finished",
+        "curves:",
+        "look at it:",
+    )
+    assert [text.startswith(start) for text, start in zip(lines, starts, strict=True)] == [True] * len(starts), (
+        done.stdout
+    )
+
+
+def test_mirrored_script(tmp_path):
+    script = ROOT / "launch" / "train_mirrored.py"
+    line = ("--cpu-devices", 2, "--steps-per-epoch", 2, "--epochs", 1, "--batch-size", 4, "--run-dir", tmp_path / "run")
+    done = run_command(sys.executable, script, *line)
+    assert done.returncode == 0, done.stderr
+    facts = summary(tmp_path / "run")
+    assert (facts["strategy"], facts["replicas"], facts["world_size"]) == ("mirrored", 2, 1)
+
+
+def test_ranks_with_different_settings_end_together(tmp_path):
+    """Rank 1 is given another seed: both end with exit code 2, and one message names the field and both values."""
+    script = (
+        f"python {ROOT}/launch/train.py --steps-per-epoch 1 --epochs 1 --run-dir "
+        f"{tmp_path}/run --seed $OMPI_COMM_WORLD_RANK"
+    )
+    done = run_command("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", 2, "sh", "-c", script)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "different seed (rank 0: 0, rank 1: 1)" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_every_flag():
+    done = run_command(*TRAIN, "--help")
+    assert done.returncode == 0
+    for flag in ("--global-batch-size", "--plateau-patience", "--checkpoint-every-steps", "--config"):
+        assert flag in done.stdout
+
+
+def test_interpreter_is_the_environments():
+    """The launchers on PATH in these tests are those of the environment that runs them."""
+    assert json.loads(run_command("python", "-c", "import json, sys; print(json.dumps(sys.prefix))").stdout) == str(
+        BIN.parent
+    )
