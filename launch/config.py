@@ -6,7 +6,7 @@ through pydantic, so that both are checked alike and both errors read alike; tyr
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pydantic
 import tyro
@@ -23,7 +23,7 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
     """Train AlexNet or VGG on one or many workers, with the same result."""
 
     strategy: Literal["auto", "single", "mirrored", "horovod"] = "auto"
@@ -128,8 +128,9 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
-    def _none_in_words(cls, value):
-        return None if isinstance(value, str) and value.lower() in ("none", "null") else value
+    def _none_in_words(cls, value, info):
+        optional = type(None) in get_args(cls.model_fields[info.field_name].annotation)
+        return None if optional and isinstance(value, str) and value.lower() in ("none", "null") else value
 
     @pydantic.model_validator(mode="after")
     def _check_combinations(self):

@@ -21,7 +21,7 @@ ROWS = {
     "flip_crop": "--augment flip_crop",
     "weight_decay": "--weight-decay 0.01",
     "dropout": "--dropout 0.5",
-    "plateau": "--plateau-patience 1 --min-delta 10 --schedule cosine",
+    "plateau": "--plateau-patience 1 --min-delta 10 --schedule cosine --epochs 3",
     "early_stopping": "--early-stopping-patience 1 --min-delta 10 --epochs 4",
 }
 WORKERS = {
