@@ -19,7 +19,10 @@ class Rules:
         monitor: the metric that decides, such as ``val_accuracy``.
         mode: ``min``, ``max`` or ``auto`` (by the metric's name).
         min_delta: an improvement smaller than this counts as none (for stopping and the plateau; best takes any).
+        relative: whether ``min_delta`` is a part of the reference (PyTorch's ``threshold_mode="rel"``).
         stop_patience: epochs without improvement after which training stops.
+        stop_baseline: value that an improvement must also reach to restart that count.
+        stop_from_epoch: epochs at the beginning at which stopping does not look.
         plateau_patience: epochs without improvement after which the rate is multiplied by ``plateau_factor``.
         plateau_cooldown: epochs after a reduction in which none is counted.
         minimum_factor: the plateau factor never falls below it.
@@ -28,7 +31,10 @@ class Rules:
     monitor: str
     mode: str = "auto"
     min_delta: float = 0.0
+    relative: bool = False
     stop_patience: int = 0
+    stop_baseline: float | None = None
+    stop_from_epoch: int = 0
     plateau_patience: int = 0
     plateau_factor: float = 0.1
     plateau_cooldown: int = 0
@@ -67,31 +73,38 @@ class Decisions:
             now on).
         """
         value = metrics[self.rules.monitor]
-        improved = self._better(value, self.best, 0.0)
+        improved = self._better(value, self.best, exactly=True)
         if improved:
             self.best, self.best_epoch, self.best_metrics = value, epoch, dict(metrics)
-        return {"improved": improved, "stop": self._should_stop(value), "factor": self._reduced_factor(value)}
+        stop = self._should_stop(epoch, value)
+        return {"improved": improved, "stop": stop, "factor": self._reduced_factor(value)}
 
-    def _better(self, value: float, reference: float | None, delta: float) -> bool:
+    def _better(self, value: float, reference: float | None, *, exactly: bool = False) -> bool:
         if math.isnan(value):
             return False
         if reference is None:
             return True
+        delta = 0.0 if exactly else self.rules.min_delta * (reference if self.rules.relative else 1.0)
         return value > reference + delta if self.rules.rising else value < reference - delta
 
-    def _should_stop(self, value: float) -> bool:
-        if self._better(value, self.stop_reference, self.rules.min_delta):
-            self.stop_reference, self.stop_wait = value, 0
+    def _should_stop(self, epoch: int, value: float) -> bool:
+        rules = self.rules
+        if not rules.stop_patience or epoch < rules.stop_from_epoch:
             return False
         self.stop_wait += 1
-        return 0 < self.rules.stop_patience <= self.stop_wait
+        if self._better(value, self.stop_reference):
+            self.stop_reference = value
+            if rules.stop_baseline is None or self._better(value, rules.stop_baseline):
+                self.stop_wait = 0
+            return False
+        return self.stop_wait >= rules.stop_patience
 
     def _reduced_factor(self, value: float) -> float:
         if not self.rules.plateau_patience:
             return self.factor
         if self.cooldown > 0:
             self.cooldown, self.plateau_wait = self.cooldown - 1, 0
-        if self._better(value, self.plateau_reference, self.rules.min_delta):
+        if self._better(value, self.plateau_reference):
             self.plateau_reference, self.plateau_wait = value, 0
         elif self.cooldown == 0:
             self.plateau_wait += 1

@@ -26,15 +26,22 @@ class Total(keras.metrics.Metric):
         return self.total
 
 
-def classification_metrics(classes: int) -> list[keras.metrics.Metric]:
-    """The metrics of a run besides its loss: accuracy, and top-5 accuracy where five classes are not all of them."""
-    if classes == 2:
-        # One logit: its sign decides.
-        return [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)]
-    metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-    if classes > 5:
-        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5_accuracy"))
-    return metrics
+def _accuracy(classes: int) -> keras.metrics.Metric:
+    # One logit: its sign decides.
+    binary = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+    return binary if classes == 2 else keras.metrics.SparseCategoricalAccuracy("accuracy")
+
+
+# What ``--metrics`` may name.  Precision, recall and AUC are Keras': of all (example, class) pairs together, at the
+# probability 0.5 where a threshold is needed.  Any metric whose state adds up over examples can stand here.
+METRICS: dict[str, Callable[[int], keras.metrics.Metric]] = {
+    "accuracy": _accuracy,
+    "top5": lambda classes: keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), "top5"),
+    "precision": lambda classes: keras.metrics.Precision(name="precision"),
+    "recall": lambda classes: keras.metrics.Recall(name="recall"),
+    "auc": lambda classes: keras.metrics.AUC(name="auc"),
+}
+_ON_PROBABILITIES = (keras.metrics.Precision, keras.metrics.Recall, keras.metrics.AUC)
 
 
 def example_losses(classes: int, label_smoothing: float) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
@@ -61,6 +68,13 @@ def example_losses(classes: int, label_smoothing: float) -> Callable[[tf.Tensor,
     return categorical
 
 
+def _probabilities(labels, logits):
+    """Targets 0 or 1 and probabilities, both float32 [b, classes], or [b, 1] for one logit."""
+    if logits.shape[-1] == 1:
+        return tf.cast(labels[:, None], tf.float32), tf.sigmoid(logits)
+    return tf.one_hot(labels, logits.shape[-1]), tf.nn.softmax(logits)
+
+
 class GlobalMetrics:
     """The metrics of one run on one worker, and their results over all of them."""
 
@@ -80,8 +94,14 @@ class GlobalMetrics:
         self.loss.update_state(losses, weights)
         self.examples.update_state(tf.ones_like(weights), weights)
         for metric in self.others:
-            # Keras' binary metrics want labels of the logits' shape.
-            metric.update_state(labels[:, None] if logits.shape[-1] == 1 else labels, logits, sample_weight=weights)
+            if isinstance(metric, _ON_PROBABILITIES):
+                targets, probabilities = _probabilities(labels, logits)
+                spread = tf.broadcast_to(weights[:, None], tf.shape(probabilities))
+                metric.update_state(targets, probabilities, sample_weight=spread)
+            else:
+                # Keras' binary accuracy wants labels of the logits' shape.
+                one_logit = logits.shape[-1] == 1
+                metric.update_state(labels[:, None] if one_logit else labels, logits, sample_weight=weights)
 
     def sum_states(self) -> list[np.ndarray]:
         """All states, float64, summed over the workers in one exchange; ``loss`` and ``examples`` come first."""

@@ -5,6 +5,7 @@ A *worker* is a process; a *replica* is one copy of the model on one device; a r
 """
 
 import contextlib
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -64,6 +65,10 @@ class SingleDevice:
         """Build this worker's input; ``make_dataset(first, stride)`` gives its share of the stream."""
         return make_dataset(*self.share)
 
+    def replica_digests(self, variables: Sequence) -> list[list[int]]:
+        """For each replica of the run, a 32-bit checksum of each of these Keras variables."""
+        return [[_checksum(variable.value) for variable in variables]]
+
     def broadcast(self, variables: Sequence) -> None:
         """Give every replica the chief's values of these Keras variables."""
         self.collectives.broadcast_variables([variable.value for variable in variables])
@@ -95,6 +100,10 @@ class Mirrored(SingleDevice):
         # The stream is dealt to the replicas batch by batch, in order: batch e goes to replica e % replicas.
         return self._strategy.distribute_datasets_from_function(lambda _: make_dataset(*self.share))
 
+    def replica_digests(self, variables):
+        by_variable = [self._strategy.experimental_local_results(variable.value) for variable in variables]
+        return [[_checksum(copy) for copy in copies] for copies in zip(*by_variable, strict=True)]
+
     def broadcast(self, variables):
         """Nothing to do: mirrored variables begin with equal values."""
 
@@ -121,6 +130,10 @@ class Horovod(SingleDevice):
 
     def sum_replicas(self, tensors):
         return self.collectives.sum_tensors(tensors)
+
+    def replica_digests(self, variables):
+        (mine,) = super().replica_digests(variables)
+        return self.control.gather(mine)
 
     @property
     def share(self):
@@ -171,6 +184,10 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
         )
     tf.config.set_visible_devices(mine, "GPU")
     return Horovod(world) if name == "horovod" else SingleDevice(world)
+
+
+def _checksum(variable: tf.Variable) -> int:
+    return zlib.crc32(np.ascontiguousarray(variable))
 
 
 def _visible_gpus() -> list:

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from data.sources import Source
 from distributed.dropout import SampleDropout
-from distributed.metrics import GlobalMetrics, classification_metrics, example_losses
+from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.optimizer import synchronize
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
@@ -34,7 +34,7 @@ def choose_image_size(config: TrainConfig, source: Source) -> int:
     return own[0] if fits else architecture.default_size
 
 
-def choose_monitor(config: TrainConfig, classes: int, *, validated: bool) -> str:
+def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
     """The metric that decides.
 
     Raises:
@@ -42,7 +42,7 @@ def choose_monitor(config: TrainConfig, classes: int, *, validated: bool) -> str
     """
     if config.monitor == "auto":
         return "val_accuracy" if validated else "accuracy"
-    names = ["loss", *(metric.name for metric in classification_metrics(classes))]
+    names = ["loss", *config.metrics]
     names += [f"val_{name}" for name in names] if validated else []
     if config.monitor not in names:
         why = "" if validated else " (there is no validation set: --validation-split is 0)"
@@ -82,7 +82,7 @@ def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, 
             network,
             strategy,
             example_losses(classes, config.label_smoothing),
-            GlobalMetrics(classification_metrics(classes), strategy.sum_workers),
+            GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )

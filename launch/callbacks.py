@@ -105,6 +105,42 @@ class Decide(keras.callbacks.Callback):
         self.stopped = self.model.stop_training = verdict["stop"]
 
 
+class ReplicasDiffer(Exception):
+    """The replicas no longer hold the same weights: something outside of the program has gone wrong."""
+
+
+class CheckReplicas(keras.callbacks.Callback):
+    """Compare weights and optimizer state over all replicas, and end the run where they differ."""
+
+    def __init__(self, strategy: Strategy, progress: Progress, every: int | None):
+        """Args: steps between two comparisons; None compares at each epoch's end, 0 never."""
+        super().__init__()
+        self.strategy, self.progress, self.every = strategy, progress, every
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.every and self.progress.step % self.every == 0:
+            self.check()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.every is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise ``ReplicasDiffer`` on all workers if any two replicas differ."""
+        variables = [*self.model.network.weights, *self.model.optimizer.variables]
+        if self.strategy.replicas == 1:
+            return
+        digests = self.strategy.replica_digests(variables)
+        for variable, by_replica in zip(variables, zip(*digests, strict=True), strict=True):
+            usual = max(by_replica, key=by_replica.count)
+            if other := [replica for replica, digest in enumerate(by_replica) if digest != usual]:
+                raise ReplicasDiffer(
+                    f"at step {self.progress.step} {variable.path} of replica "
+                    f"{', '.join(map(str, other))} differs from "
+                    "the others'; look at the memory of that machine, then go on from the last checkpoint"
+                )
+
+
 class Checkpoints(keras.callbacks.Callback):
     """Commit a checkpoint every so many steps and at each epoch's end; the chief writes, all lend their metric
     state."""

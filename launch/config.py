@@ -74,14 +74,26 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
     """The rate never falls below it."""
 
+    metrics: Annotated[tuple[Literal["accuracy", "top5", "precision", "recall", "auc"], ...], Field(min_length=1)] = (
+        "accuracy",
+    )
+    """Comma-separated: accuracy, top5, precision, recall, auc; of training and validation, exact over all workers."""
     monitor: str = "auto"
     """Metric that decides on best, stop and plateau; auto: val_accuracy, or accuracy without validation."""
     monitor_mode: Literal["auto", "min", "max"] = "auto"
     """Whether less or more of it is better."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """Smallest change that counts as an improvement."""
+    threshold_mode: Literal["abs", "rel"] = "abs"
+    """Whether min-delta is a difference or a part of the best value."""
     early_stopping_patience: Count = 0
     """Epochs without improvement after which training stops; 0: never."""
+    start_from_epoch: Count = 0
+    """Epochs at the beginning that early stopping does not look at."""
+    baseline: float | None = None
+    """Value that the monitored metric must improve on for early stopping to go on waiting."""
+    restore_best_weights: bool = False
+    """End with the weights of the best epoch, not of the last."""
     plateau_patience: Count = 0
     """Epochs without improvement after which the rate is reduced; 0: never."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -97,6 +109,8 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     """Dropout rate of the dense layers; default: the architecture's."""
     seed: Count = 0
     """Decides weights, order, augmentation, dropout and the validation split."""
+    check_replicas: Count | None = None
+    """Steps between two comparisons of weights and optimizer state over all replicas; default: each epoch; 0: never."""
     deterministic: bool = False
     """Bit-identical reruns at the same worker count."""
 
@@ -121,10 +135,10 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     verbose: bool = False
     """Show what TensorFlow and Open MPI print at start-up."""
 
-    @pydantic.field_validator("profile_steps", mode="before")
+    @pydantic.field_validator("profile_steps", "metrics", mode="before")
     @classmethod
-    def _split_pair(cls, value):
-        return value.split(",") if isinstance(value, str) else value
+    def _split_list(cls, value):
+        return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
@@ -146,6 +160,11 @@ def _problems(c: TrainConfig):
             f"--batch-size {c.batch_size} and --global-batch-size {c.global_batch_size} were both given; "
             "give one of them"
         )
+    if "accuracy" not in c.metrics:
+        yield f"--metrics {','.join(c.metrics)} lacks accuracy, which every run reports; add it"
+    if c.early_stopping_patience == 0 and (c.baseline is not None or c.start_from_epoch):
+        flag = "--baseline" if c.baseline is not None else "--start-from-epoch"
+        yield f"{flag} was given without --early-stopping-patience, to which it belongs; give both"
     if c.profile_steps and c.profile_steps[0] > c.profile_steps[1]:
         yield (
             f"--profile-steps {c.profile_steps[0]},{c.profile_steps[1]} runs backwards; "

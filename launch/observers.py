@@ -192,10 +192,10 @@ class TensorBoard(keras.callbacks.Callback):
         step = self.progress.step
         if self.profiling and step > self.profile_steps[1]:
             self._stop_profiling()
-        if step % self.every == 0:
-            with self.train.as_default(step=step):
+        with self.train.as_default(step=step):
+            tf.summary.scalar("step/learning_rate", self.progress.learning_rate)
+            if step % self.every == 0:
                 tf.summary.scalar("step/loss", logs["loss"])
-                tf.summary.scalar("step/learning_rate", self.progress.learning_rate)
                 tf.summary.scalar("step/images_per_second", self.watch.rate)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -53,6 +53,8 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
         seconds: from the start of this process's run to its end.
     """
     plan, decisions, final = training.plan, training.decisions, training.decide.metrics
+    if training.restore_best and decisions.best_epoch is not None:
+        final = decisions.best_metrics
     network, steps = training.model.network, training.progress.step
     best = {}
     if decisions.best_epoch is not None:

@@ -73,6 +73,14 @@ def find(resume: str, directory: Path) -> tuple[Path, Checkpoint] | None:
     return found
 
 
+def restore_best(strategy: Strategy, model: LockstepModel, directory: Path) -> None:
+    """Give every replica the weights of the best epoch's checkpoint; without one, leave them as they are."""
+    best = directory / "best"
+    if strategy.is_chief and best.exists():
+        assign(model.network.weights, checkpoint.read(best).weights, best)
+    strategy.broadcast(model.network.variables)
+
+
 def assign(variables: list, arrays: dict[str, np.ndarray], source: Path) -> None:
     """Set variables by name, after all names and shapes were compared."""
     for variable in variables:

@@ -20,10 +20,12 @@ from launch import report, resume
 from launch.build import build, choose_image_size, choose_monitor
 from launch.callbacks import (
     Checkpoints,
+    CheckReplicas,
     Decide,
     LearningRate,
     NonFiniteLoss,
     Progress,
+    ReplicasDiffer,
     RestoreMetrics,
     StopOnNonFinite,
 )
@@ -59,6 +61,11 @@ def run(config: TrainConfig, world: World, threads: int) -> int:
         console.error(str(error))
         strategy.control.agree(None)
         return 2
+    except ReplicasDiffer as error:
+        console.stop()
+        console.error(str(error))
+        strategy.control.agree(None)
+        return 1
     except Exception as error:
         # This worker failed alone: the others wait in a collective and must be taken down.
         console.stop()
@@ -86,9 +93,13 @@ class Session:
         began = time.perf_counter()
         check_agreement(self.strategy.control, self.config.model_dump(mode="json") | report.versions())
         self.splits = self._together(self._load)
-        check_agreement(self.strategy.control, {"training data": self.splits.train.fingerprint()})
+        fingerprints = [source and source.fingerprint() for source in self.splits]
+        self.fingerprint = fingerprints[0]
+        check_agreement(self.strategy.control, {"training data": fingerprints[0], "validation data": fingerprints[1]})
         plan, inputs, monitor = self._together(self._plan)
         model = self._together(lambda: self._build(plan, inputs))
+        layers = [(variable.path, list(variable.shape), variable.dtype) for variable in model.network.weights]
+        check_agreement(self.strategy.control, {"model": str(layers)})
         directory = self._open_directory()
         self.training = Training(self, plan, inputs, model, directory, monitor)
         if self._resume(self.training):
@@ -115,7 +126,7 @@ class Session:
 
     def _plan(self) -> tuple[Plan, Inputs, str]:
         train, validation = self.splits
-        monitor = choose_monitor(self.config, len(train.classes), validated=validation is not None)
+        monitor = choose_monitor(self.config, validated=validation is not None)
         plan = create_plan(self.config, examples=len(train), replicas=self.strategy.replicas)
         size = choose_image_size(self.config, train)
         return plan, Inputs(self.config, plan, self.strategy, self.splits, size, self.threads), monitor
@@ -197,7 +208,10 @@ class Training:
             monitor=monitor,
             mode=config.monitor_mode,
             min_delta=config.min_delta,
+            relative=config.threshold_mode == "rel",
             stop_patience=config.early_stopping_patience,
+            stop_baseline=config.baseline,
+            stop_from_epoch=config.start_from_epoch,
             plateau_patience=config.plateau_patience,
             plateau_factor=config.plateau_factor,
             plateau_cooldown=config.plateau_cooldown,
@@ -209,13 +223,14 @@ class Training:
         self.decide = Decide(strategy, self.decisions, validation_examples)
         self.watch = Stopwatch(plan)
         self.metric_states = None
+        self.restore_best = config.restore_best_weights
         facts = {
             "model": config.model,
             "seed": config.seed,
             "optimizer": config.optimizer,
             "global_batch": plan.global_batch,
             "steps_per_epoch": plan.steps_per_epoch,
-            "dataset": inputs.splits.train.fingerprint(),
+            "dataset": session.fingerprint,
             "versions": report.versions(),
         }
         self.checkpoints = Checkpoints(
@@ -231,6 +246,7 @@ class Training:
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
             StopOnNonFinite(self.progress),
+            CheckReplicas(strategy, self.progress, config.check_replicas),
             self.decide,
             self.checkpoints,
         ]
@@ -253,7 +269,9 @@ class Training:
 
     def begin_at(self, state: dict) -> None:
         """Take up the state of a checkpoint; the weights are in place already."""
-        self.decisions.restore(state["decisions"])
+        if self.strategy.is_chief:
+            self.decisions.restore(state["decisions"])
+        self.decisions.factor = state["decisions"]["factor"]
         self.decide.stopped = state["stopped"]
         self.progress.step = self.progress.began_at = state["step"]
         self.metric_states = state["metrics"]
@@ -277,6 +295,10 @@ class Training:
             self.progress.step = error.step
             self.checkpoints.commit(None)
             return "nan"
+        if self.restore_best:
+            resume.restore_best(self.strategy, self.model, self.directory / "checkpoints")
+            if self.decisions.best_epoch is not None:
+                self.console.say(f"the weights are those of the best epoch, {self.decisions.best_epoch + 1}, again")
         return "early_stopping" if self.decide.stopped else "epochs"
 
     def _fit(self, first: int, end: int, steps: int, validation: dict, more: list | None = None) -> None:

@@ -38,10 +38,11 @@ create_venv() {
             return
         fi
     done
-    # Neither 3.11 nor 3.12 here: uv brings its own, if the network lets it.
+    # Neither 3.11 nor 3.12 here: uv brings its own, if the network lets it. Its pin is for 3.11 and 3.12, the marker goes.
     say "this machine's python3 is neither 3.11 nor 3.12; asking uv for its own 3.12"
     python3 -m venv --clear "$venv" >"$log" 2>&1 &&
-        "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --require-hashes -r <(pins uv) >"$log" 2>&1 &&
+        "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --require-hashes \
+            -r <(pins uv | sed 's/ ;[^\\]*//') >"$log" 2>&1 &&
         cp "$venv/bin/uv" "$PWD/.uv" && ./.uv venv --quiet --clear --seed --managed-python --python 3.12 "$venv" >"$log" 2>&1 &&
         mv .uv "$venv/bin/uv" ||
         { rm -rf "$venv" .uv; fail "no Python 3.11 or 3.12 with venv was found and none could be fetched; install one, for example: apt-get install python3.11 python3.11-venv"; }
@@ -101,21 +102,25 @@ build_horovod() {
     # $ORIGIN is site-packages/horovod/tensorflow; the wheel's libmpi.so lies in .venv/lib.
     [ "$mpi" = system ] || options+=('LDFLAGS=-Wl,-rpath,$ORIGIN/../../../..' "OPAL_PREFIX=$venv")
     if [ "$gpu" = 1 ]; then
-        local nccl; nccl=$("$venv/bin/python" -c 'import nvidia.nccl; print(list(nvidia.nccl.__path__)[0])')
+        local nccl cuda
+        nccl=$("$venv/bin/python" -c 'import nvidia.nccl; print(list(nvidia.nccl.__path__)[0])')
+        # The nvcc on PATH may be a link or a script somewhere else: it knows its own toolkit.
+        cuda=$(nvcc --dryrun -E -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
         # The NCCL wheel ships libnccl.so.2 without the plain name that the linker asks for.
         ln -sf libnccl.so.2 "$nccl/lib/libnccl.so"
-        options+=(HOROVOD_GPU_OPERATIONS=NCCL "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_CUDA_HOME=$(dirname "$(dirname "$(command -v nvcc)")")"
+        options+=(HOROVOD_GPU_OPERATIONS=NCCL "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_CUDA_HOME=${cuda:-${CUDA_HOME:-/usr/local/cuda}}"
                   "LDFLAGS=-Wl,-rpath,\$ORIGIN/../../../..:\$ORIGIN/../../nvidia/nccl/lib")
     fi
     pins horovod >"$venv/horovod.txt"
     if ! env "${options[@]}" "$venv/bin/python" -m pip wheel --disable-pip-version-check --no-build-isolation --no-deps \
             --no-cache-dir --require-hashes -r "$venv/horovod.txt" -w "$1" >"$log" 2>&1; then
-        grep -E -i -m 3 'error:|CMake Error|not found|killed' "$log" >&2 || tail -n 5 "$log" >&2
+        grep -v -E 'subprocess-exited-with-error|CalledProcessError' "$log" |
+            grep -E -i -A 2 -m 2 'error:|CMake Error|not found|killed' >&2 || tail -n 5 "$log" >&2
         if grep -q -i 'killed' "$log"; then
             fail "the compiler was killed while building Horovod, most likely for want of memory; try MAKEFLAGS=-j1 make setup (log: $log)"
         fi
         fail "building Horovod failed for the reason above; mend it and run make setup again (log: $log)" \
-             "a compiler with C++17 (g++ 9 or newer) is needed, and with LOCKSTEP_MPI=system MPI's headers"
+             "a compiler with C++17 (g++ 9 or newer) is needed, with LOCKSTEP_MPI=system MPI's headers, with GPU=1 the whole CUDA toolkit"
     fi
 }
 

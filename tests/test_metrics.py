@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from distributed.metrics import GlobalMetrics, classification_metrics, example_losses
+from distributed.metrics import METRICS, GlobalMetrics, example_losses
 
 
 def batches(classes, count=5, size=7, seed=0):
@@ -26,8 +26,8 @@ def feed(metrics, data, classes):
         metrics.update(labels, logits, losses(labels, logits), tf.constant(weights))
 
 
-def alone(classes):
-    return GlobalMetrics(classification_metrics(classes), lambda arrays: arrays)
+def alone(classes, names=tuple(METRICS)):
+    return GlobalMetrics([METRICS[name](classes) for name in names], lambda arrays: arrays)
 
 
 def together(*workers):
@@ -52,18 +52,22 @@ def test_several_workers_are_as_one(classes, split):
 @pytest.mark.parametrize("classes", (2, 3, 10))
 def test_results_are_those_of_the_real_examples_by_numpy(classes):
     data = list(batches(classes))
-    metrics = alone(classes)
+    metrics = alone(classes, ("accuracy", "top5", "precision", "recall"))
     feed(metrics, data, classes)
     labels, logits, weights = (np.concatenate(parts) for parts in zip(*data, strict=True))
     labels, logits = labels[weights > 0], logits[weights > 0].astype(np.float64)
     if classes == 2:
+        targets, likely = labels[:, None] == 1, logits > 0
         losses = np.log1p(np.exp(-np.where(labels == 1, 1, -1) * logits[:, 0]))
-        expected = {"accuracy": np.mean((logits[:, 0] > 0) == labels)}
+        ranks = (likely != targets)[:, 0]
     else:
-        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
-        ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
-        expected = {"accuracy": np.mean(ranks == 0)} | ({"top5_accuracy": np.mean(ranks < 5)} if classes > 5 else {})
-    expected |= {"loss": losses.mean(), "examples": len(labels)}
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        targets, likely = np.eye(classes, dtype=bool)[labels], probabilities > 0.5
+        losses = -np.log(probabilities[targets])
+        ranks = (logits > logits[targets][:, None]).sum(axis=1)
+    hits = np.sum(targets & likely)
+    expected = {"accuracy": np.mean(ranks == 0), "top5": np.mean(ranks < 5), "precision": hits / likely.sum()}
+    expected |= {"recall": hits / targets.sum(), "loss": losses.mean(), "examples": len(labels)}
     assert metrics.results() == pytest.approx(expected, rel=1e-6)
     assert len(labels) < sum(len(weights) for _, _, weights in data)  # there was padding
 
@@ -84,7 +88,8 @@ def test_without_examples_the_loss_is_not_a_number_and_nothing_breaks():
 
 def test_one_exchange_for_everything():
     exchanges = []
-    metrics = GlobalMetrics(classification_metrics(10), lambda arrays: exchanges.append(arrays) or arrays)
+    metrics = alone(10)
+    metrics._sum_workers = lambda arrays: exchanges.append(arrays) or arrays
     feed(metrics, batches(10), 10)
     metrics.results()
     assert len(exchanges) == 1 and all(array.dtype == np.float64 for array in exchanges[0])
@@ -132,6 +137,15 @@ def test_smoothing_has_its_least_loss_at_the_smoothed_target():
     assert np.abs(tape.gradient(loss, logits)).max() < 1e-6
 
 
-def test_which_metrics_a_run_has():
-    names = {classes: [metric.name for metric in classification_metrics(classes)] for classes in (2, 3, 5, 6)}
-    assert names == {2: ["accuracy"], 3: ["accuracy"], 5: ["accuracy"], 6: ["accuracy", "top5_accuracy"]}
+@pytest.mark.parametrize("classes", (2, 3, 10))
+def test_auc_of_perfect_and_of_useless_logits(classes):
+    labels = np.arange(40, dtype=np.int32) % classes
+    perfect = 8.0 * (2 * labels[:, None] - 1 if classes == 2 else np.eye(classes)[labels])
+    for logits, area in ((perfect, 1.0), (np.zeros_like(perfect), 0.5), (-perfect, 0.0)):
+        metrics = alone(classes, ("auc",))
+        feed(metrics, [(labels, logits.astype(np.float32), np.ones(40, np.float32))], classes)
+        assert metrics.results()["auc"] == pytest.approx(area, abs=1e-6)
+
+
+def test_a_metric_bears_the_name_it_is_chosen_by():
+    assert [METRICS[name](classes).name for classes in (2, 10) for name in METRICS] == [*METRICS] * 2

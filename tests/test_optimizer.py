@@ -15,6 +15,8 @@ from distributed.optimizer import INITIAL_LOSS_SCALE, synchronize
 
 NAN, INF = float("nan"), float("inf")
 CLASSES = ("SGD", "RMSprop", "Adam", "Adagrad", "Adadelta", "Adamax", "Nadam")
+GOOD = [[0.1, -0.2], [0.3]]
+GRAPHS = {}
 
 
 def of_others(*gradients):
@@ -22,8 +24,8 @@ def of_others(*gradients):
     return lambda tensors: [tensor + other for tensor, other in zip(tensors, [*gradients, 0.0], strict=True)]
 
 
-def of_equals(replicas):
-    return lambda tensors: [replicas * tensor for tensor in tensors]
+def of_three(tensors):
+    return [3 * tensor for tensor in tensors]
 
 
 def make(weights=((1.0, 2.0), (3.0,)), name="SGD", *, sum_replicas=list, clip=None, scaled=False, **settings):
@@ -38,12 +40,13 @@ def make(weights=((1.0, 2.0), (3.0,)), name="SGD", *, sum_replicas=list, clip=No
 def step(optimizer, variables, gradients, losses=(0.0,)):
     """Take a step in a graph, as ``fit`` does; gradients are those of the unscaled loss."""
 
-    @tf.function
-    def take(gradients, losses):
-        return optimizer.step([optimizer.scale_loss(gradient) for gradient in gradients], variables, losses)
-
+    if id(optimizer) not in GRAPHS:
+        scale = optimizer.scale_loss
+        GRAPHS[id(optimizer)] = tf.function(
+            lambda given, losses: optimizer.step([*map(scale, given)], variables, losses)
+        )
     gradients = [tf.constant(gradient, tf.float32) for gradient in gradients]
-    report, halted = take(gradients, tf.constant(losses, tf.float32))
+    report, halted = GRAPHS[id(optimizer)](gradients, tf.constant(losses, tf.float32))
     return report.numpy().tolist(), int(halted)
 
 
@@ -78,7 +81,7 @@ def test_sgd_is_the_reference(scaled, settings):
     # Gradients small and large, so that the clip acts on some steps only.
     steps = [[size * generator.normal(size=weight.shape) for weight in weights] for size in (0.05, 1.0, 30.0, 0.2)]
     expected = reference(weights, steps, replicas=3, rate=0.1, **settings)
-    optimizer, variables = make(weights, sum_replicas=of_equals(3), scaled=scaled, **settings)
+    optimizer, variables = make(weights, sum_replicas=of_three, scaled=scaled, **settings)
     for gradients in steps:
         assert step(optimizer, variables, gradients) == ([0.0], 0)
     for variable, weight in zip(variables, expected, strict=True):
@@ -122,11 +125,8 @@ def test_the_clip_takes_all_variables_together_and_the_decay_comes_after_it():
 
 
 def test_the_report_is_summed_over_the_replicas():
-    optimizer, variables = make(sum_replicas=of_equals(3))
+    optimizer, variables = make(sum_replicas=of_three)
     assert step(optimizer, variables, [[0.0, 0.0], [0.0]], losses=[0.5, 0.0, 0.25]) == ([1.5, 0.0, 0.75], 0)
-
-
-GOOD = [[0.1, -0.2], [0.3]]
 
 
 def state(optimizer, variables):
@@ -154,7 +154,6 @@ def test_what_is_not_finite_changes_nothing_and_halts_for_good(gradients, losses
     before = state(optimizer, variables)
     assert step(optimizer, variables, gradients, losses)[1] == 1
     assert state(optimizer, variables) == before
-    # good gradients afterwards are refused as well, until the host has noticed
     assert [step(optimizer, variables, GOOD) for _ in range(3)] == [([0.0], 1)] * 3
     assert state(optimizer, variables) == before and int(optimizer.iterations) == 1
 
@@ -188,33 +187,23 @@ def test_float16_doubles_the_scale_after_enough_good_steps_in_a_row(monkeypatch)
 
 def test_float16_gives_up_where_no_scale_helps():
     optimizer, variables = make(scaled=True)
-    before = state(optimizer, variables)
-    halted = [step(optimizer, variables, [[INF, 0.0], [0.0]])[1] for _ in range(17)]
-    assert halted == [0] * 16 + [1] and state(optimizer, variables) == before  # 2**15, ..., 1
+    assert [step(optimizer, variables, [[INF, 0.0], [0.0]])[1] for _ in range(17)] == [0] * 16 + [1]  # 2**15, ..., 1
 
 
 MIRRORED = """
-import json
-import keras
-import numpy as np
-import tensorflow as tf
+import json, keras, numpy as np, tensorflow as tf
 from distributed.optimizer import synchronize
-
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
-
 def sum_replicas(tensors):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
-
-def run(name, steps, scaled=False, clip=1.0, **settings):
+def run(steps, scaled=False, **settings):
+    settings = {"learning_rate": 1.0} | settings
     with strategy.scope():
         weight = keras.Variable(0.0)
-        settings = {"learning_rate": 1.0} | settings
-        cls = getattr(keras.optimizers, name)
-        optimizer = synchronize(cls, settings, sum_replicas=sum_replicas, clip_norm=clip, scaled=scaled)
+        optimizer = synchronize(keras.optimizers.SGD, settings, sum_replicas=sum_replicas, clip_norm=1.0, scaled=scaled)
         optimizer.build([weight])
-
     @tf.function
     def step(gradients, losses):
         def replica():
@@ -222,7 +211,6 @@ def run(name, steps, scaled=False, clip=1.0, **settings):
             report = tf.where(tf.one_hot(index, 2) > 0, losses, tf.zeros(2))
             return optimizer.step([optimizer.scale_loss(gradients[index])], [weight], report)
         return strategy.run(replica)
-
     trace = []
     for gradients, losses in steps:
         report, halted = step(tf.constant(gradients), tf.constant(losses))
@@ -232,16 +220,13 @@ def run(name, steps, scaled=False, clip=1.0, **settings):
         iterations, scale = (np.asarray(variable).item() for variable in (optimizer.iterations, optimizer.loss_scale))
         trace.append([copies[0], halted[0], iterations, scale])
     return trace
-
-nan, inf = float("nan"), float("inf")
-fine = [0.5, 0.5]
+nan, inf, fine = float("nan"), float("inf"), [0.5, 0.5]
 print(json.dumps({
-    "clip": run("SGD", [([100.0, -99.0], fine), ([100.0, -99.75], fine)]),
-    "momentum": run("SGD", [([1.0, 0.0], fine)] * 2, momentum=0.5, weight_decay=0.5),
-    "gradient": run("SGD", [([0.5, 0.0], fine), ([0.0, nan], fine), ([0.5, 0.0], fine)]),
-    "loss": run("SGD", [([0.5, 0.0], [0.5, nan]), ([0.5, 0.0], fine)]),
-    "overflow": run("SGD", [([0.5, 0.0], fine), ([0.0, inf], fine), ([0.25, 0.0], fine)], scaled=True),
-    "adam": run("Adam", [([0.5, 0.0], fine)], clip=None),
+    "clip": run([([100.0, -99.0], fine), ([100.0, -99.75], fine)]),
+    "momentum": run([([1.0, 0.0], fine)] * 2, momentum=0.5, weight_decay=0.5),
+    "gradient": run([([0.5, 0.0], fine), ([0.0, nan], fine), ([0.5, 0.0], fine)]),
+    "loss": run([([0.5, 0.0], [0.5, nan]), ([0.5, 0.0], fine)]),
+    "overflow": run([([0.5, 0.0], fine), ([0.0, inf], fine), ([0.25, 0.0], fine)], scaled=True),
 }))
 """
 
@@ -253,7 +238,6 @@ TRACES = {
     "gradient": [[-0.5, 0, 1, 1.0], [-0.5, 1, 1, 1.0], [-0.5, 1, 1, 1.0]],
     "loss": [[0.0, 1, 0, 1.0], [0.0, 1, 0, 1.0]],
     "overflow": [[-0.5, 0, 1, 2.0**15], [-0.5, 0, 1, 2.0**14], [-0.75, 0, 2, 2.0**14]],
-    "adam": [[pytest.approx(-1.0, rel=1e-5), 0, 1, 1.0]],
 }
 
 
