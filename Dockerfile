@@ -8,40 +8,43 @@
 #   docker build -t lockstep:cpu --build-arg BASE_IMAGE=debian:12 --build-arg RUNTIME_IMAGE=debian:12 --build-arg GPU=0 .
 #   docker run --rm --shm-size 1g lockstep:cpu horovodrun -np 2 python launch/train.py
 #
-# Own images and results: -v /data/flowers:/data:ro -v $PWD/runs:/home/lockstep/lockstep/runs   (runs writable by user 1000)
-# /dev/shm: the ranks of one host exchange gradients there; Docker's 64 MB are too few.
+# Own images and results: -v /data/flowers:/data:ro -v "$PWD/runs":/home/lockstep/lockstep/runs (writable by user 1001).
+# The ranks of one host exchange gradients through /dev/shm, for which Docker's 64 MB are too few.
+#
+#STATUS
 
-# For GPU=1 the first image needs nvcc and the second only the C library: CUDA comes with the Python packages in .venv.
-ARG BASE_IMAGE=nvidia/cuda:12.5.1-devel-ubuntu22.04
-ARG RUNTIME_IMAGE=nvidia/cuda:12.5.1-base-ubuntu22.04
+# With GPU=1 the first image needs nvcc; the second needs no CUDA, its libraries come with the Python packages.
+# Both must have the same python3, 3.11 or 3.12.
+ARG BASE_IMAGE=nvidia/cuda:12.6.3-devel-ubuntu24.04
+ARG RUNTIME_IMAGE=nvidia/cuda:12.6.3-base-ubuntu24.04
 
 FROM ${BASE_IMAGE} AS build
 ARG GPU=1
-ENV DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates g++ git make python3.11 python3.11-venv \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        ca-certificates g++ make python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 # .venv holds absolute paths, so it is made where it will be used.
-RUN useradd --create-home --uid 1000 lockstep
+RUN useradd --create-home --uid 1001 lockstep
 USER lockstep
+RUN mkdir /home/lockstep/lockstep
 WORKDIR /home/lockstep/lockstep
-# Only what the setup reads: a change of the program does not compile Horovod again.
+# Only what the setup reads: a change elsewhere in the program does not compile Horovod again.
 COPY --chown=lockstep Makefile pyproject.toml requirements.txt requirements-gpu.txt ./
-COPY --chown=lockstep launch/setup.sh launch/
+COPY --chown=lockstep launch/setup.sh launch/setup.sh
 RUN make setup GPU=${GPU} && rm -rf /home/lockstep/.cache
 
 FROM ${RUNTIME_IMAGE}
-ARG GPU=1
-ENV DEBIAN_FRONTEND=noninteractive
-# g++ and make serve no run; git is for people. horovodrun asks for ssh only when it is given other hosts.
+# make for the README's commands, the ssh client for horovodrun across hosts.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates make openssh-client python3.11 \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        ca-certificates make openssh-client python3 \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --uid 1000 lockstep
+RUN useradd --create-home --uid 1001 lockstep
 USER lockstep
+RUN mkdir /home/lockstep/lockstep
 WORKDIR /home/lockstep/lockstep
 COPY --from=build --chown=lockstep /home/lockstep/lockstep/.venv .venv
 COPY --chown=lockstep . .
-# GPU: make train and make test then find the stamp of this very setup and install nothing.
-ENV PATH=/home/lockstep/lockstep/.venv/bin:$PATH GPU=${GPU}
+ENV PATH=/home/lockstep/lockstep/.venv/bin:$PATH
 CMD ["make", "train"]

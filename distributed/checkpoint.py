@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+_FILES = {"weights.safetensors", "optimizer.safetensors", "state.json"}
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -40,13 +41,18 @@ def write(directory: Path, step: int, checkpoint: Checkpoint) -> Path:
     """Commit ``checkpoint`` as ``directory/step-XXXXXXXX`` and return that path; an equal name is left as it is."""
     target = directory / f"step-{step:08d}"
     if target.exists():
-        return target
+        try:
+            read(target)
+            return target
+        except CheckpointError:
+            # The run fell back behind a damaged one and comes by again: what nobody can read makes room.
+            shutil.rmtree(target)
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".writing-{target.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    save_file(checkpoint.weights, temporary / "weights.safetensors")
-    save_file(checkpoint.optimizer, temporary / "optimizer.safetensors")
+    save_file(_contiguous(checkpoint.weights), temporary / "weights.safetensors")
+    save_file(_contiguous(checkpoint.optimizer), temporary / "optimizer.safetensors")
     _write_json(temporary / "state.json", checkpoint.state)
     files = {}
     for path in sorted(temporary.iterdir()):
@@ -68,6 +74,8 @@ def read(path: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text())
+        if manifest["files"].keys() != _FILES:
+            raise CheckpointError(f"{path}/manifest.json does not list a checkpoint's files; resume from another one")
         for name, expected in manifest["files"].items():
             if (path / name).stat().st_size != expected["bytes"] or _sha256(path / name) != expected["sha256"]:
                 raise CheckpointError(
@@ -76,7 +84,9 @@ def read(path: Path) -> Checkpoint:
                 )
         state = json.loads((path / "state.json").read_text())
         return Checkpoint(load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors"), state)
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete checkpoint ({error}); resume from another one") from error
 
 
@@ -98,22 +108,23 @@ def latest_readable(directory: Path) -> tuple[Path, Checkpoint] | None:
     Raises:
         CheckpointError: if there are checkpoints but none can be read; starting over silently would lose the run.
     """
-    paths = committed(directory)
+    paths, problems = committed(directory), []
     for path in reversed(paths):
         try:
             return path, read(path)
         except CheckpointError as error:
-            problem = error
+            problems.append(error)
     if paths:
-        raise CheckpointError(f"none of the {len(paths)} checkpoints in {directory} can be read; the newest: {problem}")
+        raise CheckpointError(f"none of the {len(paths)} checkpoints in {directory} can be read: {problems[0]}")
     return None
 
 
 def prune(directory: Path, keep: int, best: Path | None) -> None:
     """Delete all but the last ``keep`` checkpoints and the best one, and what a killed writer left behind."""
-    kept = {*committed(directory)[-keep:], best}
+    # By name, since one path may be relative and another not.
+    kept = {path.name for path in (*committed(directory)[-keep:], best) if path}
     for path in [*committed(directory), *directory.glob(".writing-*")]:
-        if path not in kept:
+        if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -123,6 +134,11 @@ def point(link: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)
     os.replace(temporary, link)
+
+
+def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    # safetensors writes the memory behind a view, not the view.
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
 def _write_json(path: Path, value: Mapping) -> None:

@@ -82,7 +82,7 @@ def together(control: Control, errors: tuple[type[Exception], ...], function: Ca
     except errors as error:
         problem = str(error)
     problems = control.gather(problem)
-    failed = [rank for rank, sentence in enumerate(problems) if sentence]
+    failed = [rank for rank, sentence in enumerate(problems) if sentence is not None]
     if failed:
         everywhere = len(failed) == len(problems)
         raise WorldError(problems[0] if everywhere else f"rank {failed[0]}: {problems[failed[0]]}")

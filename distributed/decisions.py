@@ -84,7 +84,7 @@ class Decisions:
             return False
         if reference is None:
             return True
-        delta = 0.0 if exactly else self.rules.min_delta * (reference if self.rules.relative else 1.0)
+        delta = 0.0 if exactly else self.rules.min_delta * (abs(reference) if self.rules.relative else 1.0)
         return value > reference + delta if self.rules.rising else value < reference - delta
 
     def _should_stop(self, epoch: int, value: float) -> bool:

@@ -55,7 +55,7 @@ class SampleDropout(keras.layers.Dropout):
         width = inputs.shape[-1]
         row = _mix(
             tf.cast(sample_ids, tf.uint32)
-            ^ _mix(tf.cast(step, tf.uint32) ^ tf.constant(self.seed & 0xFFFFFFFF, tf.uint32))
+            ^ _mix(tf.cast(step, tf.uint32) + _mix(tf.constant(self.seed & 0xFFFFFFFF, tf.uint32)))
         )
         # An odd multiple of the column's number walks through all 32-bit keys without meeting one twice.
         column = tf.range(width, dtype=tf.int64)

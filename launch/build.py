@@ -53,6 +53,8 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
 
 def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, image_size: int) -> LockstepModel:
     """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed."""
+    if classes == 2 and "top5" in config.metrics:
+        raise ConfigError(f"--metrics {','.join(config.metrics)} asks for top5 of two classes; leave top5 out")
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import pydantic
+import pydantic_core
 import tyro
 import yaml
 from pydantic import Field
@@ -143,7 +144,11 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _none_in_words(cls, value, info):
-        optional = type(None) in get_args(cls.model_fields[info.field_name].annotation)
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and annotation is not bool:
+            # pydantic would take true for 1.
+            raise pydantic_core.PydanticCustomError("switch", "a number or a word")
+        optional = type(None) in get_args(annotation)
         return None if optional and isinstance(value, str) and value.lower() in ("none", "null") else value
 
     @pydantic.model_validator(mode="after")

@@ -79,12 +79,10 @@ def fair_share(mine: int, shared: int, local_size: int) -> int:
 
 def _launcher_affinity() -> set[int]:
     """The cores of the process that started the ranks: those of the whole job on this host."""
-    for process in psutil.Process().parents():
-        if process.name() in LAUNCHERS:
-            try:
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            if process.name() in LAUNCHERS:
                 return set(process.cpu_affinity())
-            except psutil.Error:
-                break
     return os.sched_getaffinity(0)
 
 

@@ -48,6 +48,8 @@ def restore(config: TrainConfig, strategy: Strategy, model: LockstepModel, direc
             )
     assign(model.network.weights, saved.weights, path / "weights.safetensors")
     assign(model.optimizer.variables, saved.optimizer, path / "optimizer.safetensors")
+    # A run that halted on a loss that was not finite may go on, with a lower rate for example.
+    model.optimizer.halted.assign(0)
     return saved.state | {"path": str(path)}
 
 

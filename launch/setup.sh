@@ -10,7 +10,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-mpi=${LOCKSTEP_MPI:-wheel} gpu=${GPU:-0} venv=$PWD/.venv log=$PWD/.setup.log
+venv=$PWD/.venv log=$PWD/.setup.log
+# Where LOCKSTEP_MPI or GPU is not given, an existing .venv stays what it is: make train must not undo make setup GPU=1.
+read -r _ _ made_mpi made_gpu 2>/dev/null <"$venv/setup.stamp" || made_mpi="" made_gpu=""
+mpi=${LOCKSTEP_MPI:-${made_mpi:-wheel}} gpu=${GPU:-${made_gpu:-0}}
 
 fail() { printf 'setup: %s\n' "$@" >&2; exit 2; }
 say() { printf 'setup: %s\n' "$*"; }
@@ -114,14 +117,19 @@ build_horovod() {
     pins horovod >"$venv/horovod.txt"
     if ! env "${options[@]}" "$venv/bin/python" -m pip wheel --disable-pip-version-check --no-build-isolation --no-deps \
             --no-cache-dir --require-hashes -r "$venv/horovod.txt" -w "$1" >"$log" 2>&1; then
-        grep -v -E 'subprocess-exited-with-error|CalledProcessError' "$log" |
-            grep -E -i -A 2 -m 2 'error:|CMake Error|not found|killed' >&2 || tail -n 5 "$log" >&2
-        if grep -q -i 'killed' "$log"; then
-            fail "the compiler was killed while building Horovod, most likely for want of memory; try MAKEFLAGS=-j1 make setup (log: $log)"
-        fi
-        fail "building Horovod failed for the reason above; mend it and run make setup again (log: $log)" \
-             "a compiler with C++17 (g++ 9 or newer) is needed, with LOCKSTEP_MPI=system MPI's headers, with GPU=1 the whole CUDA toolkit"
+        explain_failure
     fi
+}
+
+# The first error in the log and the lines after it; CMake's "-- ... not found" are no errors.
+explain_failure() {
+    grep -v -E '^ *(-- .*)?$|subprocess-exited-with-error|CalledProcessError' "$log" |
+        grep -E -i -A 3 -m 1 'error:|CMake Error|not found|killed' >&2 || tail -n 5 "$log" >&2
+    if grep -q -i 'killed' "$log"; then
+        fail "the compiler was killed while building Horovod, most likely for want of memory; try MAKEFLAGS=-j1 make setup (log: $log)"
+    fi
+    fail "building Horovod failed for the reason above; mend it and run make setup again (log: $log)" \
+         "a compiler with C++17 (g++ 9 or newer) is needed, with LOCKSTEP_MPI=system MPI's headers, with GPU=1 the whole CUDA toolkit"
 }
 
 # The stock horovodrun loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several
@@ -150,7 +158,7 @@ print('ok' if want else f'mpi {hvd.mpi_built()} gloo {hvd.gloo_built()} nccl {hv
     [ "$built" = ok ] || { tail -n 3 "$log" >&2; fail "Horovod was built but does not load with $want${gpu/1/+NCCL} (${built:-see $log}); run make clean, then make setup"; }
 }
 
-stamp=$( (echo "$mpi $gpu"; cat requirements.txt requirements-gpu.txt launch/setup.sh) | sha256sum)
+stamp="$(cat requirements.txt requirements-gpu.txt launch/setup.sh | sha256sum) $mpi $gpu"
 [ "$(cat "$venv/setup.stamp" 2>/dev/null)" != "$stamp" ] || exit 0
 check_tools
 create_venv

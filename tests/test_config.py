@@ -173,7 +173,7 @@ def test_errors_on_the_command_line(capsys, words, said):
     (
         ("epochs: many\n", ("epochs in", "recipe.yaml", "'many'", "valid integer")),
         ("momentum: 2\n", ("momentum in", "recipe.yaml", "2", "less than 1")),
-        ("epochs: true\n", ("epochs in", "True", "integer")),
+        ("epochs: true\n", ("epochs in", "True", "a number")),
         ("lerning_rate: 1\n", ("recipe.yaml has an unknown setting 'lerning_rate'", "did you mean learning_rate?")),
         ("batch-size: 8\n", ("unknown setting 'batch-size'", "did you mean batch_size?")),
         ("zzz: 1\n", ("unknown setting 'zzz'", "--help")),

@@ -72,16 +72,34 @@ def test_stops_when_keras_does(patience, min_delta, monitor, mode, sign):
     assert stops["constant"] == patience
 
 
+@pytest.mark.parametrize("patience", (1, 3))
+@pytest.mark.parametrize(("baseline", "begin"), ((None, 3), (1.0, 0), (0.25, 0), (1.0, 6), (5.0, 1)))
+@pytest.mark.parametrize(("monitor", "mode", "sign"), WATCHED)
+def test_stops_when_keras_does_with_a_baseline_or_a_late_begin(patience, baseline, begin, monitor, mode, sign):
+    baseline = None if baseline is None else sign * baseline
+    rules = Rules(monitor, mode, 1 / 64, stop_patience=patience, stop_baseline=baseline, stop_from_epoch=begin)
+    expected, stops = {}, {}
+    for name, values in SEQUENCES.items():
+        values = [sign * value for value in values]
+        callback = keras.callbacks.EarlyStopping(
+            monitor, 1 / 64, patience, mode=mode, baseline=baseline, start_from_epoch=begin
+        )
+        expected[name], _ = keras_run(callback, monitor, values)
+        stops[name] = first_stop(run(rules, values))
+    assert stops == expected
+
+
 @pytest.mark.parametrize(("patience", "cooldown"), ((1, 0), (2, 0), (1, 1), (1, 3), (2, 3), (3, 2)))
 @pytest.mark.parametrize(("factor", "minimum"), ((0.5, 0.0), (0.25, 0.1)))
-@pytest.mark.parametrize(("watched", "min_delta"), zip(WATCHED, (0.0, 1 / 32, 0.125, 0.0), strict=True))
+@pytest.mark.parametrize(("watched", "min_delta"), tuple(zip(WATCHED, (0.0, 1 / 32, 0.125, 0.0), strict=True)))
 def test_reduces_the_rate_when_keras_does(patience, cooldown, factor, minimum, watched, min_delta):
     monitor, mode, sign = watched
     for values in SEQUENCES.values():
         values = [sign * value for value in values]
         callback = keras.callbacks.ReduceLROnPlateau(monitor, factor, patience, 0, mode, min_delta, cooldown, minimum)
         _, expected = keras_run(callback, monitor, values)
-        rules = Rules(monitor, mode, min_delta, 0, patience, factor, cooldown, minimum)
+        settings = {"plateau_factor": factor, "plateau_cooldown": cooldown, "minimum_factor": minimum}
+        rules = Rules(monitor, mode, min_delta, plateau_patience=patience, **settings)
         assert [verdict["factor"] for verdict in run(rules, values)] == pytest.approx(expected, rel=1e-6)
 
 
@@ -124,7 +142,8 @@ def test_nan_is_never_best_and_counts_as_no_improvement():
 @pytest.mark.parametrize(("patience", "cooldown"), ((1, 3), (2, 2), (3, 0)))
 @pytest.mark.parametrize("seed", (0, 1, 2))
 def test_a_restart_after_any_epoch_changes_no_verdict(seed, patience, cooldown):
-    rules = Rules("val_loss", "auto", 1 / 64, 4, patience, 0.5, cooldown)
+    settings = {"plateau_patience": patience, "plateau_factor": 0.5, "plateau_cooldown": cooldown}
+    rules = Rules("val_loss", min_delta=1 / 64, stop_patience=4, **settings)
     values = by_seed(seed)
     expected = run(rules, values)
     assert first_stop(expected) is not None and expected[-1]["factor"] < 1  # there is something to decide

@@ -1,4 +1,4 @@
-"""The batch scripts, with a stand-in for ``srun`` that prints what it is called with; the cluster itself is not here."""
+"""The batch scripts, with stand-ins for ``srun`` and ``python`` that print what they are called with."""
 
 import os
 import subprocess
@@ -44,9 +44,8 @@ def submit(script, repository, *flags, offered=NEW_LIST, **environment):
     copy.write_text((SCRIPTS / script).read_text())
     slurm = {"SLURM_SUBMIT_DIR": str(repository), "SLURM_CPUS_PER_TASK": "8", "OFFERED": offered}
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "LOCKSTEP_"))}
-    return subprocess.run(
-        ["bash", str(copy), *flags], env=clean | slurm | environment, cwd=repository.parent, capture_output=True, text=True
-    )
+    command, environment = ["bash", str(copy), *flags], clean | slurm | environment
+    return subprocess.run(command, cwd=repository.parent, env=environment, capture_output=True, text=True)
 
 
 def arguments(result):

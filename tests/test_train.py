@@ -11,7 +11,19 @@ from conftest import BIN, ROOT, run_command, run_jobs, summary
 from safetensors.numpy import load_file
 
 TRAIN = (sys.executable, ROOT / "launch" / "train.py")
-TINY = "--dataset npz --global-batch-size 16 --epochs 2 --learning-rate 0.02 --warmup-epochs 0 --deterministic".split()
+TINY = [
+    "--dataset",
+    "npz",
+    "--global-batch-size",
+    "16",
+    "--epochs",
+    "2",
+    "--learning-rate",
+    "0.02",
+    "--warmup-epochs",
+    "0",
+    "--deterministic",
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,124 @@
+"""What can be checked of the setup in seconds and without a network: the pins, the choices, the stamp."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+PINS = ("requirements.txt", "requirements-gpu.txt")
+
+
+def stanzas(name):
+    """The requirements of a pinned file: [(package, version, number of hashes)]."""
+    joined = (ROOT / name).read_text().replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    found = [(re.match(r"([A-Za-z0-9._-]+)==([^ ;]+)", line), line) for line in lines]
+    assert all(match for match, _ in found), "every requirement is pinned with =="
+    return [(canonical(match[1]), match[2], line.count("--hash=sha256:")) for match, line in found]
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_every_pin_has_hashes(name):
+    assert [package for package, _, hashes in stanzas(name) if not hashes] == []
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_no_host_is_named(name):
+    options = r"://|^\s*(-i|--(extra-)?index-url|--find-links|--trusted-host)\b|@ "
+    assert not re.search(options, (ROOT / name).read_text(), re.MULTILINE)
+
+
+def test_pins_satisfy_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = project["dependency-groups"]
+    pinned = {}
+    for package, version, _ in stanzas("requirements.txt"):
+        pinned.setdefault(package, []).append(version)
+    for text in project["project"]["dependencies"] + groups["dev"] + groups["build"]:
+        requirement = Requirement(text)
+        versions = pinned.get(canonical(requirement.name), [])
+        assert versions, f"{text} is in pyproject.toml but not in requirements.txt"
+        assert all(requirement.specifier.contains(version) for version in versions), f"{text}, but pinned {versions}"
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """The files that the setup reads, and a .venv that it must not touch."""
+    for name in (*PINS, "pyproject.toml", "launch/setup.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "precious").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A PATH with the plain tools only: no compiler, no nvcc and no MPI, wherever the test runs."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("dirname", "cat", "sha256sum"):
+        (programs / name).symlink_to(shutil.which(name))
+    return programs
+
+
+def setup(clone, path, **choices):
+    environment = {"HOME": str(clone), "PATH": str(path)} | choices
+    command = [shutil.which("bash"), "launch/setup.sh"]
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "choices, words",
+    [
+        ({"LOCKSTEP_MPI": "mpich"}, "LOCKSTEP_MPI is 'mpich'; it must be wheel or system"),
+        ({"GPU": "yes"}, "GPU is 'yes'; it must be 0 or 1"),
+        ({"GPU": "1"}, "nvcc is not on PATH"),
+        ({"LOCKSTEP_MPI": "system"}, "mpirun or mpicxx is not on PATH"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_one_sentence(clone, bare, choices, words):
+    for name in ("g++", "make"):
+        (bare / name).symlink_to(shutil.which("true"))
+    result = setup(clone, bare, **choices)
+    assert result.returncode == 2
+    assert words in result.stderr and result.stderr.count("\n") == 1
+    assert [entry.name for entry in (clone / ".venv").iterdir()] == ["precious"]
+
+
+def finish(clone, choices):
+    """Leave the stamp of a complete setup; its last two words are LOCKSTEP_MPI and GPU."""
+    read = b"".join((clone / name).read_bytes() for name in (*PINS, "launch/setup.sh"))
+    (clone / ".venv" / "setup.stamp").write_text(f"{hashlib.sha256(read).hexdigest()}  - {choices}\n")
+
+
+@pytest.mark.parametrize("made, asked", [("wheel 0", {}), ("system 1", {}), ("system 0", {"LOCKSTEP_MPI": "system"})])
+def test_a_second_run_does_nothing(clone, bare, made, asked):
+    """Where LOCKSTEP_MPI or GPU is not given, the .venv stays what it was made with."""
+    finish(clone, made)
+    result = setup(clone, bare, **asked)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (clone / ".venv" / "precious").exists()
+
+
+@pytest.mark.parametrize("change", ["requirements.txt", "launch/setup.sh", "GPU", "no stamp"])
+def test_a_change_begins_a_new_setup(clone, bare, change):
+    finish(clone, "wheel 0")
+    if change == "no stamp":
+        (clone / ".venv" / "setup.stamp").unlink()
+    elif change != "GPU":
+        with (clone / change).open("a") as file:
+            file.write("\n# changed\n")
+    result = setup(clone, bare, **({"GPU": "1"} if change == "GPU" else {}))
+    # A setup that begins finds no compiler here.
+    assert result.returncode == 2 and "needs g++ and make" in result.stderr
