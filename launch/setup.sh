@@ -101,7 +101,9 @@ install_horovod() {
 
 build_horovod() {
     local options=(HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1
-                   HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1)
+                   HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1
+                   # Headers that Horovod forgets to include: g++ 13 (Ubuntu 24.04) no longer brings them with others.
+                   "CXXFLAGS=${CXXFLAGS:-} -include stdexcept -include cstdint")
     # $ORIGIN is site-packages/horovod/tensorflow; the wheel's libmpi.so lies in .venv/lib.
     [ "$mpi" = system ] || options+=('LDFLAGS=-Wl,-rpath,$ORIGIN/../../../..' "OPAL_PREFIX=$venv")
     if [ "$gpu" = 1 ]; then

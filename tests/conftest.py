@@ -31,21 +31,25 @@ def run_command(*words, timeout: float = 240, **variables) -> subprocess.Complet
     )
 
 
-def run_jobs(folder: Path, jobs: dict[str, list], *launcher: str, timeout: float = 560) -> dict[str, int]:
+def run_jobs(
+    folder: Path, jobs: dict[str, list], *launcher: str, plants: dict[str, list] | None = None, timeout: float = 560
+) -> dict[str, int]:
     """Run many jobs of train.py in one set of processes (see jobs.py).
 
     Args:
         folder: job ``name`` gets the run directory ``folder/name``.
         jobs: name -> command line of train.py.
         launcher: what stands before ``python``, for example ``horovodrun -np 2``.
+        plants: name -> fault to plant in that job: [kind, rank, step], see jobs.py.
 
     Returns:
         Name -> exit code.
     """
     folder.mkdir(parents=True, exist_ok=True)
     listed = {name: [str(word) for word in [*line, "--run-dir", folder / name]] for name, line in jobs.items()}
-    (folder / "jobs.json").write_text(json.dumps(listed))
+    (folder / "jobs.json").write_text(json.dumps({"lines": listed, "plants": plants or {}}))
     done = run_command(*launcher, sys.executable, ROOT / "tests" / "jobs.py", folder, timeout=timeout)
+    (folder / "output.txt").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return json.loads((folder / "codes.json").read_text())
 
@@ -56,17 +60,25 @@ def summary(run_dir: Path) -> dict:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
-    """An npz with 203 training and 103 validation images, 16x16, of 7 classes: numbers that no worker count divides."""
+    """Image sets of 7 classes, 16x16, as npz.
+
+    ``tiny.npz``, which is returned, has 203 training and 103 validation images: numbers that no worker count divides.
+    Beside it lie ``val1003.npz``, ``val2.npz``, ``val1.npz`` with so many validation images, and ``train_only.npz``.
+    """
     import numpy as np
 
     random = np.random.default_rng(0)
     arrays = {}
-    for split, count in (("train", 203), ("val", 103)):
+    for split, count in (("train", 203), ("val", 1003)):
         labels = np.arange(count) % 7
         base = random.integers(0, 120, (count, 16, 16, 3))
         # A class is a bright row: learnable, so that losses move and decisions have something to decide.
         base[np.arange(count), labels * 2] += 120
         arrays |= {f"x_{split}": base.astype(np.uint8), f"y_{split}": labels}
-    path = tmp_path_factory.mktemp("data") / "tiny.npz"
-    np.savez(path, **arrays)
-    return path
+    folder = tmp_path_factory.mktemp("data")
+    training = {name: array for name, array in arrays.items() if name.endswith("train")}
+    np.savez(folder / "train_only.npz", **training)
+    for name, count in (("tiny", 103), ("val1003", 1003), ("val2", 2), ("val1", 1)):
+        validation = {name: array[:count] for name, array in arrays.items() if name.endswith("val")}
+        np.savez(folder / f"{name}.npz", **training, **validation)
+    return folder / "tiny.npz"

@@ -6,6 +6,8 @@ a command line; the exit codes go to FOLDER/codes.json.  ``alexnet_cifar`` is re
 is
 tested is the way it is trained; everything else is the program as it is.  Each rank leaves the order and the pixels of
 what it trained on as FOLDER/NAME/seen-RANK.npz.
+
+A job may have a fault planted at a rank and step: "nan" makes its loss NaN, "weight" changes one of its weights.
 """
 
 import json
@@ -61,6 +63,38 @@ def record(training_batches, seen: list):
     return recorded
 
 
+def nan_losses(example_losses, rank: int, step: int):
+    """The losses, but NaN in one training step of one rank."""
+    import tensorflow as tf
+
+    from distributed import dropout
+
+    def planted(*arguments):
+        losses = example_losses(*arguments)
+
+        def with_nan(labels, logits):
+            keys = getattr(dropout._context, "keys", None)
+            if keys is None or World.from_environment(os.environ).rank != rank:
+                return losses(labels, logits)
+            return losses(labels, logits) * tf.where(keys[0] == step, float("nan"), 1.0)
+
+        return with_nan
+
+    return planted
+
+
+def changed_weight(check, rank: int, step: int):
+    """The comparison of replicas, but one rank's fc7/bias is changed before that of one step."""
+
+    def planted(callback):
+        if (callback.strategy.world.rank, callback.progress.step) == (rank, step):
+            bias = callback.model.network.get_layer("fc7").bias
+            bias.assign(bias + 1e-6)
+        check(callback)
+
+    return planted
+
+
 def main(folder: Path) -> None:
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
@@ -69,13 +103,17 @@ def main(folder: Path) -> None:
     import numpy as np
 
     import models
-    from launch import inputs
+    from launch import build, callbacks, inputs
     from launch.train import main as train
 
     models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
-    pipeline, codes = inputs.training_batches, {}
-    for name, line in json.loads((folder / "jobs.json").read_text()).items():
+    pipeline, losses, check, codes = inputs.training_batches, build.example_losses, callbacks.CheckReplicas.check, {}
+    jobs = json.loads((folder / "jobs.json").read_text())
+    for name, line in jobs["lines"].items():
         seen = []
+        kind, *place = jobs["plants"].get(name, [None])
+        build.example_losses = nan_losses(losses, *place) if kind == "nan" else losses
+        callbacks.CheckReplicas.check = changed_weight(check, *place) if kind == "weight" else check
         inputs.training_batches = record(pipeline, seen)
         codes[name] = train(line)
         if seen and (folder / name).is_dir():

@@ -5,10 +5,14 @@ The rows train a tiny network through the real command line and the real ``fit``
 
 from pathlib import Path
 
+import jobs
+import keras
 import numpy as np
 import pytest
 from conftest import run_jobs, summary
 from safetensors.numpy import load_file
+
+from models.layers import Spec
 
 # Each row: what is switched on, as flags of train.py.  Global batch 12 divides by 1, 2, 3 and 4 workers.
 ROWS = {
@@ -21,13 +25,20 @@ ROWS = {
     "flip_crop": "--augment flip_crop",
     "weight_decay": "--weight-decay 0.01",
     "dropout": "--dropout 0.5",
+    "metrics": "--metrics accuracy,top5,precision,recall,auc --data-dir DATA/val1003.npz",
+    "validation_2": "--data-dir DATA/val2.npz --metrics accuracy,auc",
+    "validation_1": "--data-dir DATA/val1.npz",
+    "no_validation": "--data-dir DATA/train_only.npz --validation-split 0",
+    "check_replicas": "--check-replicas 3 --optimizer nadam --learning-rate 0.002",
     "plateau": "--plateau-patience 1 --min-delta 10 --schedule cosine --epochs 3",
     "early_stopping": "--early-stopping-patience 1 --min-delta 10 --epochs 4",
 }
+VALIDATION_EXAMPLES = {"metrics": 1003, "validation_2": 2, "validation_1": 1, "no_validation": 0}
 WORKERS = {
     "single": (),
     "mirrored-2": ("--strategy", "mirrored", "--cpu-devices", "2"),
     "mirrored-3": ("--strategy", "mirrored", "--cpu-devices", "3"),
+    "horovod-1": ("horovodrun", "-np", "1"),
     "horovod-2": ("horovodrun", "-np", "2"),
     "horovod-3": ("horovodrun", "-np", "3"),
     "horovod-4": ("horovodrun", "-np", "4"),
@@ -47,16 +58,20 @@ def runs(tmp_path_factory, tiny_data):
             folder = tmp_path_factory.mktemp(workers)
             words = WORKERS[workers]
             launcher, flags = (words, ()) if words[:1] == ("horovodrun",) else ((), words)
-            jobs = {
-                row: merged(COMMON.split(), ["--data-dir", tiny_data, *line.split(), *flags])
+            lines = {
+                row: merged([*COMMON.split(), "--data-dir", tiny_data], [*in_folder(line, tiny_data), *flags])
                 for row, line in ROWS.items()
             }
-            codes = run_jobs(folder, jobs, *launcher)
+            codes = run_jobs(folder, lines, *launcher)
             assert codes == dict.fromkeys(ROWS, 0)
             folders[workers] = folder
         return folders[workers]
 
     return get
+
+
+def in_folder(line: str, data: Path) -> list[str]:
+    return line.replace("DATA", str(data.parent)).split()
 
 
 def merged(common: list, more: list) -> list:
@@ -101,14 +116,14 @@ def test_same_result(runs, row, workers):
     for name, array in zip(("sample order", "pixels"), zip(seen(expected), seen(actual), strict=True), strict=True):
         assert np.array_equal(*array), name
     assert many["final"] == pytest.approx(one["final"], rel=1e-5)
-    assert many["validation_examples"] == 103
+    assert many["validation_examples"] == VALIDATION_EXAMPLES.get(row, 103)
     for name, weight in weights(expected).items():
         other = weights(actual)[name]
         assert np.linalg.norm(other - weight) <= 1e-5 * np.linalg.norm(weight), name
 
 
 def test_accumulation_equals_the_double_batch(runs, tmp_path, tiny_data):
-    line = merged(COMMON.split(), ["--data-dir", tiny_data, "--global-batch-size", 24])
+    line = merged([*COMMON.split(), "--data-dir", tiny_data], ["--global-batch-size", 24])
     assert run_jobs(tmp_path, {"double": line}) == {"double": 0}
     for name, weight in weights(tmp_path / "double").items():
         other = weights(runs("horovod-3") / "accumulate")[name]
@@ -116,9 +131,12 @@ def test_accumulation_equals_the_double_batch(runs, tmp_path, tiny_data):
 
 
 def test_rows_differ(runs):
-    """Each row does something: no two rows end with the same weights, so that no flag is ignored."""
+    """Each row does something: no two end with the same weights but for those that only look, so no flag is ignored."""
     digests = {row: summary(runs("single") / row)["weights_sha256"] for row in ROWS}
-    assert len(set(digests.values())) == len(ROWS), digests
+    # What is measured or checked does not change what is trained.
+    alike = {"sgd", "metrics", "validation_2", "validation_1", "no_validation"}
+    assert len({digests[row] for row in alike}) == 1, digests
+    assert len(set(digests.values())) == len(ROWS) - len(alike) + 1, digests
 
 
 @pytest.mark.parametrize("workers", ["mirrored-2", "horovod-2"])
@@ -126,3 +144,27 @@ def test_ranks_draw_different_samples(runs, workers):
     ids, _ = seen(runs(workers) / "sgd")
     epoch = ids[: len(ids) // 2].ravel()
     assert len(set(epoch)) == len(epoch) == 203 // 12 * 12
+
+
+def test_metrics_over_four_ranks_equal_one_plain_evaluation(runs, tiny_data):
+    """1003 validation images on 4 ranks: the values are those of Keras' metrics on all of them at once."""
+    run_dir = runs("horovod-4") / "metrics"
+    network = jobs.tiny(Spec("tiny", 7, 16, 0.0, keras.layers.Dropout, 0))
+    saved = weights(run_dir)
+    for variable in network.weights:
+        variable.assign(saved[variable.path])
+    with np.load(tiny_data.with_name("val1003.npz")) as arrays:
+        labels, logits = arrays["y_val"], network(arrays["x_val"]).numpy()
+    probabilities, targets = keras.ops.softmax(logits), np.eye(7, dtype=np.float32)[labels]
+    expected = {
+        "accuracy": keras.metrics.SparseCategoricalAccuracy()(labels, logits),
+        "top5": keras.metrics.SparseTopKCategoricalAccuracy(5)(labels, logits),
+        "precision": keras.metrics.Precision()(targets, probabilities),
+        "recall": keras.metrics.Recall()(targets, probabilities),
+        "auc": keras.metrics.AUC()(targets, probabilities),
+        "loss": -np.log(np.asarray(probabilities, np.float64)[targets > 0]).mean(),
+    }
+    final = summary(run_dir)["final"]
+    assert {name: final[f"val_{name}"] for name in expected} == pytest.approx(
+        {name: float(value) for name, value in expected.items()}, rel=1e-6
+    )

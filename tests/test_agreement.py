@@ -1,0 +1,78 @@
+"""Agreement is checked, not assumed: planted faults end all ranks together, with one message that names the place."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_command, run_jobs, summary
+from safetensors.numpy import load_file
+
+TRAIN = ROOT / "launch" / "train.py"
+TINY = "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --warmup-epochs 0 --seed 1"
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory, tiny_data):
+    """Runs on three ranks in which a fault is planted; returns (folder, exit codes, all that was printed)."""
+    folder = tmp_path_factory.mktemp("planted")
+    line = [*TINY.split(), "--data-dir", tiny_data]
+    lines = {"nan": line, "weight": [*line, "--check-replicas", 1], "unseen": [*line, "--check-replicas", 0]}
+    plants = {"nan": ["nan", 2, 7], "weight": ["weight", 1, 4], "unseen": ["weight", 1, 4]}
+    codes = run_jobs(folder, lines, "horovodrun", "-np", "3", plants=plants)
+    return folder, codes, (folder / "output.txt").read_text()
+
+
+def test_nan_of_one_rank_stops_all_before_the_update(planted):
+    folder, codes, output = planted
+    assert codes["nan"] == 1
+    assert output.count("the loss is not finite at step 7 (first seen on rank 2)") == 1
+    facts = summary(folder / "nan")
+    assert (facts["stopped_by"], facts["steps"]) == ("nan", 7)
+    weights = load_file(folder / "nan" / "checkpoints" / "step-00000007" / "weights.safetensors")
+    assert all(np.isfinite(weight).all() for weight in weights.values())
+
+
+def test_a_changed_weight_is_found_and_named(planted):
+    _, codes, output = planted
+    assert codes["weight"] == 1
+    assert output.count("at step 4 fc7/bias of replica 1 differs from the others'") == 1
+
+
+def test_the_comparison_can_be_switched_off(planted):
+    assert planted[1]["unseen"] == 0
+
+
+LAUNCHERS = {
+    "mpi": (("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2"), "OMPI_COMM_WORLD_RANK"),
+    "gloo": (("horovodrun", "--gloo", "-np", "2"), "HOROVOD_RANK"),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_another_seed_on_one_rank(tmp_path, launcher):
+    words, rank = LAUNCHERS[launcher]
+    script = f"{sys.executable} {TRAIN} --steps-per-epoch 1 --epochs 1 --run-dir {tmp_path}/run --seed ${rank}"
+    done = run_command(*words, "sh", "-c", script)
+    output = done.stdout + done.stderr
+    # horovodrun's Gloo launcher turns every failure into exit code 1.
+    assert done.returncode == (1 if launcher == "gloo" else 2), output
+    assert output.count("different seed (rank 0: 0, rank 1: 1)") == 1, output
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_file_in_one_ranks_folder(tmp_path):
+    """Both ranks name the same folder, as two machines would, but one of them has an image more."""
+    import tensorflow as tf
+
+    jpeg = tf.io.encode_jpeg(np.zeros((16, 16, 3), np.uint8)).numpy()
+    for rank in (0, 1):
+        for label in ("cat", "dog"):
+            folder = tmp_path / str(rank) / "photos" / label
+            folder.mkdir(parents=True)
+            for index in range(8 + rank):
+                (folder / f"{index}.jpg").write_bytes(jpeg)
+    flags = "--dataset image_folder --data-dir photos --image-size 32 --batch-size 2 --validation-split 0"
+    script = f"cd {tmp_path}/$OMPI_COMM_WORLD_RANK && {sys.executable} {TRAIN} {flags}"
+    done = run_command(*LAUNCHERS["mpi"][0], "sh", "-c", script)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.count("different training data (rank 0:") == 1
