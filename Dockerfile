@@ -12,9 +12,9 @@
 # Own images and results: -v /data/flowers:/data:ro -v "$PWD/runs":/home/lockstep/lockstep/runs (writable by user 1001).
 # The ranks of one host exchange gradients through /dev/shm, for which Docker's 64 MB are too few.
 #
-# What was built: not with Docker yet, no engine was at hand.  The RUN lines of the CPU variant were run one by one as
-# this user in two bare Ubuntu 24.04 trees (Python 3.12, g++ 13), then the README's commands in the second, which has
-# no compiler.  make setup GPU=1 was built on Debian 12 with nvcc 13.0 and loads NCCL; it has not run on a GPU.
+# What was built: not with Docker yet, no engine was at hand.  The CPU variant's steps were gone through by hand in two
+# bare Ubuntu 24.04 trees with these packages (Python 3.12, g++ 13), the README's commands then in the second, which
+# has no compiler.  make setup GPU=1 was built on Debian 12 with nvcc 13.0 and loads NCCL; it has not run on a GPU.
 
 # With GPU=1 the first image needs nvcc; the second needs no CUDA, its libraries come with the Python packages.
 # Both must have the same python3, 3.11 or 3.12.

@@ -32,6 +32,12 @@ def weights_sha256(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
+def model_sha256(model: keras.Model) -> str:
+    """SHA-256 over the weights' names, shapes and dtypes: equal for equal architectures, whatever the weights."""
+    layout = [(weight.path, tuple(weight.shape), weight.dtype) for weight in model.weights]
+    return hashlib.sha256(repr(layout).encode()).hexdigest()
+
+
 def write_json(path: Path, value: dict) -> None:
     """Replace ``path`` by ``value`` at once, so that a reader never sees half of it."""
     temporary = path.with_suffix(".tmp")
@@ -49,7 +55,7 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
     """The facts of a finished run, as ``summary.json`` holds them.
 
     Args:
-        training: the ``launch.session.Training`` that has ended.
+        training: the ``launch.training.Training`` that has ended.
         seconds: from the start of this process's run to its end.
     """
     plan, decisions, final = training.plan, training.decisions, training.decide.metrics

@@ -10,7 +10,6 @@ from data import Splits, load
 from data.errors import DataError
 from distributed.checkpoint import CheckpointError
 from distributed.control import check_agreement, together
-from distributed.decisions import Decisions, Rules
 from distributed.errors import WorldError
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy, create_strategy
@@ -18,22 +17,12 @@ from distributed.world import World
 from launch import config as configuration
 from launch import report, resume
 from launch.build import build, choose_image_size, choose_monitor
-from launch.callbacks import (
-    Checkpoints,
-    CheckReplicas,
-    Decide,
-    LearningRate,
-    NonFiniteLoss,
-    Progress,
-    ReplicasDiffer,
-    RestoreMetrics,
-    StopOnNonFinite,
-)
+from launch.callbacks import ReplicasDiffer
 from launch.config import ConfigError, TrainConfig
 from launch.console import Console
 from launch.inputs import Inputs
-from launch.observers import EpochLines, EpochTable, Stopwatch, TensorBoard
-from launch.plan import Plan, create_plan
+from launch.plan import create_plan
+from launch.training import Training
 from models import ModelError
 
 USER_ERRORS = (ConfigError, DataError, ModelError, WorldError, CheckpointError)
@@ -94,17 +83,24 @@ class Session:
         check_agreement(self.strategy.control, self.config.model_dump(mode="json") | report.versions())
         self.splits = self._together(self._load)
         fingerprints = [source and source.fingerprint() for source in self.splits]
-        self.fingerprint = fingerprints[0]
         check_agreement(self.strategy.control, {"training data": fingerprints[0], "validation data": fingerprints[1]})
-        plan, inputs, monitor = self._together(self._plan)
-        model = self._together(lambda: self._build(plan, inputs))
-        layers = [(variable.path, list(variable.shape), variable.dtype) for variable in model.network.weights]
-        check_agreement(self.strategy.control, {"model": str(layers)})
+        inputs, monitor = self._together(self._plan)
+        model = self._together(lambda: self._build(inputs))
+        check_agreement(self.strategy.control, {"model": report.model_sha256(model.network)})
         directory = self._open_directory()
-        self.training = Training(self, plan, inputs, model, directory, monitor)
+        self.training = Training(
+            self.config,
+            self.strategy,
+            self.console,
+            inputs,
+            model,
+            directory=directory,
+            monitor=monitor,
+            fingerprint=fingerprints[0],
+        )
         if self._resume(self.training):
             return 0
-        self._introduce(plan, inputs, model, directory)
+        self._introduce(inputs, model, directory)
         stopped_by = self.training.fit()
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
@@ -124,16 +120,16 @@ class Session:
         place = config.data_dir and str(config.data_dir)
         return load(config.dataset, place, seed=config.seed, validation_split=config.validation_split)
 
-    def _plan(self) -> tuple[Plan, Inputs, str]:
+    def _plan(self) -> tuple[Inputs, str]:
         train, validation = self.splits
         monitor = choose_monitor(self.config, validated=validation is not None)
         plan = create_plan(self.config, examples=len(train), replicas=self.strategy.replicas)
         size = choose_image_size(self.config, train)
-        return plan, Inputs(self.config, plan, self.strategy, self.splits, size, self.threads), monitor
+        return Inputs(self.config, plan, self.strategy, self.splits, size, self.threads), monitor
 
-    def _build(self, plan: Plan, inputs: Inputs) -> LockstepModel:
+    def _build(self, inputs: Inputs) -> LockstepModel:
         classes = len(self.splits.train.classes)
-        return build(self.config, plan, self.strategy, classes=classes, image_size=inputs.image_size)
+        return build(self.config, inputs.plan, self.strategy, classes=classes, image_size=inputs.image_size)
 
     def _open_directory(self) -> Path:
         config = self.config
@@ -153,7 +149,7 @@ class Session:
         self._together(prepare)
         return directory
 
-    def _resume(self, training: "Training") -> bool:
+    def _resume(self, training: Training) -> bool:
         """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
         model, checkpoints = training.model, training.directory / "checkpoints"
         state = self._together(
@@ -173,9 +169,9 @@ class Session:
             return True
         return False
 
-    def _introduce(self, plan: Plan, inputs: Inputs, model: LockstepModel, directory: Path) -> None:
+    def _introduce(self, inputs: Inputs, model: LockstepModel, directory: Path) -> None:
         """Say what is about to run."""
-        config, world, say = self.config, self.strategy.world, self.console.say
+        config, plan, world, say = self.config, inputs.plan, self.strategy.world, self.console.say
         train, validation = self.splits
         replicas = f"{plan.replicas} replica{'s' * (plan.replicas > 1)}"
         processes = f"{world.size} process{'es' * (world.size > 1)}"
@@ -193,122 +189,3 @@ class Session:
             say(f"note: {note}")
         say(plan.sentence())
         say(f"run directory: {directory}")
-
-
-class Training:
-    """The fit of one run: its callbacks in their order, from wherever it begins to whatever ends it."""
-
-    def __init__(
-        self, session: Session, plan: Plan, inputs: Inputs, model: LockstepModel, directory: Path, monitor: str
-    ):
-        config, strategy = session.config, session.strategy
-        self.strategy, self.console = strategy, session.console
-        self.plan, self.inputs, self.model, self.directory = plan, inputs, model, directory
-        rules = Rules(
-            monitor=monitor,
-            mode=config.monitor_mode,
-            min_delta=config.min_delta,
-            relative=config.threshold_mode == "rel",
-            stop_patience=config.early_stopping_patience,
-            stop_baseline=config.baseline,
-            stop_from_epoch=config.start_from_epoch,
-            plateau_patience=config.plateau_patience,
-            plateau_factor=config.plateau_factor,
-            plateau_cooldown=config.plateau_cooldown,
-        )
-        self.progress = Progress()
-        validation = inputs.splits.validation
-        validation_examples = len(validation) if validation else 0
-        self.decisions = Decisions(rules)
-        self.decide = Decide(strategy, self.decisions, validation_examples)
-        self.watch = Stopwatch(plan)
-        self.metric_states = None
-        self.restore_best = config.restore_best_weights
-        facts = {
-            "model": config.model,
-            "seed": config.seed,
-            "optimizer": config.optimizer,
-            "global_batch": plan.global_batch,
-            "steps_per_epoch": plan.steps_per_epoch,
-            "dataset": session.fingerprint,
-            "versions": report.versions(),
-        }
-        self.checkpoints = Checkpoints(
-            strategy,
-            directory / "checkpoints",
-            facts,
-            self.decide,
-            self.progress,
-            every=config.checkpoint_every_steps,
-            keep=config.keep_checkpoints,
-        )
-        self.participants = [
-            self.watch,
-            LearningRate(plan, self.decisions, self.progress),
-            StopOnNonFinite(self.progress),
-            CheckReplicas(strategy, self.progress, config.check_replicas),
-            self.decide,
-            self.checkpoints,
-        ]
-        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
-
-    def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
-        return [
-            EpochTable(self.directory / "metrics.csv", self.progress, self.watch),
-            TensorBoard(
-                self.directory / "tensorboard",
-                config.model_dump(mode="json"),
-                self.watch,
-                self.progress,
-                every=config.log_every_steps,
-                histogram_epochs=config.histogram_epochs,
-                profile_steps=config.profile_steps,
-            ),
-            EpochLines(self.console, self.plan, self.progress, self.watch, validation_examples),
-        ]
-
-    def begin_at(self, state: dict) -> None:
-        """Take up the state of a checkpoint; the weights are in place already."""
-        if self.strategy.is_chief:
-            self.decisions.restore(state["decisions"])
-        self.decisions.factor = state["decisions"]["factor"]
-        self.decide.stopped = state["stopped"]
-        self.progress.step = self.progress.began_at = state["step"]
-        self.metric_states = state["metrics"]
-
-    def fit(self) -> str:
-        """Train to the end and return what ended it: ``epochs``, ``early_stopping`` or ``nan``."""
-        plan = self.plan
-        epoch, offset = divmod(self.progress.step, plan.steps_per_epoch)
-        validation = self.inputs.validation()
-        try:
-            if offset:
-                # The rest of a broken epoch; its metrics go on from the checkpoint's, which are the chief's.
-                states = self.metric_states if self.strategy.is_chief else None
-                self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [RestoreMetrics(states)])
-                epoch += 1
-            if not self.decide.stopped and epoch < plan.epochs:
-                self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
-        except NonFiniteLoss as error:
-            self.console.stop()
-            self.console.error(str(error))
-            self.progress.step = error.step
-            self.checkpoints.commit(None)
-            return "nan"
-        if self.restore_best:
-            resume.restore_best(self.strategy, self.model, self.directory / "checkpoints")
-            if self.decisions.best_epoch is not None:
-                self.console.say(f"the weights are those of the best epoch, {self.decisions.best_epoch + 1}, again")
-        return "early_stopping" if self.decide.stopped else "epochs"
-
-    def _fit(self, first: int, end: int, steps: int, validation: dict, more: list | None = None) -> None:
-        self.model.fit(
-            self.inputs.training(self.progress.step),
-            initial_epoch=first,
-            epochs=end,
-            steps_per_epoch=steps,
-            callbacks=[*(more or []), *self.participants, *self.observers],
-            shuffle=False,
-            verbose=0,
-            **validation,
-        )

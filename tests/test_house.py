@@ -93,3 +93,16 @@ def test_no_file_names_a_home_or_work_folder():
     assert {
         str(path.relative_to(ROOT)): found[0] for path, text in texts.items() if (found := personal.search(text))
     } == {}
+
+
+def test_readme_lists_every_flag_and_every_row_of_the_parity_table():
+    from test_parallel import ROWS
+
+    from launch.config import TrainConfig
+
+    readme = (ROOT / "README.md").read_text()
+    for name, field in TrainConfig.model_fields.items():
+        line = next((line for line in readme.splitlines() if line.startswith(f"| `--{name.replace('_', '-')}")), "")
+        assert " ".join(field.description.split()) in line, name
+    for row, flags in ROWS.items():
+        assert f"| `{row}` | `{flags.replace('DATA/', '')}` |" in readme
