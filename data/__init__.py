@@ -22,18 +22,29 @@ class Splits(NamedTuple):
 
 
 # Dataset name -> builder(data_dir, seed) -> (train, the source's own validation split or None).
-SOURCES: dict[str, Callable[[str | None, int], tuple[Source, Source | None]]] = {
+SOURCES: dict[str, Callable[..., tuple[Source, Source | None]]] = {
     "shapes": load_shapes,
     "cifar10": load_cifar10,
     "image_folder": load_image_folder,
-    "tfrecord": lambda data_dir, seed: load_tfrecord(data_dir),
+    "tfrecord": lambda data_dir, seed, progress=None: load_tfrecord(data_dir, progress),
     "csv": load_csv,
     "npz": load_npz,
 }
 NEEDS_NO_DATA_DIR = ("shapes", "cifar10")
 
 
-def load(dataset: str, data_dir: str | None, *, seed: int, validation_split: float) -> Splits:
+# Opening these may take long once, for an index or a download that is kept: on each host one process should go first.
+BUILT_ONCE = ("tfrecord", "cifar10")
+
+
+def load(
+    dataset: str,
+    data_dir: str | None,
+    *,
+    seed: int,
+    validation_split: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Splits:
     """Open a data set: the same examples and splits on every machine for the same arguments.
 
     Args:
@@ -42,6 +53,7 @@ def load(dataset: str, data_dir: str | None, *, seed: int, validation_split: flo
         seed: chooses the held-out examples, and the pictures of `shapes`.
         validation_split: in [0, 1), the part of each class of the training examples to hold out where the source
             has no validation split of its own; 0 holds out nothing.
+        progress: called with (bytes read, bytes in all) while an index is built.
 
     Raises:
         DataError: whatever is wrong with the arguments or the files.
@@ -52,7 +64,8 @@ def load(dataset: str, data_dir: str | None, *, seed: int, validation_split: flo
         raise DataError(f"validation_split is {validation_split}: expected 0 or more and less than 1, such as 0.1.")
     if data_dir is None and dataset not in NEEDS_NO_DATA_DIR:
         raise DataError(f"dataset {dataset} needs data_dir: pass --data-dir with the place of its files.")
-    train, validation = SOURCES[dataset](data_dir, seed)
+    arguments = {"progress": progress} if dataset == "tfrecord" else {}
+    train, validation = SOURCES[dataset](data_dir, seed, **arguments)
     if len(train.classes) < 2:
         raise DataError(f"{dataset} has the single class {train.classes[0]!r}: expected at least two to tell apart.")
     if validation is None and validation_split > 0:

@@ -132,8 +132,7 @@ def stencils() -> np.ndarray:
         "heart": disc(5 * tenth, -45 * tenth // 10, -4 * tenth)
         | disc(5 * tenth, 45 * tenth // 10, -4 * tenth)
         | _inside([(-88 * tenth // 10, -2 * tenth), (0, -4 * tenth), (88 * tenth // 10, -2 * tenth), (0, ONE)], x, y),
-        "arrow": (box(2 * tenth, ONE) & (y > -2 * tenth))
-        | _inside([(0, -ONE), (8 * tenth, 0), (-8 * tenth, 0)], x, y),
+        "arrow": (box(2 * tenth, ONE) & (y > -2 * tenth)) | _inside([(0, -ONE), (8 * tenth, 0), (-8 * tenth, 0)], x, y),
     }
     padded = np.pad(np.stack([drawings[name] for name in CLASSES]), ((0, 0), (2, 2), (2, 2))).astype(np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))

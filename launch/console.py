@@ -4,7 +4,7 @@ end."""
 import sys
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Console:
@@ -16,6 +16,7 @@ class Console:
         # Under horovodrun, Slurm or a pipe a bar would only fill the log.
         self._live = enabled and not launched and self._rich.is_terminal
         self._bar = None
+        self._tenth = 0
 
     def say(self, text: str = "") -> None:
         """Print one line at once; ``text`` is shown as it is."""
@@ -26,6 +27,20 @@ class Console:
         """Print one line to stderr, where errors belong."""
         if not self._rich.quiet:
             print(f"error: {text}", file=sys.stderr, flush=True)
+
+    def indexing(self, done: int, total: int) -> None:
+        """Show how far the first pass over TFRecord shards is: a bar on a terminal, else a line per tenth."""
+        if self._live:
+            if self._bar is None:
+                self._bar = Progress(TextColumn("indexing shards"), BarColumn(), DownloadColumn(), console=self._rich)
+                self._bar.add_task("", total=total)
+                self._bar.start()
+            self._bar.update(self._bar.task_ids[0], completed=done)
+            if done >= total:
+                self.stop()
+        elif (tenth := 10 * done // max(total, 1)) != self._tenth:
+            self._tenth = tenth
+            self.say(f"indexing shards: {10 * tenth} % of {total / 1e6:,.0f} MB")
 
     def start_epoch(self, title: str, steps: int) -> None:
         if self._live:

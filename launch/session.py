@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from data import Splits, load
+from data import BUILT_ONCE, Splits, load
 from data.errors import DataError
 from distributed.checkpoint import CheckpointError
 from distributed.control import check_agreement, together
@@ -81,7 +81,7 @@ class Session:
         """Prepare, train, report; the exit code is 0, or 1 if the loss was not finite."""
         began = time.perf_counter()
         check_agreement(self.strategy.control, self.config.model_dump(mode="json") | report.versions())
-        self.splits = self._together(self._load)
+        self.splits = self._load()
         fingerprints = [source and source.fingerprint() for source in self.splits]
         check_agreement(self.strategy.control, {"training data": fingerprints[0], "validation data": fingerprints[1]})
         inputs, monitor = self._together(self._plan)
@@ -116,9 +116,23 @@ class Session:
         return together(self.strategy.control, USER_ERRORS, function)
 
     def _load(self) -> Splits:
-        config = self.config
+        """Open the data; where that builds something to keep, one process of each host goes first."""
+        config, first = self.config, self.strategy.world.local_rank == 0
         place = config.data_dir and str(config.data_dir)
-        return load(config.dataset, place, seed=config.seed, validation_split=config.validation_split)
+
+        def open_data():
+            return load(
+                config.dataset,
+                place,
+                seed=config.seed,
+                validation_split=config.validation_split,
+                progress=self.console.indexing,
+            )
+
+        if config.dataset not in BUILT_ONCE:
+            return self._together(open_data)
+        splits = self._together(lambda: open_data() if first else None)
+        return self._together(lambda: splits or open_data())
 
     def _plan(self) -> tuple[Inputs, str]:
         train, validation = self.splits
