@@ -154,3 +154,19 @@ def test_a_restart_after_any_epoch_changes_no_verdict(seed, patience, cooldown):
         verdicts += [second.end_epoch(epoch, {"val_loss": value}) for epoch, value in enumerate(values[cut:], cut)]
         assert verdicts == expected
         assert second.best_epoch == int(np.argmin(values)) and second.best_metrics == {"val_loss": min(values)}
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "stops"),
+    (
+        ("min", [10.0, 9.5, 8.9], None),  # 9.5 is not 10 % below 10, 8.9 is
+        ("min", [10.0, 9.5, 9.1], 2),
+        ("max", [10.0, 10.5, 11.1], None),
+        ("max", [10.0, 10.5, 10.9], 2),
+        ("min", [-10.0, -10.5, -11.1], None),  # a part of the distance from zero, whatever the sign
+        ("max", [-10.0, -9.5, -8.9], None),
+    ),
+)
+def test_relative_threshold(mode, values, stops):
+    rules = Rules("loss", mode, min_delta=0.1, relative=True, stop_patience=2)
+    assert first_stop(run(rules, values)) == stops

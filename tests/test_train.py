@@ -1,6 +1,7 @@
 """Whole runs through the command line: what a run leaves, how it goes on, and how it refuses."""
 
 import csv
+import hashlib
 import json
 import sys
 
@@ -49,6 +50,8 @@ def runs(tmp_path_factory, tiny_data):
             "--augment",
             "inception",
         ],
+        # The loss falls, hence by the largest loss the first epoch is the best.
+        "best": [*tiny, "--restore-best-weights", "--monitor", "loss", "--monitor-mode", "max"],
         "finished": [*tiny, "--epochs", 1],
     }
     codes = run_jobs(folder, jobs)
@@ -84,17 +87,17 @@ def test_run_directory(runs):
     assert (directory / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_weights_digest_is_over_float32_bytes_in_model_order(runs):
-    import hashlib
-
-    directory = runs[0] / "whole"
+def digest_of(saved: dict) -> str:
+    """The contract's digest of the tiny network's weights."""
     # safetensors keeps names, not order; the tiny network's order is known.
-    saved = load_file(directory / "checkpoints" / "last" / "weights.safetensors")
     layers = ("conv1", "conv2", "fc6", "fc7", "fc8")
-    digest = hashlib.sha256(
-        b"".join(saved[f"{layer}/{part}"].tobytes() for layer in layers for part in ("kernel", "bias"))
-    )
-    assert digest.hexdigest() == summary(directory)["weights_sha256"]
+    arrays = (saved[f"{layer}/{part}"] for layer in layers for part in ("kernel", "bias"))
+    return hashlib.sha256(b"".join(array.astype("<f4").tobytes() for array in arrays)).hexdigest()
+
+
+def test_weights_digest_is_over_float32_bytes_in_model_order(runs):
+    saved = load_file(runs[0] / "whole" / "checkpoints" / "last" / "weights.safetensors")
+    assert summary(runs[0] / "whole")["weights_sha256"] == digest_of(saved)
 
 
 def test_deterministic_reruns_are_bit_identical(runs):
@@ -120,6 +123,12 @@ def test_low_precision_learns_what_float32_learns(runs, precision):
     low, full = summary(runs[0] / precision)["final"], summary(runs[0] / "whole")["final"]
     assert low["loss"] == pytest.approx(full["loss"], rel=0.02)
     assert low["loss"] != full["loss"]
+
+
+def test_restores_the_best_epochs_weights(runs):
+    best, first = summary(runs[0] / "best"), runs[0] / "whole" / "checkpoints" / "step-00000012"
+    assert best["best"]["epoch"] == 1 and best["final"]["loss"] == best["best"]["loss"]
+    assert best["weights_sha256"] == digest_of(load_file(first / "weights.safetensors"))
 
 
 def test_without_validation(runs):
