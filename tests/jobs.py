@@ -7,7 +7,8 @@ is
 tested is the way it is trained; everything else is the program as it is.  Each rank leaves the order and the pixels of
 what it trained on as FOLDER/NAME/seen-RANK.npz.
 
-A job may have a fault planted at a rank and step: "nan" makes its loss NaN, "weight" changes one of its weights.
+A job may have a fault planted at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16 gradients
+overflow, "weight" changes one of its weights.
 """
 
 import json
@@ -63,8 +64,11 @@ def record(training_batches, seen: list):
     return recorded
 
 
-def nan_losses(example_losses, rank: int, step: int):
-    """The losses, but NaN in one training step of one rank."""
+FACTORS = {"nan": float("nan"), "overflow": 1e3}
+
+
+def scaled_losses(example_losses, factor: float, rank: int, step: int):
+    """The losses, but multiplied by ``factor`` in one training step of one rank."""
     import tensorflow as tf
 
     from distributed import dropout
@@ -72,13 +76,13 @@ def nan_losses(example_losses, rank: int, step: int):
     def planted(*arguments):
         losses = example_losses(*arguments)
 
-        def with_nan(labels, logits):
+        def scaled(labels, logits):
             keys = getattr(dropout._context, "keys", None)
             if keys is None or World.from_environment(os.environ).rank != rank:
                 return losses(labels, logits)
-            return losses(labels, logits) * tf.where(keys[0] == step, float("nan"), 1.0)
+            return losses(labels, logits) * tf.where(keys[0] == step, factor, 1.0)
 
-        return with_nan
+        return scaled
 
     return planted
 
@@ -112,7 +116,7 @@ def main(folder: Path) -> None:
     for name, line in jobs["lines"].items():
         seen = []
         kind, *place = jobs["plants"].get(name, [None])
-        build.example_losses = nan_losses(losses, *place) if kind == "nan" else losses
+        build.example_losses = scaled_losses(losses, FACTORS[kind], *place) if kind in FACTORS else losses
         callbacks.CheckReplicas.check = changed_weight(check, *place) if kind == "weight" else check
         inputs.training_batches = record(pipeline, seen)
         codes[name] = train(line)

@@ -17,7 +17,13 @@ def planted(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp("planted")
     line = [*TINY.split(), "--data-dir", tiny_data]
     lines = {"nan": line, "weight": [*line, "--check-replicas", 1], "unseen": [*line, "--check-replicas", 0]}
-    plants = {"nan": ["nan", 2, 7], "weight": ["weight", 1, 4], "unseen": ["weight", 1, 4]}
+    lines["overflow"] = [*line, "--precision", "float16", "--clip-norm", 1, "--check-replicas", 1]
+    plants = {
+        "nan": ["nan", 2, 7],
+        "weight": ["weight", 1, 4],
+        "unseen": ["weight", 1, 4],
+        "overflow": ["overflow", 1, 5],
+    }
     codes = run_jobs(folder, lines, "horovodrun", "-np", "3", plants=plants)
     return folder, codes, (folder / "output.txt").read_text()
 
@@ -40,6 +46,17 @@ def test_a_changed_weight_is_found_and_named(planted):
 
 def test_the_comparison_can_be_switched_off(planted):
     assert planted[1]["unseen"] == 0
+
+
+def test_overflow_on_one_rank_skips_the_step_everywhere_and_halves_the_scale(planted):
+    folder, codes, _ = planted
+    assert codes["overflow"] == 0
+    steps = summary(folder / "overflow")["steps"]
+    saved = load_file(folder / "overflow" / "checkpoints" / "last" / "optimizer.safetensors")
+    (scale,) = (array for name, array in saved.items() if name.endswith("loss_scale"))
+    (iterations,) = (array for name, array in saved.items() if name.endswith("iteration"))
+    # The fault depends on the number of steps taken: it comes back, and is skipped, until the scale has fallen enough.
+    assert scale < 2.0**15 and iterations < steps
 
 
 LAUNCHERS = {
