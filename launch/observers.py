@@ -94,7 +94,7 @@ def _reading_order(name: str) -> tuple:
 
 
 class EpochTable(keras.callbacks.Callback):
-    """``metrics.csv``: a line per epoch."""
+    """``metrics.csv``: a line per epoch; metrics asked for beyond loss and accuracy follow in columns of their own."""
 
     COLUMNS = (
         "epoch",
@@ -108,15 +108,17 @@ class EpochTable(keras.callbacks.Callback):
         "seconds",
     )
 
-    def __init__(self, path: Path, progress: Progress, watch: Stopwatch):
+    def __init__(self, path: Path, progress: Progress, watch: Stopwatch, metrics: tuple[str, ...]):
         super().__init__()
         self.path, self.progress, self.watch = path, progress, watch
+        more = [name for name in metrics if name not in self.COLUMNS]
+        self.columns = [*self.COLUMNS, *(prefix + name for name in more for prefix in ("", "val_"))]
 
     def on_train_begin(self, logs=None):
         # A resumed run goes on in the same table; lines of epochs that will be repeated are dropped.
         rows = [row for row in read_table(self.path) if int(row["step"]) <= self.progress.began_at]
         with open(self.path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.COLUMNS)
+            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -128,17 +130,17 @@ class EpochTable(keras.callbacks.Callback):
             "images_per_second": round(self.watch.images_per_second, 1),
             "seconds": round(self.watch.seconds, 3),
         }
-        row |= {name: f"{logs[name]:.7g}" for name in self.COLUMNS if name in logs}
+        row |= {name: f"{logs[name]:.7g}" for name in self.columns if name in logs}
         with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS).writerow(row)
+            csv.DictWriter(file, self.columns).writerow(row)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The lines of ``metrics.csv``, or none if there is no such file."""
+    """The whole lines of ``metrics.csv`` (a kill may have torn the last one), or none if there is no such file."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 class TensorBoard(keras.callbacks.Callback):

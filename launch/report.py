@@ -104,7 +104,7 @@ def leave(summary: dict, directory: Path, monitor: str, console: Console) -> Non
 
 
 def draw_curves(table: Path, picture: Path) -> None:
-    """Draw loss, accuracy and learning rate over the epochs of ``metrics.csv``; nothing before the first epoch."""
+    """Draw loss, metrics and learning rate over the epochs of ``metrics.csv``; nothing before the first epoch."""
     rows = read_table(table)
     if not rows:
         return
@@ -114,12 +114,9 @@ def draw_curves(table: Path, picture: Path) -> None:
     from matplotlib import pyplot
 
     epochs = [int(row["epoch"]) for row in rows]
-    panels = (
-        ("loss", ("loss", "val_loss")),
-        ("accuracy", ("accuracy", "val_accuracy")),
-        ("learning rate", ("learning_rate",)),
-    )
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 3.6), layout="constrained")
+    metrics = [name.removeprefix("val_") for name in rows[0] if name.startswith("val_")]
+    panels = [(name, (name, f"val_{name}")) for name in metrics] + [("learning rate", ("learning_rate",))]
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), layout="constrained")
     for axis, (title, names) in zip(axes, panels, strict=True):
         for name in names:
             points = [(epoch, float(row[name])) for epoch, row in zip(epochs, rows, strict=True) if row[name]]

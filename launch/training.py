@@ -91,7 +91,7 @@ class Training:
 
     def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
         return [
-            EpochTable(self.directory / "metrics.csv", self.progress, self.watch),
+            EpochTable(self.directory / "metrics.csv", self.progress, self.watch, config.metrics),
             TensorBoard(
                 self.directory / "tensorboard",
                 config.model_dump(mode="json"),

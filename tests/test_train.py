@@ -36,6 +36,7 @@ def runs(tmp_path_factory, tiny_data):
         "whole": [*tiny, "--checkpoint-every-steps", 5, "--keep-checkpoints", 9],
         "again": tiny,
         "nan": [*tiny, "--learning-rate", "1e20"],
+        "metrics": [*tiny, "--metrics", "accuracy,auc"],
         "bfloat16": [*tiny, "--precision", "bfloat16"],
         "float16": [*tiny, "--precision", "float16"],
         "unvalidated": [*TINY, "--data-dir", tiny_data.with_name("train_only.npz"), "--validation-split", 0],
@@ -85,6 +86,14 @@ def test_run_directory(runs):
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "12"), ("2", "24")]
     assert float(rows[-1]["val_loss"]) == pytest.approx(facts["final"]["val_loss"], rel=1e-6)
     assert (directory / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_further_metrics_have_columns_of_their_own(runs):
+    with open(runs[0] / "metrics" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    final = summary(runs[0] / "metrics")["final"]
+    assert list(rows[0])[-2:] == ["auc", "val_auc"]
+    assert float(rows[-1]["val_auc"]) == pytest.approx(final["val_auc"], rel=1e-6)
 
 
 def digest_of(saved: dict) -> str:
