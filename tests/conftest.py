@@ -37,8 +37,8 @@ def run_jobs(
     """Run many jobs of train.py in one set of processes (see jobs.py).
 
     Args:
-        folder: job ``name`` gets the run directory ``folder/name``.
-        jobs: name -> command line of train.py.
+        folder: job ``name`` gets the run directory ``folder/name`` if its line names none.
+        jobs: name -> command line of train.py; what it prints is in ``folder/output.txt``.
         launcher: what stands before ``python``, for example ``horovodrun -np 2``.
         plants: name -> fault to plant in that job: [kind, rank, step], see jobs.py.
 
@@ -46,10 +46,14 @@ def run_jobs(
         Name -> exit code.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    listed = {name: [str(word) for word in [*line, "--run-dir", folder / name]] for name, line in jobs.items()}
+    listed = {
+        name: [str(word) for word in (line if "--run-dir" in line else [*line, "--run-dir", folder / name])]
+        for name, line in jobs.items()
+    }
     (folder / "jobs.json").write_text(json.dumps({"lines": listed, "plants": plants or {}}))
     done = run_command(*launcher, sys.executable, ROOT / "tests" / "jobs.py", folder, timeout=timeout)
     (folder / "output.txt").write_text(done.stdout + done.stderr)
+    (folder / "errors.txt").write_text(done.stderr)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return json.loads((folder / "codes.json").read_text())
 

@@ -119,6 +119,7 @@ def main(folder: Path) -> None:
         build.example_losses = scaled_losses(losses, FACTORS[kind], *place) if kind in FACTORS else losses
         callbacks.CheckReplicas.check = changed_weight(check, *place) if kind == "weight" else check
         inputs.training_batches = record(pipeline, seen)
+        print(f"job: {name}", file=sys.stderr, flush=True)
         codes[name] = train(line)
         if seen and (folder / name).is_dir():
             ids, pixels = map(np.stack, zip(*seen, strict=True))

@@ -195,20 +195,37 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals(runs, tmp_path, tiny_data, case, capfd):
-    """Bad input: exit code 2, one sentence that names what came, and nothing half written."""
-    flags, sentence = REFUSED[case]
-    directory = tmp_path / "run" if "RUN" in flags else runs[0] / "finished"
-    before = sorted(path.name for path in directory.rglob("*")) if directory.exists() else []
-    tiny = [*TINY, "--data-dir", str(tiny_data), "--run-dir", str(directory)]
-    from launch.train import main
+@pytest.fixture(scope="module")
+def refusals(runs, tmp_path_factory, tiny_data):
+    """All cases in one process: name -> (exit code, what was said on stderr), and the finished run's files before and
+    after."""
+    folder, finished = tmp_path_factory.mktemp("refusals"), runs[0] / "finished"
+    lines = {}
+    for case, (flags, _) in REFUSED.items():
+        line = [*TINY, "--data-dir", tiny_data, *flags]
+        lines[case] = [folder / "new" if word == "RUN" else word for word in line]
+        if "--run-dir" not in lines[case]:
+            lines[case] += ["--run-dir", finished]
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    codes = run_jobs(folder, lines)
+    after = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    parts = (folder / "errors.txt").read_text().split("job: ")[1:]
+    said = {part.partition("\n")[0]: part.partition("\n")[2] for part in parts}
+    return {case: (codes[case], said[case]) for case in REFUSED}, before, after
 
-    assert main([str(word) for word in [*tiny, *(flag for flag in flags if flag not in ("--run-dir", "RUN"))]]) == 2
-    error = capfd.readouterr().err
-    assert sentence in error and error.startswith("error: ") and error.count("\n") == 1, error
-    after = sorted(path.name for path in directory.rglob("*")) if directory.exists() else []
-    assert [name for name in after if name not in before] in ([], ["config.yaml"])
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(refusals, case):
+    """Bad input: exit code 2, and one sentence on stderr that names what came."""
+    code, said = refusals[0][case]
+    assert code == 2
+    assert REFUSED[case][1] in said and said.startswith("error: ") and said.count("\n") == 1, said
+
+
+def test_refusals_leave_the_run_as_it_was(refusals):
+    _, before, after = refusals
+    changed = {path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed <= {"config.yaml"}
 
 
 def test_truncated_image_names_the_file_on_two_ranks(tmp_path):
