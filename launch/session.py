@@ -100,6 +100,9 @@ class Session:
         )
         if self._resume(self.training):
             return 0
+        if self.strategy.is_chief:
+            # Only now: a run that is refused must not touch what an earlier one has left.
+            configuration.save(self.config.model_copy(update={"run_dir": directory}), directory / "config.yaml")
         self._introduce(inputs, model, directory)
         stopped_by = self.training.fit()
         if self.strategy.is_chief:
@@ -155,7 +158,6 @@ class Session:
                 return
             try:
                 directory.mkdir(parents=True, exist_ok=True)
-                configuration.save(config.model_copy(update={"run_dir": directory}), directory / "config.yaml")
             except OSError as error:
                 problem = f"--run-dir {directory} cannot be written ({error.strerror})"
                 raise ConfigError(f"{problem}; name a folder you may write to") from None
