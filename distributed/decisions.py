@@ -25,7 +25,6 @@ class Rules:
         stop_from_epoch: epochs at the beginning at which stopping does not look.
         plateau_patience: epochs without improvement after which the rate is multiplied by ``plateau_factor``.
         plateau_cooldown: epochs after a reduction in which none is counted.
-        minimum_factor: the plateau factor never falls below it.
     """
 
     monitor: str
@@ -38,7 +37,6 @@ class Rules:
     plateau_patience: int = 0
     plateau_factor: float = 0.1
     plateau_cooldown: int = 0
-    minimum_factor: float = 0.0
 
     @property
     def rising(self) -> bool:
@@ -109,7 +107,7 @@ class Decisions:
         elif self.cooldown == 0:
             self.plateau_wait += 1
             if self.plateau_wait >= self.rules.plateau_patience:
-                self.factor = max(self.factor * self.rules.plateau_factor, self.rules.minimum_factor)
+                self.factor *= self.rules.plateau_factor
                 self.cooldown, self.plateau_wait = self.rules.plateau_cooldown, 0
         return self.factor
 

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from distributed.errors import WorldError
 from distributed.world import World
 from launch import environment
-from launch.config import ConfigError, parse_arguments
+from launch.arguments import parse_arguments
+from launch.config import ConfigError
 
 
 def main(argv: list[str] | None = None, preset: dict | None = None) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import config
+from launch import arguments, config
 from launch.config import ConfigError, TrainConfig
 from launch.train import main
 
@@ -24,7 +24,7 @@ FLAGS = (
 
 
 def parse(*argv, preset=None):
-    return config.parse_arguments(list(map(str, argv)), program="train.py", description="", preset=preset)
+    return arguments.parse_arguments(list(map(str, argv)), program="train.py", description="", preset=preset)
 
 
 @pytest.fixture

@@ -90,15 +90,15 @@ def test_stops_when_keras_does_with_a_baseline_or_a_late_begin(patience, baselin
 
 
 @pytest.mark.parametrize(("patience", "cooldown"), ((1, 0), (2, 0), (1, 1), (1, 3), (2, 3), (3, 2)))
-@pytest.mark.parametrize(("factor", "minimum"), ((0.5, 0.0), (0.25, 0.1)))
+@pytest.mark.parametrize("factor", (0.5, 0.25))
 @pytest.mark.parametrize(("watched", "min_delta"), tuple(zip(WATCHED, (0.0, 1 / 32, 0.125, 0.0), strict=True)))
-def test_reduces_the_rate_when_keras_does(patience, cooldown, factor, minimum, watched, min_delta):
+def test_reduces_the_rate_when_keras_does(patience, cooldown, factor, watched, min_delta):
     monitor, mode, sign = watched
     for values in SEQUENCES.values():
         values = [sign * value for value in values]
-        callback = keras.callbacks.ReduceLROnPlateau(monitor, factor, patience, 0, mode, min_delta, cooldown, minimum)
+        callback = keras.callbacks.ReduceLROnPlateau(monitor, factor, patience, 0, mode, min_delta, cooldown, 0.0)
         _, expected = keras_run(callback, monitor, values)
-        settings = {"plateau_factor": factor, "plateau_cooldown": cooldown, "minimum_factor": minimum}
+        settings = {"plateau_factor": factor, "plateau_cooldown": cooldown}
         rules = Rules(monitor, mode, min_delta, plateau_patience=patience, **settings)
         assert [verdict["factor"] for verdict in run(rules, values)] == pytest.approx(expected, rel=1e-6)
 
