@@ -9,6 +9,10 @@ from distributed.dropout import samples
 from distributed.metrics import GlobalMetrics
 from distributed.strategies import Strategy
 
+# What a worker may have to tell the others in mid-run: a signal asked it to leave (to be resumed), the user pressed
+# Ctrl-C, a checkpoint could not be written.
+NOTICES = ("leave", "interrupt", "save_failed")
+
 
 class LockstepModel(keras.Model):
     """A network together with the way its steps are taken; what is trained and saved is ``network``, a plain Keras
@@ -43,6 +47,10 @@ class LockstepModel(keras.Model):
         self._global_metrics = metrics
         self._global_batch = global_batch
         self._accumulate = accumulate
+        # Set by this worker's host between steps, summed over all replicas with the gradients: telling costs nothing.
+        self.notices = keras.Variable(
+            tf.zeros(len(NOTICES)), dtype="float32", trainable=False, aggregation="only_first_replica", name="notices"
+        )
         self.built = True
 
     def call(self, images, training=False):
@@ -55,9 +63,11 @@ class LockstepModel(keras.Model):
         # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
         replicas = self._strategy.replicas
         report = tf.one_hot(self._strategy.replica_id(), replicas, dtype=tf.float32)
-        report = tf.where(report > 0, loss, tf.zeros(()))
+        report = tf.concat([tf.where(report > 0, loss, tf.zeros(())), self.notices.value], 0)
         report, halted = self.optimizer.step(gradients, variables, report)
-        return {"loss": tf.reduce_sum(report), "loss_by_replica": report * replicas, "halted": halted}
+        losses, notices = report[:replicas], report[replicas:]
+        loss = tf.reduce_sum(losses)
+        return {"loss": loss, "loss_by_replica": losses * replicas, "halted": halted, "notices": notices}
 
     def _accumulated(self, data, variables):
         """The replica's share of the mean loss and of its gradient, summed over the micro-batches."""

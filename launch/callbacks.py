@@ -11,6 +11,7 @@ import numpy as np
 
 from distributed import checkpoint
 from distributed.decisions import Decisions
+from distributed.step import NOTICES
 from distributed.strategies import Strategy
 from launch.plan import Plan
 
@@ -80,6 +81,47 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if int(logs["halted"]):
             losses = np.asarray(logs["loss_by_replica"])
             raise NonFiniteLoss(step, [int(replica) for replica in np.flatnonzero(~np.isfinite(losses))])
+
+
+class Noticed(Exception):
+    """Some worker gave a notice; all workers raise this after the same step.  ``names`` are of ``step.NOTICES``."""
+
+    def __init__(self, names: list[str], step: int):
+        self.names, self.step = names, step
+        super().__init__(f"{', '.join(names)} noticed at step {step}")
+
+
+class Notices(keras.callbacks.Callback):
+    """Carry what one worker has to tell to all of them, and raise ``Noticed`` on all in the same step.
+
+    Put last: a notice that is seen at an epoch's end finds the epoch decided and saved.
+    """
+
+    def __init__(self, progress: Progress):
+        super().__init__()
+        self.progress = progress
+        self.mine: set[str] = set()  # a signal handler or another thread may add to it at any time
+        self.told: set[str] = set()
+        self.last = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if mine := self.mine - self.told:
+            self.told |= mine
+            self.model.notices.assign([float(name in self.told) for name in NOTICES])
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._check()
+        self.last = logs["notices"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check()
+
+    def _check(self):
+        # One step late, when the value is there without waiting for the device.
+        heard = [] if self.last is None else np.asarray(self.last)
+        self.last = None
+        if names := [name for name, count in zip(NOTICES, heard, strict=False) if count]:
+            raise Noticed(names, self.progress.step)
 
 
 class Decide(keras.callbacks.Callback):

@@ -12,6 +12,7 @@ from launch.callbacks import (
     Decide,
     LearningRate,
     NonFiniteLoss,
+    Notices,
     Progress,
     RestoreMetrics,
     StopOnNonFinite,
@@ -79,6 +80,7 @@ class Training:
             every=config.checkpoint_every_steps,
             keep=config.keep_checkpoints,
         )
+        self.notices = Notices(self.progress)
         self.participants = [
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
@@ -86,6 +88,7 @@ class Training:
             CheckReplicas(strategy, self.progress, config.check_replicas),
             self.decide,
             self.checkpoints,
+            self.notices,
         ]
         self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
 
