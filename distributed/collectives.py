@@ -23,6 +23,10 @@ class Collectives:
         """Sum each tensor over the workers, in the graph, in one fused exchange; shapes and dtypes stay."""
         return list(tensors)
 
+    def gather_tensors(self, tensors: Sequence) -> list:
+        """Join each tensor [b, ...] of all workers along its first axis, by rank, in the graph; all have one b."""
+        return list(tensors)
+
     def sum_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Sum float64 arrays over the workers, eagerly, in one exchange."""
         return [np.asarray(array, np.float64) for array in arrays]
@@ -59,6 +63,27 @@ class HorovodCollectives(Collectives):
         if not tensors:
             return []
         return self._horovod.grouped_allreduce(list(tensors), op=self._horovod.Sum, name="sum_tensors")
+
+    def gather_tensors(self, tensors):
+        import tensorflow as tf
+
+        # Horovod's allgather does not know bfloat16, and need not: nothing is computed on the way.
+        dtypes = [tensor.dtype for tensor in tensors]
+        tensors = [
+            tf.bitcast(tensor, tf.uint16) if tensor.dtype == tf.bfloat16 else tf.convert_to_tensor(tensor)
+            for tensor in tensors
+        ]
+        gathered = {}
+        # Its groups hold tensors of one dtype.
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            group = [tensors[place] for place in places]
+            joined = self._horovod.grouped_allgather(group, name=f"gather_{dtype.name}")
+            gathered |= zip(places, joined, strict=True)
+        joined = [tf.bitcast(gathered[place], dtype) for place, dtype in enumerate(dtypes)]
+        for tensor, whole in zip(tensors, joined, strict=True):
+            whole.set_shape([tensor.shape[0] and tensor.shape[0] * self.world.size, *tensor.shape[1:]])
+        return joined
 
     def sum_arrays(self, arrays):
         arrays = [np.asarray(array, np.float64) for array in arrays]

@@ -51,6 +51,10 @@ class SingleDevice:
         """Sum each tensor over all replicas of the run, inside a train step, in one fused exchange."""
         return list(tensors)
 
+    def gather_replicas(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Join each tensor [b, ...] of all replicas along its first axis, in their order, inside a train step."""
+        return list(tensors)
+
     def sum_workers(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Sum float64 arrays over the workers, outside of any step, in one exchange."""
         return self.collectives.sum_arrays(arrays)
@@ -96,6 +100,9 @@ class Mirrored(SingleDevice):
     def sum_replicas(self, tensors):
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
 
+    def gather_replicas(self, tensors):
+        return tf.distribute.get_replica_context().all_gather(list(tensors), axis=0) if tensors else []
+
     def distribute(self, make_dataset):
         # The stream is dealt to the replicas batch by batch, in order: batch e goes to replica e % replicas.
         return self._strategy.distribute_datasets_from_function(lambda _: make_dataset(*self.share))
@@ -131,6 +138,9 @@ class Horovod(SingleDevice):
     def sum_replicas(self, tensors):
         return self.collectives.sum_tensors(tensors)
 
+    def gather_replicas(self, tensors):
+        return self.collectives.gather_tensors(tensors)
+
     def replica_digests(self, variables):
         (mine,) = super().replica_digests(variables)
         return self.control.gather(mine)
@@ -143,7 +153,7 @@ class Horovod(SingleDevice):
 Strategy = SingleDevice
 
 
-def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads: int) -> Strategy:
+def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads: int, exact: bool = False) -> Strategy:
     """Choose the way to run, and give this process its device and its share of the cores.
 
     Must be called before anything touches a device.
@@ -155,6 +165,7 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
         world: this process's place.
         cpu_devices: how many devices to split the CPU into for ``mirrored``; None leaves the CPU whole.
         threads: cores that this process may use.
+        exact: compute each operation on one core, as its result may depend on how many share it.
 
     Raises:
         WorldError: if the choice does not fit the launcher or the machine.
@@ -172,7 +183,7 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
             f"--cpu-devices {cpu_devices} splits the CPU for mirrored, but the strategy is {name}; "
             "use --strategy mirrored"
         )
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_intra_op_parallelism_threads(1 if exact else threads)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, threads) if name == "mirrored" else threads)
     if name == "mirrored":
         return Mirrored(world, _mirrored_devices(gpus, cpu_devices))

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from data.sources import Source
 from distributed.dropout import SampleDropout
+from distributed.exchange import Exchange, dense_layers
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.optimizer import synchronize
 from distributed.step import LockstepModel
@@ -51,6 +52,17 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
     return config.monitor
 
 
+def choose_schemes(config: TrainConfig, plan: Plan, network: keras.Model) -> dict[str, str]:
+    """Dense layer's name -> how its gradient travels, ``factors`` or ``allreduce``."""
+    schemes = {}
+    for layer in dense_layers(network):
+        inputs, outputs = layer.kernel.shape
+        smaller = plan.global_batch * (inputs + outputs) < 2 * inputs * outputs
+        auto = "factors" if smaller and (plan.replicas > 1 or config.exact) else "allreduce"
+        schemes[layer.name] = auto if config.exchange == "auto" else config.exchange
+    return schemes
+
+
 def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, image_size: int) -> LockstepModel:
     """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed."""
     if classes == 2 and "top5" in config.metrics:
@@ -72,10 +84,11 @@ def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, 
             dropout_layer=SampleDropout,
             seed=config.seed,
         )
+        exchange = Exchange(network, strategy, choose_schemes(config, plan, network), exact=config.exact)
         optimizer = synchronize(
             OPTIMIZERS[config.optimizer],
             settings,
-            sum_replicas=strategy.sum_replicas,
+            sum_replicas=exchange.sum,
             clip_norm=config.clip_norm,
             scaled=config.precision == "float16",
         )
@@ -85,6 +98,7 @@ def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, 
             strategy,
             example_losses(classes, config.label_smoothing),
             GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
+            exchange,
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )

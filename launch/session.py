@@ -36,7 +36,9 @@ def run(config: TrainConfig, world: World, threads: int) -> int:
     """
     tf.get_logger().setLevel("INFO" if config.verbose else "ERROR")
     try:
-        strategy = create_strategy(config.strategy, world, cpu_devices=config.cpu_devices, threads=threads)
+        strategy = create_strategy(
+            config.strategy, world, cpu_devices=config.cpu_devices, threads=threads, exact=config.exact
+        )
     except WorldError as error:
         Console(True).error(str(error))
         return 2
