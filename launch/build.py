@@ -4,10 +4,12 @@ import keras
 import tensorflow as tf
 
 from data.sources import Source
+from distributed import planner
 from distributed.dropout import SampleDropout
 from distributed.exchange import Exchange, dense_layers
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.optimizer import synchronize
+from distributed.planner import Calibration, Choice
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
 from launch.config import ConfigError, TrainConfig
@@ -52,19 +54,38 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
     return config.monitor
 
 
-def choose_schemes(config: TrainConfig, plan: Plan, network: keras.Model) -> dict[str, str]:
-    """Dense layer's name -> how its gradient travels, ``factors`` or ``allreduce``."""
-    schemes = {}
-    for layer in dense_layers(network):
-        inputs, outputs = layer.kernel.shape
-        smaller = plan.global_batch * (inputs + outputs) < 2 * inputs * outputs
-        auto = "factors" if smaller and (plan.replicas > 1 or config.exact) else "allreduce"
-        schemes[layer.name] = auto if config.exchange == "auto" else config.exchange
-    return schemes
+def choose_exchange(
+    config: TrainConfig, plan: Plan, strategy: Strategy, network: keras.Model, calibration: Calibration | None
+) -> dict[str, Choice]:
+    """Dense layer's name -> how its gradient travels."""
+    exchange = config.exchange
+    if exchange == "auto" and not config.exact and strategy.world.size == 1:
+        # Replicas in one process share its memory: summing costs less than multiplying for all of them.
+        exchange = "allreduce"
+    return planner.plan(
+        {layer.name: tuple(layer.kernel.shape) for layer in dense_layers(network)},
+        exchange=exchange,
+        global_batch=plan.global_batch,
+        replicas=plan.replicas,
+        item_bytes=4 if config.precision == "float32" else 2,
+        calibration=calibration,
+    )
 
 
-def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, image_size: int) -> LockstepModel:
-    """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed."""
+def build(
+    config: TrainConfig,
+    plan: Plan,
+    strategy: Strategy,
+    *,
+    classes: int,
+    image_size: int,
+    calibration: Calibration | None = None,
+) -> tuple[LockstepModel, dict[str, Choice]]:
+    """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed.
+
+    Returns:
+        The model, and by dense layer how its gradient travels.
+    """
     if classes == 2 and "top5" in config.metrics:
         raise ConfigError(f"--metrics {','.join(config.metrics)} asks for top5 of two classes; leave top5 out")
     keras.utils.set_random_seed(config.seed)
@@ -84,7 +105,9 @@ def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, 
             dropout_layer=SampleDropout,
             seed=config.seed,
         )
-        exchange = Exchange(network, strategy, choose_schemes(config, plan, network), exact=config.exact)
+        choices = choose_exchange(config, plan, strategy, network, calibration)
+        schemes = {name: choice.scheme for name, choice in choices.items()}
+        exchange = Exchange(network, strategy, schemes, exact=config.exact)
         optimizer = synchronize(
             OPTIMIZERS[config.optimizer],
             settings,
@@ -104,4 +127,4 @@ def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, 
         )
         # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
         model.compile(optimizer=optimizer, auto_scale_loss=False, jit_compile=False)
-    return model
+    return model, choices

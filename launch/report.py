@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -83,6 +84,7 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
         "seconds": round(seconds, 1),
         "stopped_by": stopped_by,
         "learning_rate": training.progress.learning_rate,
+        "exchange": {name: asdict(choice) for name, choice in training.choices.items()},
         "weights_sha256": weights_sha256(network),
         "versions": versions(),
     }

@@ -11,11 +11,12 @@ from data.errors import DataError
 from distributed.checkpoint import CheckpointError
 from distributed.control import check_agreement, together
 from distributed.errors import WorldError
+from distributed.planner import Calibration, Choice
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy, create_strategy
 from distributed.world import World
 from launch import config as configuration
-from launch import report, resume
+from launch import exchange, report, resume
 from launch.build import build, choose_image_size, choose_monitor
 from launch.callbacks import ReplicasDiffer
 from launch.config import ConfigError, TrainConfig
@@ -87,9 +88,10 @@ class Session:
         fingerprints = [source and source.fingerprint() for source in self.splits]
         check_agreement(self.strategy.control, {"training data": fingerprints[0], "validation data": fingerprints[1]})
         inputs, monitor = self._together(self._plan)
-        model = self._together(lambda: self._build(inputs))
-        check_agreement(self.strategy.control, {"model": report.model_sha256(model.network)})
         directory = self._open_directory()
+        calibration = exchange.measure(self.config, self.strategy, directory, self.threads)
+        model, choices = self._together(lambda: self._build(inputs, calibration))
+        check_agreement(self.strategy.control, {"model": report.model_sha256(model.network)})
         self.training = Training(
             self.config,
             self.strategy,
@@ -99,13 +101,14 @@ class Session:
             directory=directory,
             monitor=monitor,
             fingerprint=fingerprints[0],
+            choices=choices,
         )
         if self._resume(self.training):
             return 0
         if self.strategy.is_chief:
             # Only now: a run that is refused must not touch what an earlier one has left.
             configuration.save(self.config.model_copy(update={"run_dir": directory}), directory / "config.yaml")
-        self._introduce(inputs, model, directory)
+        self._introduce(inputs, model, choices, directory)
         stopped_by = self.training.fit()
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
@@ -146,9 +149,15 @@ class Session:
         size = choose_image_size(self.config, train)
         return Inputs(self.config, plan, self.strategy, self.splits, size, self.threads), monitor
 
-    def _build(self, inputs: Inputs) -> LockstepModel:
-        classes = len(self.splits.train.classes)
-        return build(self.config, inputs.plan, self.strategy, classes=classes, image_size=inputs.image_size)
+    def _build(self, inputs: Inputs, calibration: Calibration | None) -> tuple[LockstepModel, dict[str, Choice]]:
+        return build(
+            self.config,
+            inputs.plan,
+            self.strategy,
+            classes=len(self.splits.train.classes),
+            image_size=inputs.image_size,
+            calibration=calibration,
+        )
 
     def _open_directory(self) -> Path:
         config = self.config
@@ -187,7 +196,7 @@ class Session:
             return True
         return False
 
-    def _introduce(self, inputs: Inputs, model: LockstepModel, directory: Path) -> None:
+    def _introduce(self, inputs: Inputs, model: LockstepModel, choices: dict[str, Choice], directory: Path) -> None:
         """Say what is about to run."""
         config, plan, world, say = self.config, inputs.plan, self.strategy.world, self.console.say
         train, validation = self.splits
@@ -206,4 +215,6 @@ class Session:
         if note := train.note:
             say(f"note: {note}")
         say(plan.sentence())
+        if plan.replicas > 1:
+            say(exchange.sentence(choices))
         say(f"run directory: {directory}")

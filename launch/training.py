@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from distributed.decisions import Decisions, Rules
+from distributed.planner import Choice
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
 from launch import report, resume
@@ -37,8 +38,10 @@ class Training:
         directory: Path,
         monitor: str,
         fingerprint: str,
+        choices: dict[str, Choice],
     ):
-        """Args: ``monitor`` is the metric that decides, ``fingerprint`` that of the training data."""
+        """Args: ``monitor`` is the metric that decides, ``fingerprint`` that of the training data, ``choices`` how the
+        gradients of dense layers travel."""
         plan = inputs.plan
         self.strategy, self.console = strategy, console
         self.plan, self.inputs, self.model, self.directory = plan, inputs, model, directory
@@ -54,6 +57,7 @@ class Training:
             plateau_factor=config.plateau_factor,
             plateau_cooldown=config.plateau_cooldown,
         )
+        self.choices = choices
         self.progress = Progress()
         validation = inputs.splits.validation
         validation_examples = len(validation) if validation else 0
