@@ -115,6 +115,10 @@ class LockstepModel(keras.Model):
         """The metrics' states so far, float64 arrays summed over the workers; all workers must call it."""
         return self._global_metrics.sum_states()
 
+    def examples_here(self) -> int:
+        """Examples of the latest validation (or epoch) on this worker."""
+        return int(self._global_metrics.examples.result())
+
     def restore_metric_states(self, states: list) -> None:
         """Take up what ``sum_metric_states`` gave; the sum belongs to one worker, the chief."""
         self._global_metrics.restore(states)

@@ -44,6 +44,12 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
         ConfigError: if the run will have no such metric.
     """
     if config.monitor == "auto":
+        for feature in ("early_stopping_patience", "plateau_patience", "restore_best_weights"):
+            if getattr(config, feature) and not validated:
+                raise ConfigError(
+                    f"--{feature.replace('_', '-')} goes by a validation metric, but there is no validation set; "
+                    "raise --validation-split, or name a training metric: --monitor accuracy"
+                )
         return "val_accuracy" if validated else "accuracy"
     names = ["loss", *config.metrics]
     names += [f"val_{name}" for name in names] if validated else []

@@ -124,6 +124,10 @@ class Notices(keras.callbacks.Callback):
             raise Noticed(names, self.progress.step)
 
 
+class Miscount(Exception):
+    """A validation did not see each example once."""
+
+
 class Decide(keras.callbacks.Callback):
     """Let the chief decide on an epoch, and do as it says on every worker."""
 
@@ -137,8 +141,11 @@ class Decide(keras.callbacks.Callback):
         self.metrics = metrics = {name: float(value) for name, value in logs.items()}
         seen = metrics.get("val_examples", 0)
         if seen != self.validation_examples:
-            raise RuntimeError(
-                f"validation saw {seen:.0f} examples of {self.validation_examples}; its metrics are wrong"
+            counts = self.strategy.control.gather(self.model.examples_here())
+            by_rank = ", ".join(f"rank {rank}: {count}" for rank, count in enumerate(counts))
+            raise Miscount(
+                f"validation saw {seen:.0f} examples of {self.validation_examples} ({by_rank}), so that its metrics "
+                "would be wrong; this is a bug of the program, please report it with this line"
             )
         verdict = self.decisions.end_epoch(epoch, metrics) if self.strategy.is_chief else None
         verdict = self.strategy.control.agree(verdict)

@@ -18,7 +18,7 @@ from distributed.world import World
 from launch import config as configuration
 from launch import exchange, report, resume
 from launch.build import build, choose_image_size, choose_monitor
-from launch.callbacks import ReplicasDiffer
+from launch.callbacks import Miscount, ReplicasDiffer
 from launch.config import ConfigError, TrainConfig
 from launch.console import Console
 from launch.inputs import Inputs
@@ -53,7 +53,7 @@ def run(config: TrainConfig, world: World, threads: int) -> int:
         console.error(str(error))
         strategy.control.agree(None)
         return 2
-    except ReplicasDiffer as error:
+    except (ReplicasDiffer, Miscount) as error:
         console.stop()
         console.error(str(error))
         strategy.control.agree(None)

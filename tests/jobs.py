@@ -8,7 +8,7 @@ tested is the way it is trained; everything else is the program as it is.  Each 
 what it trained on as FOLDER/NAME/seen-RANK.npz.
 
 A job may have a fault planted at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16 gradients
-overflow, "weight" changes one of its weights.
+overflow, "weight" changes one of its weights, "example" has it overlook a validation example.
 """
 
 import json
@@ -87,6 +87,24 @@ def scaled_losses(example_losses, factor: float, rank: int, step: int):
     return planted
 
 
+def lost_example(validation_batches, rank: int, _step: int):
+    """The validation pipeline, but one rank overlooks the first example of its first batch."""
+    import tensorflow as tf
+
+    def planted(*arguments, **named):
+        dataset = validation_batches(*arguments, **named)
+        if World.from_environment(os.environ).rank != rank:
+            return dataset
+
+        def overlook(index, batch):
+            images, labels, weights = batch
+            return images, labels, tf.where((tf.range(len(weights)) == 0) & (index == 0), 0.0, weights)
+
+        return dataset.enumerate().map(overlook)
+
+    return planted
+
+
 def changed_weight(check, rank: int, step: int):
     """The comparison of replicas, but one rank's fc7/bias is changed before that of one step."""
 
@@ -111,13 +129,15 @@ def main(folder: Path) -> None:
     from launch.train import main as train
 
     models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
-    pipeline, losses, check, codes = inputs.training_batches, build.example_losses, callbacks.CheckReplicas.check, {}
+    pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
+    losses, check = build.example_losses, callbacks.CheckReplicas.check
     jobs = json.loads((folder / "jobs.json").read_text())
     for name, line in jobs["lines"].items():
         seen = []
         kind, *place = jobs["plants"].get(name, [None])
         build.example_losses = scaled_losses(losses, FACTORS[kind], *place) if kind in FACTORS else losses
         callbacks.CheckReplicas.check = changed_weight(check, *place) if kind == "weight" else check
+        inputs.validation_batches = lost_example(validation, *place) if kind == "example" else validation
         inputs.training_batches = record(pipeline, seen)
         print(f"job: {name}", file=sys.stderr, flush=True)
         codes[name] = train(line)
