@@ -5,7 +5,7 @@ never calls all-reduce.  Horovod's operations are named, and the workers must na
 from the order of calls, which is the same on every worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -60,30 +60,23 @@ class HorovodCollectives(Collectives):
             )
 
     def sum_tensors(self, tensors):
-        if not tensors:
-            return []
-        return self._horovod.grouped_allreduce(list(tensors), op=self._horovod.Sum, name="sum_tensors")
+        def reduce(group, name):
+            return self._horovod.grouped_allreduce(group, op=self._horovod.Sum, name=f"sum_{name}")
+
+        return _by_dtype(tensors, reduce)
 
     def gather_tensors(self, tensors):
         import tensorflow as tf
 
-        # Horovod's allgather does not know bfloat16, and need not: nothing is computed on the way.
-        dtypes = [tensor.dtype for tensor in tensors]
-        tensors = [
-            tf.bitcast(tensor, tf.uint16) if tensor.dtype == tf.bfloat16 else tf.convert_to_tensor(tensor)
-            for tensor in tensors
-        ]
-        gathered = {}
-        # Its groups hold tensors of one dtype.
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
-            group = [tensors[place] for place in places]
-            joined = self._horovod.grouped_allgather(group, name=f"gather_{dtype.name}")
-            gathered |= zip(places, joined, strict=True)
-        joined = [tf.bitcast(gathered[place], dtype) for place, dtype in enumerate(dtypes)]
-        for tensor, whole in zip(tensors, joined, strict=True):
-            whole.set_shape([tensor.shape[0] and tensor.shape[0] * self.world.size, *tensor.shape[1:]])
-        return joined
+        def gather(group, name):
+            # Horovod's allgather does not know bfloat16, and need not: nothing is computed on the way.
+            known = [tf.bitcast(tensor, tf.uint16) if name == "bfloat16" else tensor for tensor in group]
+            joined = self._horovod.grouped_allgather(known, name=f"gather_{name}")
+            for whole, tensor in zip(joined, group, strict=True):
+                whole.set_shape([tensor.shape[0] and tensor.shape[0] * self.world.size, *tensor.shape[1:]])
+            return [tf.bitcast(whole, group[0].dtype) for whole in joined]
+
+        return _by_dtype(tensors, gather)
 
     def sum_arrays(self, arrays):
         arrays = [np.asarray(array, np.float64) for array in arrays]
@@ -100,3 +93,12 @@ class HorovodCollectives(Collectives):
 
     def gather_bytes(self, payload):
         return self._horovod.allgather_object(payload, name="gathered_bytes")
+
+
+def _by_dtype(tensors: Sequence, collective: Callable) -> list:
+    """Call ``collective(group, dtype's name)`` for the tensors of each dtype: Horovod's groups have one dtype each."""
+    results = {}
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        results |= zip(places, collective([tensors[place] for place in places], dtype.name), strict=True)
+    return [results[place] for place in range(len(tensors))]

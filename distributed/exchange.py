@@ -39,15 +39,26 @@ class Factors(NamedTuple):
 class Exchange:
     """Takes gradients from a tape in the form in which they travel, and sums them over the replicas."""
 
-    def __init__(self, network: keras.Model, strategy: Strategy, schemes: Mapping[str, str], *, exact: bool):
+    def __init__(
+        self,
+        network: keras.Model,
+        strategy: Strategy,
+        schemes: Mapping[str, str],
+        *,
+        exact: bool = False,
+        compress: bool = False,
+    ):
         """
         Args:
             network: a plain Keras model; the ``call`` of its dense layers is wrapped, nothing else changes.
             strategy: how the replicas exchange.
             schemes: dense layer's name -> ``factors`` or ``allreduce``; a layer that is missing is all-reduced.
             exact: whether gradients must not depend on the number of replicas, to the last bit.
+            compress: whether what is all-reduced travels as float16: half the bytes, and an approximation.
         """
+        assert not (exact and compress)
         self._strategy, self._exact = strategy, exact
+        self._compress = compress and strategy.replicas > 1
         self._layers = {}
         for layer in dense_layers(network):
             if schemes.get(layer.name) == "factors":
@@ -110,11 +121,18 @@ class Exchange:
             factors, plain = gathered[: len(factors)], [tf.reduce_sum(part, 0) for part in gathered[len(factors) :]]
         else:
             # The factors of the dense layers are known first in a backward pass, and need not wait for the rest.
-            factors, plain = self._strategy.gather_replicas(factors), self._strategy.sum_replicas(plain)
+            factors, plain = self._strategy.gather_replicas(factors), self._sum_plain(plain)
         factors, plain = iter(factors), iter(plain)
         return [
             _product(next(factors), next(factors)) if isinstance(share, Factors) else next(plain) for share in shares
         ]
+
+    def _sum_plain(self, tensors: list) -> list:
+        if not self._compress:
+            return self._strategy.sum_replicas(tensors)
+        *gradients, report = tensors
+        *sums, report = self._strategy.sum_replicas([*(tf.cast(part, tf.float16) for part in gradients), report])
+        return [*(tf.cast(total, part.dtype) for total, part in zip(sums, gradients, strict=True)), report]
 
     def _is_stacked(self, share) -> bool:
         return self._exact and not isinstance(share, Factors)

@@ -99,6 +99,8 @@ def build(
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
     settings = {"learning_rate": plan.schedule.base, "weight_decay": config.weight_decay or None}
+    # A name of its own: Keras' would count the optimizers of the process, and a checkpoint holds variables by name.
+    settings["name"] = config.optimizer
     if config.optimizer in DEFAULT_MOMENTUM:
         default = DEFAULT_MOMENTUM[config.optimizer]
         settings["momentum"] = default if config.momentum is None else config.momentum
@@ -113,7 +115,7 @@ def build(
         )
         choices = choose_exchange(config, plan, strategy, network, calibration)
         schemes = {name: choice.scheme for name, choice in choices.items()}
-        exchange = Exchange(network, strategy, schemes, exact=config.exact)
+        exchange = Exchange(network, strategy, schemes, exact=config.exact, compress=config.compression == "fp16")
         optimizer = synchronize(
             OPTIMIZERS[config.optimizer],
             settings,

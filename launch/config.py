@@ -116,6 +116,8 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     """Bit-identical reruns at the same worker count; with micro-batch-size at any."""
     exchange: Literal["auto", "allreduce", "factors"] = "auto"
     """How gradients of dense layers travel: summed, as the factors they are the product of, or whichever is cheaper."""
+    compression: Literal["none", "fp16"] = "none"
+    """fp16: gradients that are summed travel as float16, half the bytes; an approximation."""
 
     run_dir: Path | None = None
     """Where the run's files go; default: runs/<model>-<dataset>-<time>."""
@@ -178,6 +180,11 @@ def _problems(c: TrainConfig):
         yield (
             f"--micro-batch-size {c.micro_batch_size} and --accumulate-steps {c.accumulate_steps} were both given; "
             "the second follows from the first, leave it out"
+        )
+    if c.exact and c.compression != "none":
+        yield (
+            f"--compression {c.compression} approximates gradients, but --deterministic with --micro-batch-size asks "
+            "for the same bits on any number of workers; leave one of them out"
         )
     if "accuracy" not in c.metrics:
         yield f"--metrics {','.join(c.metrics)} lacks accuracy, which every run reports; add it"
