@@ -164,6 +164,6 @@ def test_compressed_gradients_are_near_and_the_choice_is_kept(tmp_path, tiny_dat
     measured = json.loads((tmp_path / "plain" / "exchange.json").read_text())
     assert measured["workers"]["threads"] >= 1 and len(measured["workers"]["hosts"]) == 2
     assert not (tmp_path / "compressed" / "exchange.json").exists()
-    distances = [np.linalg.norm(near[name] - plain[name]) / np.linalg.norm(plain[name]) for name in plain]
+    distances = [np.linalg.norm(near[name] - plain[name]) / np.linalg.norm(plain[name]) for name in plain if "kernel" in name]
     assert 1e-7 < max(distances) < 1e-2
     assert {entry["scheme"] for entry in summary(tmp_path / "compressed")["exchange"].values()} == {"allreduce"}
