@@ -25,7 +25,7 @@ _context = threading.local()
 
 
 class Factors(NamedTuple):
-    """A replica's share of a kernel's gradient, not multiplied out.
+    """A kernel's gradient that is not multiplied out: a replica's share of it, or the sum over all of them.
 
     Attributes:
         inputs: the layer's inputs, [b, in].
@@ -34,6 +34,18 @@ class Factors(NamedTuple):
 
     inputs: tf.Tensor
     output_gradients: tf.Tensor
+
+    def bound(self) -> tf.Tensor:
+        """A number that is finite only if the gradient is, and no smaller than its norm; reads the factors alone."""
+        norms = [tf.norm(tf.cast(part, tf.float32)) for part in self]
+        return norms[0] * norms[1]
+
+    def multiplied(self, scale: tf.Tensor | float = 1.0) -> tf.Tensor:
+        """The gradient times ``scale``, float32 [in, out]."""
+        gradients = self.output_gradients
+        if not isinstance(scale, float) or scale != 1.0:
+            gradients = gradients * tf.cast(scale, gradients.dtype)
+        return tf.cast(tf.matmul(self.inputs, gradients, transpose_a=True), tf.float32)
 
 
 class Exchange:
@@ -109,9 +121,13 @@ class Exchange:
         _, loss, sums = tf.while_loop(lambda index, *_: index < count, add, start, parallel_iterations=1)
         return loss, [self._joined(share) for share in sums]
 
-    def sum(self, shares: Sequence) -> list[tf.Tensor]:
+    def sum(self, shares: Sequence) -> list:
         """Sum over all replicas, inside a step: shares as ``accumulate`` gives them, and behind them one plain tensor
-        of any shape that travels along."""
+        of any shape that travels along.
+
+        Returns:
+            The sums in the same order; what came as ``Factors`` is ``Factors`` of all replicas.
+        """
         *shares, report = shares
         shares = [*shares, report[None] if self._exact else report]
         plain = [share for share in shares if not isinstance(share, Factors)]
@@ -124,7 +140,7 @@ class Exchange:
             factors, plain = self._strategy.gather_replicas(factors), self._sum_plain(plain)
         factors, plain = iter(factors), iter(plain)
         return [
-            _product(next(factors), next(factors)) if isinstance(share, Factors) else next(plain) for share in shares
+            Factors(next(factors), next(factors)) if isinstance(share, Factors) else next(plain) for share in shares
         ]
 
     def _sum_plain(self, tensors: list) -> list:
@@ -186,7 +202,3 @@ def _recorded(layer: keras.layers.Dense) -> Callable:
         return outputs if layer.activation is None else layer.activation(outputs)
 
     return call
-
-
-def _product(inputs: tf.Tensor, output_gradients: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.matmul(inputs, output_gradients, transpose_a=True), tf.float32)

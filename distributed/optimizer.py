@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from distributed.exchange import Factors
+
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
 INITIAL_LOSS_SCALE = 2.0**15
 GROWTH_INTERVAL = 2000
@@ -49,7 +51,8 @@ class LockstepOptimizer:
         """Take one step; call it in a replica's context.
 
         Args:
-            gradients: this replica's share of the mean gradient over the global batch, times the loss scale.
+            gradients: this replica's share of the mean gradient over the global batch, times the loss scale: tensors,
+                or ``Factors`` where a gradient travels not multiplied out.
             variables: the Keras variables they belong to.
             report: float32 [k]: what the step tells the host, summed over the replicas together with the gradients.
                 Any value that is not finite halts the optimizer before this step is applied.
@@ -58,14 +61,16 @@ class LockstepOptimizer:
             ``report`` summed over all replicas, and whether the optimizer has halted (int32, 0 or 1).
         """
         *gradients, report = self._sum_replicas([*gradients, report])
-        norm = tf.linalg.global_norm(gradients)
+        if self._clip_norm is not None:
+            gradients = [_multiplied(gradient) for gradient in gradients]
+        # Factors are finite if their norms are: there is no need to read tens of millions of products for that.
+        norm = tf.linalg.global_norm([g.bound() if isinstance(g, Factors) else g for g in gradients])
         factor = 1.0
         if self._scaled:
             norm, factor = norm / self.loss_scale, 1.0 / self.loss_scale
         if self._clip_norm is not None:
             factor *= self._clip_norm / tf.maximum(norm, self._clip_norm)
-        if self._scaled or self._clip_norm is not None:
-            gradients = [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]
+        gradients = [_multiplied(gradient, factor) for gradient in gradients]
         loss_finite = tf.reduce_all(tf.math.is_finite(report))
         gradient_finite = tf.math.is_finite(norm)
         # A variable may be updated under a condition only outside of the replicas (see Keras' LossScaleOptimizer).
@@ -124,6 +129,13 @@ class LockstepOptimizer:
                     )
 
         tf.__internal__.distribute.interim.maybe_merge_call(apply, self._distribution_strategy, variables)
+
+
+def _multiplied(gradient, scale=1.0) -> tf.Tensor:
+    """The gradient as a tensor, times ``scale``; factors are scaled before they grow to a kernel's size."""
+    if isinstance(gradient, Factors):
+        return gradient.multiplied(scale)
+    return gradient if isinstance(scale, float) and scale == 1.0 else gradient * tf.cast(scale, gradient.dtype)
 
 
 class FusedSGD:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import run_jobs, summary
 from safetensors.numpy import load_file
 
-from distributed.exchange import Exchange, dense_layers, recording
+from distributed.exchange import Exchange, Factors, dense_layers, recording
 from distributed.planner import Calibration, Line, plan
 
 
@@ -58,6 +58,10 @@ def reference(model, images):
     return loss, tape.gradient(loss, [variable.value for variable in model.trainable_variables])
 
 
+def multiplied(gradient):
+    return gradient.multiplied() if isinstance(gradient, Factors) else gradient
+
+
 def exchanged(mine, other, exact):
     """The other replica's tensors in the order in which they are exchanged."""
     factors = [tensor for part in other if isinstance(part, tuple) for tensor in part]
@@ -83,7 +87,7 @@ def test_two_replicas_sum_to_the_gradient_of_the_whole_batch(schemes, count, exa
     *gradients, total = exchange.sum([*mine, report])
     assert float(first + second) == pytest.approx(float(loss), rel=1e-6)
     assert list(np.asarray(total)) == [2.0, 4.0]
-    for gradient, value in zip(gradients, expected, strict=True):
+    for gradient, value in zip(map(multiplied, gradients), expected, strict=True):
         assert np.linalg.norm(gradient - value) <= 1e-6 * np.linalg.norm(value)
 
 
@@ -100,7 +104,22 @@ def test_micro_batches_of_one_size_give_the_same_bits_on_one_and_two_replicas():
     (_, mine), (_, other) = (shares(exchange, model, half, 2) for half in (images[:8], images[8:]))
     strategy.others = exchanged(report[None], other, True)
     for actual, value in zip(exchange.sum([*mine, report]), expected, strict=True):
-        assert np.array_equal(actual, value)
+        assert np.array_equal(multiplied(actual), multiplied(value))
+
+
+@pytest.mark.parametrize("scale", (1.0, 0.25))
+@pytest.mark.parametrize("bad", (None, float("nan"), float("inf")))
+def test_factors_say_whether_their_product_is_finite_and_how_large_it_may_be(bad, scale):
+    random = np.random.default_rng(0)
+    left, right = random.normal(size=(6, 5)).astype("float32"), random.normal(size=(6, 3)).astype("float32")
+    if bad is not None:
+        right[4, 1] = bad
+    factors = Factors(tf.constant(left), tf.constant(right))
+    product = factors.multiplied(tf.constant(scale) if scale != 1.0 else scale)
+    assert np.allclose(product, left.T @ right * scale, rtol=1e-5, equal_nan=True)
+    bound = float(factors.bound())
+    assert np.isfinite(bound) == (bad is None)
+    assert bad is not None or bound >= np.linalg.norm(left.T @ right)
 
 
 def test_factors_leave_the_model_a_plain_keras_model(tmp_path):
@@ -164,6 +183,8 @@ def test_compressed_gradients_are_near_and_the_choice_is_kept(tmp_path, tiny_dat
     measured = json.loads((tmp_path / "plain" / "exchange.json").read_text())
     assert measured["workers"]["threads"] >= 1 and len(measured["workers"]["hosts"]) == 2
     assert not (tmp_path / "compressed" / "exchange.json").exists()
-    distances = [np.linalg.norm(near[name] - plain[name]) / np.linalg.norm(plain[name]) for name in plain if "kernel" in name]
+    distances = [
+        np.linalg.norm(near[name] - plain[name]) / np.linalg.norm(plain[name]) for name in plain if "kernel" in name
+    ]
     assert 1e-7 < max(distances) < 1e-2
     assert {entry["scheme"] for entry in summary(tmp_path / "compressed")["exchange"].values()} == {"allreduce"}
