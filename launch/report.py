@@ -91,7 +91,10 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
 def leave(summary: dict, directory: Path, monitor: str, console: Console) -> None:
     """Write ``summary.json`` and ``curves.png``, and say where everything is."""
     write_json(directory / "summary.json", summary)
-    draw_curves(directory / "metrics.csv", directory / "curves.png")
+    try:
+        draw_curves(directory / "metrics.csv", directory / "curves.png")
+    except OSError as error:
+        console.warn(f"{directory}/curves.png cannot be written ({error.strerror}); the rest is there")
     best = summary["best"]
     if best:
         values = "  ".join(
