@@ -66,7 +66,9 @@ def write(
         with contextlib.suppress(CheckpointError):
             if verify(target)["monitored"] is not None or monitored is None:
                 return target
-    directory.mkdir(parents=True, exist_ok=True)
+    if not directory.is_dir():
+        directory.mkdir(parents=True)
+        _flush(directory.parent)
     temporary = directory / f"{_WRITING}{target.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -254,7 +256,8 @@ def _write_file(path: Path, parts: Iterable) -> dict:
             # Forget the cached pages: what is read back shall come from the disk.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        error.filename = error.filename or str(path)
+        raise
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
