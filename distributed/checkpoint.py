@@ -9,20 +9,19 @@ TensorFlow in here.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from distributed import tensors
+from distributed import disk, tensors
 from distributed.tensors import Layout, LayoutError
 
 FORMAT = 1
@@ -68,26 +67,37 @@ def write(
                 return target
     if not directory.is_dir():
         directory.mkdir(parents=True)
-        _flush(directory.parent)
+        disk.flush(directory.parent)
     temporary = directory / f"{_WRITING}{target.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    state = json.dumps(checkpoint.state, indent=1).encode()
-    files = {
-        "weights.safetensors": _write_file(temporary / "weights.safetensors", tensors.parts(checkpoint.weights)),
-        "optimizer.safetensors": _write_file(temporary / "optimizer.safetensors", tensors.parts(checkpoint.optimizer)),
-        "state.json": _write_file(temporary / "state.json", [state]),
+    contents = {
+        "weights.safetensors": tensors.parts(checkpoint.weights),
+        "optimizer.safetensors": tensors.parts(checkpoint.optimizer),
+        "state.json": [json.dumps(checkpoint.state, indent=1).encode()],
     }
+    files = {name: disk.write_file(temporary / name, parts) for name, parts in contents.items()}
     manifest = {"format": FORMAT, "step": step, "monitored": monitored, "best": best, "files": files}
-    _write_file(temporary / "manifest.json", [json.dumps(manifest, indent=1).encode()])
-    _flush(temporary)
+    disk.write_file(temporary / "manifest.json", [json.dumps(manifest, indent=1).encode()])
+    disk.flush(temporary)
     verify(temporary)
     if os.path.lexists(target):
         # What nobody can read, or what was not judged yet, makes room: the better one is on the disk by now.
         _set_aside(target)
     os.rename(temporary, target)
-    _flush(directory)
+    disk.flush(directory)
     return target
+
+
+def commit(
+    directory: Path, step: int, checkpoint: Checkpoint, *, keep: int, monitored: dict | None = None, best: bool = False
+) -> None:
+    """``write`` a checkpoint, point the links ``last`` and ``best`` to theirs, and ``prune``."""
+    path = write(directory, step, checkpoint, monitored=monitored, best=best)
+    point(directory / "last", path)
+    if path_of_best := find_best(directory, step):
+        point(directory / "best", path_of_best)
+    prune(directory, keep, path)
 
 
 def verify(path: Path) -> dict:
@@ -99,14 +109,14 @@ def verify(path: Path) -> dict:
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             raise CheckpointError(f"{path} is not a directory; resume from another checkpoint")
-        with _open_regular(path / "manifest.json") as file:
+        with disk.open_regular(path / "manifest.json") as file:
             manifest = json.loads(file.read())
         if manifest["format"] != FORMAT or manifest["files"].keys() != _FILES:
             raise CheckpointError(f"{path}/manifest.json does not list a checkpoint's files; resume from another one")
         if not {"step", "monitored", "best"} <= manifest.keys():
             raise CheckpointError(f"{path}/manifest.json is not complete; resume from another checkpoint")
         for name, expected in manifest["files"].items():
-            with _open_regular(path / name) as file:
+            with disk.open_regular(path / name) as file:
                 size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
             if size != expected["bytes"] or digest != expected["sha256"]:
                 raise CheckpointError(
@@ -136,11 +146,11 @@ def load(
     verify(path)
     loaded = []
     try:
-        with _open_regular(path / "state.json") as file:
+        with disk.open_regular(path / "state.json") as file:
             state = json.loads(file.read())
         accept(state)
         for name, layout in (("weights.safetensors", weights), ("optimizer.safetensors", optimizer)):
-            with _open_regular(path / name) as file:
+            with disk.open_regular(path / name) as file:
                 loaded.append({} if layout is None else tensors.read(file, layout))
         return Checkpoint(*loaded, state)
     except CheckpointError:
@@ -188,7 +198,7 @@ def newest(directory: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
-def best(directory: Path, upto: int | None = None) -> Path | None:
+def find_best(directory: Path, upto: int | None = None) -> Path | None:
     """The checkpoint of the best epoch, by the manifests: the newest that was the best when it was made.
 
     Args:
@@ -198,7 +208,7 @@ def best(directory: Path, upto: int | None = None) -> Path | None:
         if upto is None or step_of(path) <= upto:
             with (
                 contextlib.suppress(OSError, ValueError, KeyError, TypeError),
-                _open_regular(path / "manifest.json") as file,
+                disk.open_regular(path / "manifest.json") as file,
             ):
                 if json.loads(file.read())["best"] is True:
                     return path
@@ -214,7 +224,7 @@ def prune(directory: Path, keep: int, current: Path) -> None:
     with contextlib.suppress(OSError):
         older = [path for path in committed(directory) if step_of(path) <= step_of(current)]
         # By name, since one path may be relative and another not.
-        kept = {path.name for path in (*older[-keep:], best(directory, step_of(current))) if path}
+        kept = {path.name for path in (*older[-keep:], find_best(directory, step_of(current))) if path}
         for path in older:
             if path.name not in kept:
                 _set_aside(path)
@@ -240,45 +250,3 @@ def _set_aside(path: Path) -> None:
     former = path.with_name(f"{_FORMER}{path.name}")
     shutil.rmtree(former, ignore_errors=True)
     os.rename(path, former)
-
-
-def _write_file(path: Path, parts: Iterable) -> dict:
-    """Write a new file through to the disk; the hash is of what was meant, so that reading back can find an error."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        with open(path, "xb") as file:
-            for part in parts:
-                file.write(part)
-                digest.update(part)
-                size += len(part)
-            file.flush()
-            os.fsync(file.fileno())
-            # Forget the cached pages: what is read back shall come from the disk.
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-    return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _open_regular(path: Path):
-    """Open a file for reading, but no link and no pipe."""
-    try:
-        # Opening a pipe without O_NONBLOCK would wait for a writer.
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise CheckpointError(f"{path} is a link, not a file; resume from another checkpoint") from None
-        raise
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise CheckpointError(f"{path} is not a regular file; resume from another checkpoint")
-    return file
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -51,11 +51,7 @@ class Saver:
 
     def _commit(self, step: int, copy: Checkpoint, monitored: dict | None, best: bool) -> None:
         try:
-            path = checkpoint.write(self.directory, step, copy, monitored=monitored, best=best)
-            if newest_best := checkpoint.best(self.directory, step):
-                checkpoint.point(self.directory / "best", newest_best)
-            checkpoint.point(self.directory / "last", path)
-            checkpoint.prune(self.directory, self.keep, path)
+            checkpoint.commit(self.directory, step, copy, keep=self.keep, monitored=monitored, best=best)
         except Exception as error:
             if isinstance(error, OSError):
                 cause = f"{error.strerror}: {error.filename or self.directory}"

@@ -29,11 +29,11 @@ class NonFiniteLoss(Exception):
 
 @dataclass
 class Progress:
-    """Where the run stands: steps taken so far, the step at which this process began, and the learning rate of the
-    last step."""
+    """Where the run stands: steps taken so far, the epochs that were over when this process began, and the learning
+    rate of the last step."""
 
     step: int = 0
-    began_at: int = 0
+    epochs_before: int = 0
     learning_rate: float | None = None
 
 

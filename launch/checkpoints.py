@@ -56,6 +56,9 @@ class Checkpoints(keras.callbacks.Callback):
         self.flush_logs()
         decide, step = self.decide, self.progress.step
         epoch, epoch_step = divmod(step, self.facts["steps_per_epoch"])
+        if metric_states is not None and not epoch_step:
+            # All steps of the epoch are taken, but it is not judged yet.
+            epoch, epoch_step = epoch - 1, self.facts["steps_per_epoch"]
         state = self.facts | {
             "step": step,
             "epoch": epoch,

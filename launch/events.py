@@ -83,7 +83,7 @@ class TensorBoard(Observer):
             return
         step, folders = self.progress.step, (self.path / "train", self.path / "validation")
         # A run that begins anew where an earlier one has left no checkpoint begins with empty logs, too.
-        last = (step, step // self.watch.plan.steps_per_epoch) if step else (-1, -1)
+        last = (step, self.progress.epochs_before) if step else (-1, -1)
         begun, _ = (rewind(folder, *last) for folder in folders)
         self.train, self.validation = (tf.summary.create_file_writer(str(folder)) for folder in folders)
         if not begun:

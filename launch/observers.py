@@ -148,7 +148,7 @@ class EpochTable(Observer):
         if self.rows is None:
             # A resumed run goes on in the same table; lines of epochs that will be repeated are dropped.
             self.rows = []
-            self.rows += [row for row in read_table(self.path) if int(row["step"]) <= self.progress.step]
+            self.rows += [row for row in read_table(self.path) if int(row["epoch"]) <= self.progress.epochs_before]
             self._write()
 
     @spared

@@ -123,7 +123,7 @@ def restore_best(strategy: Strategy, model: LockstepModel, directory: Path, step
     """
 
     def read():
-        path = checkpoint.best(directory, step) if strategy.is_chief else None
+        path = checkpoint.find_best(directory, step) if strategy.is_chief else None
         if path:
             arrays = checkpoint.load(path, _layout(model.network.weights)).weights
             for variable in model.network.weights:

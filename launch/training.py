@@ -112,7 +112,7 @@ class Training:
             self.decisions.restore(state["decisions"])
         self.decisions.factor = state["decisions"]["factor"]
         self.decide.stopped, self.decide.metrics = state["stopped"], state["epoch_metrics"]
-        self.progress.step = self.progress.began_at = state["step"]
+        self.progress.step, self.progress.epochs_before = state["step"], state["epoch"]
         self.progress.learning_rate = state["learning_rate"]
         self.metric_states = state["metrics"]
 

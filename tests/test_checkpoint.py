@@ -228,7 +228,7 @@ def test_prune_keeps_the_newest_and_the_best_without_any_link(tmp_path, keep, be
     (tmp_path / "notes").mkdir()
     checkpoint.prune(tmp_path, keep, paths[-1])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", *(f"step-{step:08d}" for step in left)]
-    assert checkpoint.best(tmp_path) == (paths[bests[-1] - 1] if bests else None)
+    assert checkpoint.find_best(tmp_path) == (paths[bests[-1] - 1] if bests else None)
 
 
 def test_a_damaged_checkpoint_ahead_counts_for_nothing(tmp_path):
@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_ahead_counts_for_nothing(tmp_path):
     damage(tmp_path / "step-00000004" / "weights.safetensors", -1)
     checkpoint.prune(tmp_path, 1, tmp_path / "step-00000003")
     assert [checkpoint.step_of(path) for path in checkpoint.committed(tmp_path)] == [1, 3, 4]
-    assert checkpoint.best(tmp_path, 3) == tmp_path / "step-00000001"
+    assert checkpoint.find_best(tmp_path, 3) == tmp_path / "step-00000001"
 
 
 def test_prune_never_leaves_half_a_checkpoint_under_a_checkpoints_name(tmp_path, monkeypatch):
@@ -252,23 +252,23 @@ def test_prune_never_leaves_half_a_checkpoint_under_a_checkpoints_name(tmp_path,
 def test_a_checkpoint_before_the_verdict_on_its_epoch_makes_room_for_the_one_after_it(tmp_path):
     checkpoint.write(tmp_path, 1, example(1))
     after = checkpoint.write(tmp_path, 1, example(2), monitored={"accuracy": 0.5}, best=True)
-    assert same(read(after), example(2)) and checkpoint.best(tmp_path) == after
+    assert same(read(after), example(2)) and checkpoint.find_best(tmp_path) == after
     checkpoint.write(tmp_path, 1, example(3))
     checkpoint.write(tmp_path, 1, example(4), monitored={"accuracy": 0.6})
-    assert same(read(after), example(2)) and checkpoint.best(tmp_path) == after
+    assert same(read(after), example(2)) and checkpoint.find_best(tmp_path) == after
 
 
 def test_what_does_not_read_back_never_gets_a_checkpoints_name(tmp_path, monkeypatch):
     """A disk that loses a byte between writing and reading back."""
     checkpoint.write(tmp_path, 1, example(1))
-    flush = checkpoint._flush
+    flush = checkpoint.disk.flush
 
     def lose(path):
         flush(path)
         if path.name.startswith(".writing"):
             damage(path / "optimizer.safetensors", -1)
 
-    monkeypatch.setattr(checkpoint, "_flush", lose)
+    monkeypatch.setattr(checkpoint.disk, "flush", lose)
     with pytest.raises(CheckpointError, match="optimizer.safetensors is not the file that was saved"):
         checkpoint.write(tmp_path, 2, example(2))
     assert same(newest(tmp_path)[1], example(1))
@@ -279,11 +279,11 @@ def test_links_and_pipes_are_not_followed(tmp_path, name):
     path = checkpoint.write(tmp_path, 1, example())
     (path / name).rename(tmp_path / "elsewhere")
     (path / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match="is a link, not a file"):
+    with pytest.raises(CheckpointError, match="a link, not a file"):
         read(path)
     (path / name).unlink()
     os.mkfifo(path / name)  # reading it would wait for ever
-    with pytest.raises(CheckpointError, match="is not a regular file"):
+    with pytest.raises(CheckpointError, match="not a regular file"):
         read(path)
 
 
