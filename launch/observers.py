@@ -4,6 +4,7 @@ changes training, and none ends it where a log cannot be written."""
 import csv
 import functools
 import os
+import re
 import time
 from pathlib import Path
 
@@ -73,7 +74,10 @@ def spared(method):
             method(self, *arguments, **named)
         except (OSError, tf.errors.OpError) as error:
             if not self.failed:
-                reason = getattr(error, "strerror", None) or str(error).partition("}} ")[2].partition("\n")[0]
+                # TensorFlow names its operation before, and whatever failed after it behind the cause.
+                reason = getattr(error, "strerror", None) or re.sub(
+                    r"{{.*?}} | \[Op:.*|\n.*", "", str(error), flags=re.S
+                )
                 self.console.warn(f"{self.path} cannot be written ({reason}); training goes on")
             self.failed = True
 

@@ -109,7 +109,8 @@ class Session:
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
-            report.leave(summary, directory, monitor, self.console)
+            if not report.leave(summary, directory, monitor, self.console):
+                return 1
         return 1 if stopped_by == "nan" else 0
 
     def find_culprit(self) -> str | None:
