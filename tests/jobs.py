@@ -148,10 +148,11 @@ def main(folder: Path) -> None:
         callbacks.CheckReplicas.check = changed_weight(check, *place) if kind == "weight" else check
         Saver.save = limited(save, *place) if kind == "limit" else save
         inputs.training_batches = record(pipeline, seen)
-        if kind == "cut" and world.is_chief:
-            cut(folder / place[0], folder / name, place[1])
-        print(f"job: {name}", flush=True)
-        print(f"job: {name}", file=sys.stderr, flush=True)
+        if world.is_chief:
+            if kind == "cut":
+                cut(folder / place[0], folder / name, place[1])
+            for stream in (sys.stdout, sys.stderr):
+                print(f"job: {name}", file=stream, flush=True)
         codes[name] = train(line)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if seen and (folder / name).is_dir():
