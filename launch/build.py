@@ -98,9 +98,9 @@ def build(
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
-    settings = {"learning_rate": plan.schedule.base, "weight_decay": config.weight_decay or None}
-    # A name of its own: Keras' would count the optimizers of the process, and a checkpoint holds variables by name.
-    settings["name"] = config.optimizer
+    # Keras would number the names of optimizers in a process, and checkpoints go by names.
+    settings = {"name": config.optimizer, "learning_rate": plan.schedule.base}
+    settings["weight_decay"] = config.weight_decay or None
     if config.optimizer in DEFAULT_MOMENTUM:
         default = DEFAULT_MOMENTUM[config.optimizer]
         settings["momentum"] = default if config.momentum is None else config.momentum

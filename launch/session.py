@@ -19,6 +19,7 @@ from launch import config as configuration
 from launch import exchange, report, resume
 from launch.build import build, choose_image_size, choose_monitor
 from launch.callbacks import Miscount, ReplicasDiffer
+from launch.checkpoints import SaveFailed
 from launch.config import ConfigError, TrainConfig
 from launch.console import Console
 from launch.inputs import Inputs
@@ -53,7 +54,7 @@ def run(config: TrainConfig, world: World, threads: int) -> int:
         console.error(str(error))
         strategy.control.agree(None)
         return 2
-    except (ReplicasDiffer, Miscount) as error:
+    except (ReplicasDiffer, Miscount, SaveFailed) as error:
         console.stop()
         console.error(str(error))
         strategy.control.agree(None)
@@ -113,7 +114,8 @@ class Session:
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
-            report.leave(summary, directory, monitor, self.console)
+            if not report.leave(summary, directory, monitor, self.console):
+                return 1
         return 1 if stopped_by == "nan" else 0
 
     def find_culprit(self) -> str | None:
@@ -180,7 +182,9 @@ class Session:
         """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
         model, checkpoints = training.model, training.directory / "checkpoints"
         state = self._together(
-            lambda: resume.restore(self.config, self.strategy, model, checkpoints, training.checkpoints.facts)
+            lambda: resume.restore(
+                self.config, training.plan, self.strategy, model, checkpoints, training.checkpoints.facts
+            )
         )
         state = self.strategy.control.agree(state)
         self.strategy.broadcast([*model.network.variables, *model.optimizer.variables])
@@ -189,8 +193,10 @@ class Session:
         training.begin_at(state)
         steps = training.plan.steps_per_epoch
         epoch, step = divmod(state["step"], steps)
+        for note in state["notes"]:
+            self.console.say(note)
         self.console.say(f"resumed from {state['path']}: epoch {epoch + 1}, {step} of {steps} steps done")
-        if state["stopped"] or state["step"] >= training.plan.total_steps:
+        if state["reported"] and (state["stopped"] or state["step"] >= training.plan.total_steps):
             advice = "raise --epochs to train on, or begin anew in another --run-dir"
             self.console.say(f"{training.directory} is already finished; {advice}")
             return True

@@ -4,24 +4,26 @@ from pathlib import Path
 
 from distributed.decisions import Decisions, Rules
 from distributed.planner import Choice
+from distributed.saver import Saver
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
-from launch import report, resume
+from launch import resume
 from launch.callbacks import (
-    Checkpoints,
     CheckReplicas,
     Decide,
     LearningRate,
     NonFiniteLoss,
+    Noticed,
     Notices,
     Progress,
-    RestoreMetrics,
     StopOnNonFinite,
 )
+from launch.checkpoints import Checkpoints, RestoreMetrics
 from launch.config import TrainConfig
 from launch.console import Console
+from launch.events import TensorBoard
 from launch.inputs import Inputs
-from launch.observers import EpochLines, EpochTable, Stopwatch, TensorBoard
+from launch.observers import EpochLines, EpochTable, Stopwatch
 
 
 class Training:
@@ -66,41 +68,38 @@ class Training:
         self.watch = Stopwatch(plan)
         self.metric_states = None
         self.restore_best = config.restore_best_weights
-        facts = {
-            "model": config.model,
-            "seed": config.seed,
-            "optimizer": config.optimizer,
-            "global_batch": plan.global_batch,
-            "steps_per_epoch": plan.steps_per_epoch,
-            "dataset": fingerprint,
-            "versions": report.versions(),
-        }
+        self.notices = Notices(self.progress)
+        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
         self.checkpoints = Checkpoints(
             strategy,
-            directory / "checkpoints",
-            facts,
+            Saver(
+                directory / "checkpoints",
+                config.keep_checkpoints,
+                on_failure=lambda: self.notices.mine.add("save_failed"),
+            ),
+            resume.describe(config, plan, strategy, fingerprint),
             self.decide,
             self.progress,
             every=config.checkpoint_every_steps,
-            keep=config.keep_checkpoints,
+            flush_logs=self._flush_logs,
         )
-        self.notices = Notices(self.progress)
-        self.participants = [
+        self.callbacks = [
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
             StopOnNonFinite(self.progress),
             CheckReplicas(strategy, self.progress, config.check_replicas),
             self.decide,
+            *self.observers,
             self.checkpoints,
             self.notices,
         ]
-        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
 
     def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
         return [
-            EpochTable(self.directory / "metrics.csv", self.progress, self.watch, config.metrics),
+            EpochTable(self.directory / "metrics.csv", self.console, self.progress, self.watch, config.metrics),
             TensorBoard(
                 self.directory / "tensorboard",
+                self.console,
                 config.model_dump(mode="json"),
                 self.watch,
                 self.progress,
@@ -116,20 +115,25 @@ class Training:
         if self.strategy.is_chief:
             self.decisions.restore(state["decisions"])
         self.decisions.factor = state["decisions"]["factor"]
-        self.decide.stopped = state["stopped"]
-        self.progress.step = self.progress.began_at = state["step"]
+        self.decide.stopped, self.decide.metrics = state["stopped"], state["epoch_metrics"]
+        self.progress.step, self.progress.epochs_before = state["step"], state["epoch"]
+        self.progress.learning_rate = state["learning_rate"]
         self.metric_states = state["metrics"]
 
     def fit(self) -> str:
-        """Train to the end and return what ended it: ``epochs``, ``early_stopping`` or ``nan``."""
+        """Train to the end and return what ended it: ``epochs``, ``early_stopping`` or ``nan``.
+
+        Raises:
+            SaveFailed: on all workers, if a checkpoint could not be written.
+        """
         plan = self.plan
         epoch, offset = divmod(self.progress.step, plan.steps_per_epoch)
-        validation = self.inputs.validation()
+        validation, stopped_by = self.inputs.validation(), None
         try:
             if offset:
-                # The rest of a broken epoch; its metrics go on from the checkpoint's, which are the chief's.
-                states = self.metric_states if self.strategy.is_chief else None
-                self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [RestoreMetrics(states)])
+                # The rest of a broken epoch; its metrics go on from the checkpoint's.
+                more = [RestoreMetrics(self.metric_states)]
+                self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, more)
                 epoch += 1
             if not self.decide.stopped and epoch < plan.epochs:
                 self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
@@ -138,12 +142,30 @@ class Training:
             self.console.error(str(error))
             self.progress.step = error.step
             self.checkpoints.commit(None)
-            return "nan"
-        if self.restore_best:
-            resume.restore_best(self.strategy, self.model, self.directory / "checkpoints")
-            if self.decisions.best_epoch is not None:
-                self.console.say(f"the weights are those of the best epoch, {self.decisions.best_epoch + 1}, again")
-        return "early_stopping" if self.decide.stopped else "epochs"
+            stopped_by = "nan"
+        except Noticed as notice:
+            self.console.stop()
+            # Why the save failed is the chief's to say, in finish.
+            assert notice.names == ["save_failed"], notice
+        self.checkpoints.finish()
+        if self.restore_best and not stopped_by:
+            self._restore_best()
+        return stopped_by or ("early_stopping" if self.decide.stopped else "epochs")
+
+    def _restore_best(self) -> None:
+        folder, best_epoch = self.directory / "checkpoints", self.decisions.best_epoch
+        if resume.restore_best(self.strategy, self.model, folder, self.progress.step):
+            self.console.say(f"the weights are those of the best epoch, {best_epoch + 1}, again")
+        elif best_epoch is not None:
+            self.restore_best = False
+            self.console.say(
+                f"warning: epoch {best_epoch + 1} was the best, but its checkpoint is not in {folder}; "
+                "the weights are the last ones"
+            )
+
+    def _flush_logs(self) -> None:
+        for observer in self.observers:
+            observer.flush()
 
     def _fit(self, first: int, end: int, steps: int, validation: dict, more: list | None = None) -> None:
         self.model.fit(
@@ -151,7 +173,7 @@ class Training:
             initial_epoch=first,
             epochs=end,
             steps_per_epoch=steps,
-            callbacks=[*(more or []), *self.participants, *self.observers],
+            callbacks=[*(more or []), *self.callbacks],
             shuffle=False,
             verbose=0,
             **validation,
