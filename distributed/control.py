@@ -5,9 +5,9 @@ launcher began an MPI job, and over Horovod under a Gloo launch.  No control mes
 """
 
 import json
-import os
 from collections.abc import Callable
 
+from distributed import heartbeat
 from distributed.collectives import Collectives
 from distributed.errors import WorldError
 
@@ -28,7 +28,7 @@ class Control:
 
     def abort(self, code: int) -> None:
         """End this worker now, without waiting for the others; the launcher then ends them."""
-        os._exit(code)
+        heartbeat.die(code)
 
 
 class MpiControl(Control):
@@ -46,13 +46,16 @@ class MpiControl(Control):
         self._world = MPI.COMM_WORLD
         self._communicator = MPI.COMM_WORLD.Dup()
 
+    @heartbeat.waiting()
     def agree(self, value):
         return json.loads(self._communicator.bcast(json.dumps(value), root=0))
 
+    @heartbeat.waiting()
     def gather(self, value):
         return [json.loads(text) for text in self._communicator.allgather(json.dumps(value))]
 
     def abort(self, code):
+        heartbeat.end(code, "aborting")
         self._world.Abort(code)
 
 
