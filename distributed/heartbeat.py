@@ -22,6 +22,7 @@ from distributed.world import World
 # From the third on, those of a run that trains.
 PHASES = ("start", "first step", "training", "first validation", "validation", "saving", "ending", "aborting")
 RUNNING = -1
+ABORT = 5.0  # seconds in which a rank must be gone once it has failed, or all have left
 # Signals from the monitor: show the stacks of all threads; end now, with exit code 1.
 STACKS, END = signal.SIGRTMIN + 7, signal.SIGRTMIN + 8
 
@@ -181,6 +182,11 @@ def process_state(pid: int) -> tuple[str, int, int]:
         return fields[0], int(fields[19]), int(fields[49])
     except (OSError, IndexError):
         return "X", 0, 0
+
+
+def explained() -> bool:
+    """Whether the end of this run has been explained: this process is ending, or a rank of this host has failed."""
+    return _record.code != RUNNING or (_folder is not None and (_folder / "failed").exists())
 
 
 def _shared_folder(world: World, launcher: tuple | None) -> Path:

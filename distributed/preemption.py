@@ -55,7 +55,8 @@ class Departure:
                 return
         if first is None:
             time.sleep(self.patience)
-            say(f"{signal.Signals(number).name} before training began: nothing to save; run the same command again")
+            if not heartbeat.explained():
+                say(f"{signal.Signals(number).name} before training began: nothing to save; run the same command again")
             self._exit(CODES[name])
         elif now - first > SAME_REQUEST:
             self._exit(CODES[name] if self._saved else 128 + number)

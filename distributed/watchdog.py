@@ -18,12 +18,11 @@ import signal
 import time
 from pathlib import Path
 
-from distributed.heartbeat import END, PHASES, RUNNING, STACKS, Record, accuse, process_state
+from distributed.heartbeat import ABORT, END, PHASES, RUNNING, STACKS, Record, accuse, process_state
 
 # Seconds beyond the limit for the parts of a run that give no sign for long: loading, tracing, a slow disk.
 EXTRA = {"start": 1500.0, "first step": 600.0, "first validation": 600.0, "saving": 600.0}
 WAITING = 3  # a rank that waits for others is patient so many times longer
-ABORT = 5.0  # seconds in which a rank that has failed must be gone
 TICK = 1.0  # seconds between two looks
 READ_CALLS = {"x86_64": (0, 17, 19, 257), "aarch64": (63, 67, 65, 56)}  # read, pread64, readv, openat
 
@@ -66,7 +65,7 @@ class Watch:
         self.silent += seconds
         phase = PHASES[self.record.phase]
         if phase == "aborting":
-            if self.silent > ABORT:
+            if self.silent > 1.5 * ABORT:
                 self._signal(signal.SIGKILL)
             return
         limit = self.record.limit

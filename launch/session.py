@@ -57,13 +57,11 @@ def run(config: TrainConfig, world: World, threads: int, departure: Departure) -
         # All workers raise these together; none leaves before the chief has spoken.
         console.stop()
         console.error(str(error))
-        strategy.control.agree(None)
-        return 2
+        return strategy.control.leave(2)
     except ReplicasDiffer as error:
         console.stop()
         console.error(str(error))
-        strategy.control.agree(None)
-        return 1
+        return strategy.control.leave(1)
     except Exception as error:
         console.stop()
         culprit = session.find_culprit() if isinstance(error, tf.errors.OpError) else None
@@ -137,11 +135,9 @@ class Session:
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
             report.leave(summary, directory, monitor, self.console)
         if stopped_by == "preempted":
-            # The launcher ends all workers as soon as one has gone: none goes before all is written.
-            self.strategy.control.agree(None)
             self.departure.saved()
-            return code_of(self.training.left_by)
-        return 1 if stopped_by == "nan" else 0
+            return self.strategy.control.leave(code_of(self.training.left_by))
+        return self.strategy.control.leave(1) if stopped_by == "nan" else 0
 
     def find_culprit(self) -> str | None:
         """After an input error in training: the example that cannot be read."""

@@ -153,13 +153,13 @@ class Training:
         except Noticed as notice:
             self.undecided = notice.metric_states is not None
             if not self.finished:
-                self.console.stop()
+                self._close()
                 self.left_by = notice.names
                 heartbeat.enter("saving", self.progress.step)
                 self.checkpoints.commit(notice.metric_states)
                 return "preempted"
         except NonFiniteLoss as error:
-            self.console.stop()
+            self._close()
             self.console.error(str(error))
             self.progress.step = error.step
             self.checkpoints.commit(None)
@@ -169,6 +169,12 @@ class Training:
             if self.decisions.best_epoch is not None:
                 self.console.say(f"the weights are those of the best epoch, {self.decisions.best_epoch + 1}, again")
         return "early_stopping" if self.decide.stopped else "epochs"
+
+    def _close(self) -> None:
+        """End in the middle: the console's bar goes, the logs are complete."""
+        self.console.stop()
+        for observer in self.observers:
+            observer.on_train_end()
 
     def _callbacks(self, more: list) -> list:
         # What looks on comes before the checkpoint: lines of an epoch that was not saved are dropped on resuming,
