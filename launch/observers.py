@@ -23,7 +23,7 @@ class Stopwatch(keras.callbacks.Callback):
         super().__init__()
         self.plan = plan
         self.images = self.seconds = 0.0
-        self.rate = 0.0
+        self.rate = self.images_per_second = 0.0
         self.rates = []
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -45,7 +45,8 @@ class Stopwatch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._finish()
-        self.rates.append(self.images_per_second)
+        if self.images_per_second:
+            self.rates.append(self.images_per_second)
 
     def _finish(self):
         if self.steps:

@@ -2,16 +2,19 @@
 
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
 from data import BUILT_ONCE, Splits, load
 from data.errors import DataError
+from distributed import heartbeat
 from distributed.checkpoint import CheckpointError
 from distributed.control import check_agreement, together
 from distributed.errors import WorldError
 from distributed.planner import Calibration, Choice
+from distributed.preemption import Departure, code_of
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy, create_strategy
 from distributed.world import World
@@ -30,11 +33,14 @@ from models import ModelError
 USER_ERRORS = (ConfigError, DataError, ModelError, WorldError, CheckpointError)
 
 
-def run(config: TrainConfig, world: World, threads: int) -> int:
+def run(config: TrainConfig, world: World, threads: int, departure: Departure) -> int:
     """Train, and answer for what goes wrong.
 
+    Args:
+        departure: what becomes of signals.
+
     Returns:
-        The exit code: 0 finished, 2 the user can mend it, 1 anything else.
+        The exit code: 0 finished, 2 the user can mend it, 85 or 130 left on request with all saved, 1 anything else.
     """
     tf.get_logger().setLevel("INFO" if config.verbose else "ERROR")
     try:
@@ -44,45 +50,62 @@ def run(config: TrainConfig, world: World, threads: int) -> int:
     except WorldError as error:
         Console(True).error(str(error))
         return 2
+    except Exception as error:
+        return fail(error, world, heartbeat.die)
+    heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
-    session = Session(config, strategy, console, threads)
+    session = Session(config, strategy, console, threads, departure)
     try:
         return session.run()
     except USER_ERRORS as error:
         # All workers raise these together; none leaves before the chief has spoken.
         console.stop()
         console.error(str(error))
-        strategy.control.agree(None)
-        return 2
+        return strategy.control.leave(2)
     except (ReplicasDiffer, Miscount, SaveFailed) as error:
         console.stop()
         console.error(str(error))
-        strategy.control.agree(None)
-        return 1
+        return strategy.control.leave(1)
     except Exception as error:
-        # This worker failed alone: the others wait in a collective and must be taken down.
         console.stop()
         culprit = session.find_culprit() if isinstance(error, tf.errors.OpError) else None
+        return fail(error, world, strategy.control.abort, culprit)
+
+
+def fail(error: Exception, world: World, abort: Callable[[int], None], culprit: str | None = None) -> int:
+    """This worker failed alone: say so, and take down the others, who wait for it.
+
+    Args:
+        culprit: what the user can mend, if that was found.
+
+    Returns:
+        The exit code, where there are no others; else ``abort`` has ended this process.
+    """
+    code = 2 if culprit else 1
+    if world.size > 1:
+        # A lost neighbour shows as an error here too; its monitor is about to name it.
+        time.sleep(0.5)
+    if heartbeat.accuse():
         if culprit is None:
-            traceback.print_exc()
-        who = f"rank {world.rank} on {world.host}: " if world.size > 1 else ""
+            traceback.print_exception(error)
+        who = f"rank {world.rank} on {world.host} failed {heartbeat.place()}: " if world.size > 1 else ""
         Console(True).error(f"{who}{culprit or f'{type(error).__name__}: {error}'}")
-        code = 2 if culprit else 1
-        if world.size > 1:
-            strategy.control.abort(code)
-        return code
+    if world.size > 1:
+        abort(code)
+    return code
 
 
 class Session:
     """One run on one worker."""
 
-    def __init__(self, config: TrainConfig, strategy: Strategy, console: Console, threads: int):
+    def __init__(self, config: TrainConfig, strategy: Strategy, console: Console, threads: int, departure: Departure):
         self.config, self.strategy, self.console, self.threads = config, strategy, console, threads
+        self.departure = departure
         self.splits: Splits | None = None
         self.training: Training | None = None
 
     def run(self) -> int:
-        """Prepare, train, report; the exit code is 0, or 1 if the loss was not finite."""
+        """Prepare, train, report; the exit code is 0, 1 if the loss was not finite, or that of a run that left."""
         began = time.perf_counter()
         check_agreement(self.strategy.control, self.config.model_dump(mode="json") | report.versions())
         self.splits = self._load()
@@ -110,19 +133,29 @@ class Session:
             # Only now: a run that is refused must not touch what an earlier one has left.
             configuration.save(self.config.model_copy(update={"run_dir": directory}), directory / "config.yaml")
         self._introduce(inputs, model, choices, directory)
+        self.departure.hand_over(self.training.notices.mine.add)
         stopped_by = self.training.fit()
+        heartbeat.enter("ending")
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
             if not report.leave(summary, directory, monitor, self.console):
                 return 1
-        return 1 if stopped_by == "nan" else 0
+        if stopped_by == "preempted":
+            self.departure.saved()
+            return self.strategy.control.leave(code_of(self.training.left_by))
+        return self.strategy.control.leave(1) if stopped_by == "nan" else 0
 
     def find_culprit(self) -> str | None:
         """After an input error in training: the example that cannot be read."""
         return self.training and self.training.inputs.find_culprit(self.training.progress.step)
 
+    def _show_indexing(self, done: int, total: int) -> None:
+        heartbeat.beat()
+        self.console.indexing(done, total)
+
     def _together(self, function):
+        heartbeat.beat()
         return together(self.strategy.control, USER_ERRORS, function)
 
     def _load(self) -> Splits:
@@ -136,7 +169,7 @@ class Session:
                 place,
                 seed=config.seed,
                 validation_split=config.validation_split,
-                progress=self.console.indexing,
+                progress=self._show_indexing,
             )
 
         if config.dataset not in BUILT_ONCE:
@@ -191,12 +224,13 @@ class Session:
         if state is None:
             return False
         training.begin_at(state)
-        steps = training.plan.steps_per_epoch
-        epoch, step = divmod(state["step"], steps)
+        steps, epoch = training.plan.steps_per_epoch, training.progress.epochs_before
+        step = state["step"] - epoch * steps
         for note in state["notes"]:
             self.console.say(note)
         self.console.say(f"resumed from {state['path']}: epoch {epoch + 1}, {step} of {steps} steps done")
-        if state["reported"] and (state["stopped"] or state["step"] >= training.plan.total_steps):
+        # A run that was killed between its last checkpoint and its summary still owes the summary.
+        if training.finished and state["reported"]:
             advice = "raise --epochs to train on, or begin anew in another --run-dir"
             self.console.say(f"{training.directory} is already finished; {advice}")
             return True

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import keras
+
+from distributed import heartbeat
 from distributed.decisions import Decisions, Rules
 from distributed.planner import Choice
 from distributed.saver import Saver
@@ -24,6 +27,7 @@ from launch.console import Console
 from launch.events import TensorBoard
 from launch.inputs import Inputs
 from launch.observers import EpochLines, EpochTable, Stopwatch
+from launch.pulse import Saves, StepsBegin, StepsEnd
 
 
 class Training:
@@ -67,8 +71,10 @@ class Training:
         self.decide = Decide(strategy, self.decisions, validation_examples)
         self.watch = Stopwatch(plan)
         self.metric_states = None
+        self.undecided = False
+        self.left_by: list[str] = []
         self.restore_best = config.restore_best_weights
-        self.notices = Notices(self.progress)
+        self.notices = Notices(self.progress, strategy.control)
         self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
         self.checkpoints = Checkpoints(
             strategy,
@@ -83,15 +89,12 @@ class Training:
             every=config.checkpoint_every_steps,
             flush_logs=self._flush_logs,
         )
-        self.callbacks = [
+        self.participants = [
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
             StopOnNonFinite(self.progress),
             CheckReplicas(strategy, self.progress, config.check_replicas),
             self.decide,
-            *self.observers,
-            self.checkpoints,
-            self.notices,
         ]
 
     def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
@@ -115,42 +118,68 @@ class Training:
         if self.strategy.is_chief:
             self.decisions.restore(state["decisions"])
         self.decisions.factor = state["decisions"]["factor"]
-        self.decide.stopped, self.decide.metrics = state["stopped"], state["epoch_metrics"]
+        self.decide.stopped = state["stopped"]
         self.progress.step, self.progress.epochs_before = state["step"], state["epoch"]
         self.progress.learning_rate = state["learning_rate"]
-        self.metric_states = state["metrics"]
+        self.metric_states, self.undecided = state["metrics"], state["metrics"] is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train or to decide."""
+        return not self.undecided and (self.decide.stopped or self.progress.step >= self.plan.total_steps)
 
     def fit(self) -> str:
-        """Train to the end and return what ended it: ``epochs``, ``early_stopping`` or ``nan``.
+        """Train to the end and return what ended it: ``epochs``, ``early_stopping``, ``nan`` or ``preempted``.
 
         Raises:
             SaveFailed: on all workers, if a checkpoint could not be written.
         """
-        plan = self.plan
-        epoch, offset = divmod(self.progress.step, plan.steps_per_epoch)
-        validation, stopped_by = self.inputs.validation(), None
         try:
-            if offset:
-                # The rest of a broken epoch; its metrics go on from the checkpoint's.
-                more = [RestoreMetrics(self.metric_states)]
-                self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, more)
-                epoch += 1
-            if not self.decide.stopped and epoch < plan.epochs:
-                self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
+            stopped_by = self._fit_all()
+        except Noticed as notice:
+            stopped_by = self._leave(notice)
         except NonFiniteLoss as error:
-            self.console.stop()
+            self._close()
             self.console.error(str(error))
             self.progress.step = error.step
             self.checkpoints.commit(None)
             stopped_by = "nan"
-        except Noticed as notice:
-            self.console.stop()
-            # Why the save failed is the chief's to say, in finish.
-            assert notice.names == ["save_failed"], notice
+        heartbeat.enter("saving", self.progress.step)
         self.checkpoints.finish()
-        if self.restore_best and not stopped_by:
+        if self.restore_best and stopped_by in ("epochs", "early_stopping"):
             self._restore_best()
-        return stopped_by or ("early_stopping" if self.decide.stopped else "epochs")
+        return stopped_by
+
+    def _fit_all(self) -> str:
+        plan, validation = self.plan, self.inputs.validation()
+        epoch, offset = self.progress.epochs_before, self.progress.step % plan.steps_per_epoch
+        if offset or self.undecided:
+            # The rest of a broken epoch; its metrics go on from the checkpoint's.
+            restore = RestoreMetrics(self.metric_states)
+            if offset:
+                self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [restore])
+            else:
+                self._end_epoch(epoch, validation, restore)
+            epoch += 1
+        if not self.decide.stopped and epoch < plan.epochs:
+            self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
+        return self._ended_by()
+
+    def _ended_by(self) -> str:
+        return "early_stopping" if self.decide.stopped else "epochs"
+
+    def _leave(self, notice: Noticed) -> str:
+        """Save the run as it stands, for whatever reason it ends here."""
+        self._close()
+        self.undecided = notice.metric_states is not None
+        if "save_failed" in notice.names:
+            # Why is the chief's to say, when the checkpoints are finished.
+            return "save_failed"
+        if self.finished:
+            return self._ended_by()
+        self.left_by = notice.names
+        self.checkpoints.commit(notice.metric_states)
+        return "preempted"
 
     def _restore_best(self) -> None:
         folder, best_epoch = self.directory / "checkpoints", self.decisions.best_epoch
@@ -167,13 +196,38 @@ class Training:
         for observer in self.observers:
             observer.flush()
 
+    def _close(self) -> None:
+        """End in the middle: the console's bar goes, the logs are complete."""
+        self.console.stop()
+        for observer in self.observers:
+            observer.on_train_end()
+
+    def _callbacks(self, more: list) -> list:
+        # What looks on comes before the checkpoint: lines of an epoch that was not saved are dropped on resuming,
+        # whereas those of one that was must be there.
+        watched = [StepsEnd(), *more, *self.participants, *self.observers, Saves(), self.checkpoints, self.notices]
+        return [*watched, StepsBegin(self.progress)]
+
+    def _end_epoch(self, epoch: int, validation: dict, restore: RestoreMetrics) -> None:
+        """Validate and decide on an epoch all of whose steps were taken before."""
+        callbacks = keras.callbacks.CallbackList(self._callbacks([restore]), model=self.model)
+        callbacks.on_train_begin()
+        callbacks.on_epoch_begin(epoch)
+        logs = self.model.get_metrics_result()
+        if validation:
+            data, steps = validation["validation_data"], validation["validation_steps"]
+            found = self.model.evaluate(data, steps=steps, callbacks=callbacks, return_dict=True, verbose=0)
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        callbacks.on_epoch_end(epoch, logs)
+        callbacks.on_train_end(logs)
+
     def _fit(self, first: int, end: int, steps: int, validation: dict, more: list | None = None) -> None:
         self.model.fit(
             self.inputs.training(self.progress.step),
             initial_epoch=first,
             epochs=end,
             steps_per_epoch=steps,
-            callbacks=[*(more or []), *self.callbacks],
+            callbacks=self._callbacks(more or []),
             shuffle=False,
             verbose=0,
             **validation,
