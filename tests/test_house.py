@@ -60,7 +60,9 @@ def test_rooms_below_launch_know_none_of_the_others(room):
     ("package", "home"), (("horovod", "distributed/collectives.py"), ("mpi4py", "distributed/control.py"))
 )
 def test_horovod_and_mpi_have_one_door_each_and_it_opens_late(package, home):
-    assert [str(path.relative_to(ROOT)) for path in SOURCES if package in roots(path)] == [home]
+    # launch/horovodrun.py is no part of a run: setup.sh puts it into .venv/bin in the place of Horovod's own.
+    doors = [str(path.relative_to(ROOT)) for path in SOURCES if package in roots(path)]
+    assert set(doors) - {"launch/horovodrun.py"} == {home}
     assert all(inside for module, inside in imports(ROOT / home) if module.partition(".")[0] == package)
 
 
