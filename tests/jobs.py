@@ -8,7 +8,7 @@ tested is the way it is trained; everything else is the program as it is.  Each 
 what it trained on as FOLDER/NAME/seen-RANK.npz.
 
 A job may have a fault planted at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16 gradients
-overflow, "weight" changes one of its weights.
+overflow, "weight" changes one of its weights; "SIGUSR1@step", "loop@saving" and the like: see ``deaths.py``.
 """
 
 import json
@@ -106,6 +106,7 @@ def main(folder: Path) -> None:
 
     import numpy as np
 
+    import deaths
     import models
     from distributed import control
     from launch import build, callbacks, inputs
@@ -122,6 +123,7 @@ def main(folder: Path) -> None:
         build.example_losses = scaled_losses(losses, FACTORS[kind], *place) if kind in FACTORS else losses
         callbacks.CheckReplicas.check = changed_weight(check, *place) if kind == "weight" else check
         inputs.training_batches = record(pipeline, seen)
+        deaths.plant(kind, *place)
         print(f"job: {name}", file=sys.stderr, flush=True)
         codes[name] = train(line)
         if seen and (folder / name).is_dir():
