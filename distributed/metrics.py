@@ -109,11 +109,6 @@ class GlobalMetrics:
             [np.asarray(variable, np.float64) for metric in self.all for variable in metric.variables]
         )
 
-    def restore(self, states: list) -> None:
-        """Set this worker's states."""
-        for variable, state in zip((v for metric in self.all for v in metric.variables), states, strict=True):
-            variable.assign(np.asarray(state))
-
     def results(self) -> dict[str, float]:
         """Reduce all states over the workers in one exchange and compute each metric once.
 

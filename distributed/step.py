@@ -116,13 +116,17 @@ class LockstepModel(keras.Model):
         """The results over all workers; Keras asks for them once per epoch and once per validation."""
         return self._global_metrics.results()
 
-    def sum_metric_states(self) -> list:
-        """The metrics' states so far, float64 arrays summed over the workers; all workers must call it."""
-        return self._global_metrics.sum_states()
+    def metric_states(self) -> list:
+        """The metrics' states so far, of each replica of the run, as a JSON value; all workers must call it."""
+        return self._strategy.replica_values(self._metric_variables)
 
     def restore_metric_states(self, states: list) -> None:
-        """Take up what ``sum_metric_states`` gave; the sum belongs to one worker, the chief."""
-        self._global_metrics.restore(states)
+        """Take up what ``metric_states`` gave; all workers must call it with the same value."""
+        self._strategy.assign_replica_values(self._metric_variables, states)
+
+    @property
+    def _metric_variables(self):
+        return [variable for metric in self.metrics for variable in metric.variables]
 
     def _get_metrics_result_or_logs(self, logs):
         # What a step returns is for the progress of the run; the epoch's values come from the metrics.

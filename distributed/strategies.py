@@ -69,6 +69,22 @@ class SingleDevice:
         """For each replica of the run, a 32-bit checksum of each of these Keras variables."""
         return [[_checksum(variable.value) for variable in variables]]
 
+    def replica_values(self, variables: Sequence) -> list:
+        """For each replica of the run, the values of these Keras variables as a JSON value: ``[replica][variable]``."""
+        return [[np.asarray(variable).tolist() for variable in variables]]
+
+    def assign_replica_values(self, variables: Sequence, values: list) -> None:
+        """Give each replica its own of what ``replica_values`` gave; where the run had another number of replicas, the
+        first one gets the sums and the others 0."""
+        if len(values) != self.replicas:
+            sums = [np.sum([np.asarray(value) for value in column], axis=0) for column in zip(*values, strict=True)]
+            values = [sums] + [[np.zeros_like(total) for total in sums]] * (self.replicas - 1)
+        self._assign_local(variables, values)
+
+    def _assign_local(self, variables, values):
+        for variable, value in zip(variables, values[self.world.rank], strict=True):
+            variable.assign(np.asarray(value))
+
     def broadcast(self, variables: Sequence) -> None:
         """Give every replica the chief's values of these Keras variables."""
         self.collectives.broadcast_variables([variable.value for variable in variables])
@@ -104,6 +120,16 @@ class Mirrored(SingleDevice):
         by_variable = [self._strategy.experimental_local_results(variable.value) for variable in variables]
         return [[_checksum(copy) for copy in copies] for copies in zip(*by_variable, strict=True)]
 
+    def replica_values(self, variables):
+        copies = [self._strategy.experimental_local_results(variable.value) for variable in variables]
+        return [[copy.numpy().tolist() for copy in column] for column in zip(*copies, strict=True)]
+
+    def _assign_local(self, variables, values):
+        for variable, *column in zip(variables, *values, strict=True):
+            copies = self._strategy.experimental_local_results(variable.value)
+            for copy, value in zip(copies, column, strict=True):
+                copy.assign(np.asarray(value, copy.dtype.as_numpy_dtype))
+
     def broadcast(self, variables):
         """Nothing to do: mirrored variables begin with equal values."""
 
@@ -133,6 +159,10 @@ class Horovod(SingleDevice):
 
     def replica_digests(self, variables):
         (mine,) = super().replica_digests(variables)
+        return self.control.gather(mine)
+
+    def replica_values(self, variables):
+        (mine,) = super().replica_values(variables)
         return self.control.gather(mine)
 
     @property

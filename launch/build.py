@@ -59,7 +59,9 @@ def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, 
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
-    settings = {"learning_rate": plan.schedule.base, "weight_decay": config.weight_decay or None}
+    # Keras would number the names of optimizers in a process, and checkpoints go by names.
+    settings = {"name": config.optimizer, "learning_rate": plan.schedule.base}
+    settings["weight_decay"] = config.weight_decay or None
     if config.optimizer in DEFAULT_MOMENTUM:
         default = DEFAULT_MOMENTUM[config.optimizer]
         settings["momentum"] = default if config.momentum is None else config.momentum

@@ -1,16 +1,15 @@
-"""The callbacks that take part in training, on every worker, in this order: rate, health, decisions, checkpoints.
+"""The callbacks that take part in training, on every worker, in this order: rate, health, decisions, notices.
 
-Each has one job.  Those that only look on are in ``observers.py`` and run on the chief alone.
+Each has one job.  Saving is in ``checkpoints.py``.  Those that only look on are in ``observers.py`` and ``events.py``
+and run on the chief alone.
 """
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from distributed import checkpoint
 from distributed.control import Control
 from distributed.decisions import Decisions
 from distributed.step import NOTICES
@@ -32,11 +31,10 @@ class NonFiniteLoss(Exception):
 
 @dataclass
 class Progress:
-    """Where the run stands: steps taken so far, the step at which this process began and the epochs decided by then,
-    and the learning rate of the last step."""
+    """Where the run stands: steps taken so far, the epochs that were over when this process began, and the learning
+    rate of the last step."""
 
     step: int = 0
-    began_at: int = 0
     epochs_before: int = 0
     learning_rate: float | None = None
 
@@ -93,7 +91,7 @@ class Noticed(Exception):
     not, and None where the last epoch has been decided and saved.
     """
 
-    def __init__(self, names: list[str], step: int, metric_states: list[np.ndarray] | None):
+    def __init__(self, names: list[str], step: int, metric_states: list | None):
         self.names, self.step, self.metric_states = names, step, metric_states
         super().__init__(f"{', '.join(names)} noticed at step {step}")
 
@@ -119,12 +117,12 @@ class Notices(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if names := self._heard():
-            raise Noticed(names, self.progress.step, self.model.sum_metric_states())
+            raise Noticed(names, self.progress.step, self.model.metric_states())
         self.last = logs["notices"]
 
     def on_test_begin(self, logs=None):
         # Keras is about to begin the metrics anew: those of the epoch's training must be kept for the checkpoint.
-        self.metric_states = self.model.sum_metric_states()
+        self.metric_states = self.model.metric_states()
         if names := self._heard():
             raise Noticed(names, self.progress.step, self.metric_states)
         self.interval, self.asked_at, self.asked = 1, 0, time.monotonic()
@@ -159,9 +157,10 @@ class Decide(keras.callbacks.Callback):
         super().__init__()
         self.strategy, self.decisions, self.validation_examples = strategy, decisions, validation_examples
         self.improved = self.stopped = False
+        self.metrics = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        metrics = {name: float(value) for name, value in logs.items()}
+        self.metrics = metrics = {name: float(value) for name, value in logs.items()}
         seen = metrics.get("val_examples", 0)
         if seen != self.validation_examples:
             raise RuntimeError(
@@ -208,65 +207,3 @@ class CheckReplicas(keras.callbacks.Callback):
                     f"{', '.join(map(str, other))} differs from "
                     "the others'; look at the memory of that machine, then go on from the last checkpoint"
                 )
-
-
-class Checkpoints(keras.callbacks.Callback):
-    """Commit a checkpoint every so many steps and at each epoch's end; the chief writes, all lend their metric
-    state."""
-
-    def __init__(
-        self,
-        strategy: Strategy,
-        directory: Path,
-        facts: dict,
-        decide: Decide,
-        progress: Progress,
-        *,
-        every: int | None,
-        keep: int,
-    ):
-        """Args: ``facts`` about the run that a resumed one must share; see ``launch/resume.py``."""
-        super().__init__()
-        self.strategy, self.directory, self.facts = strategy, directory, facts
-        self.decide, self.progress, self.every, self.keep = decide, progress, every, keep
-
-    def on_train_batch_end(self, batch, logs=None):
-        last_of_epoch = self.progress.step % self.facts["steps_per_epoch"] == 0
-        if self.every and self.progress.step % self.every == 0 and not last_of_epoch:
-            self.commit(self.model.sum_metric_states())
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.commit(None)
-
-    def commit(self, metric_states: list[np.ndarray] | None) -> None:
-        """Save the run as it stands; ``metric_states`` belong to an epoch that is under way."""
-        if not self.strategy.is_chief:
-            return
-        state = self.facts | {
-            "step": self.progress.step,
-            "decisions": self.decide.decisions.state(),
-            "stopped": self.decide.stopped,
-            "metrics": None if metric_states is None else [array.tolist() for array in metric_states],
-        }
-        arrays = [
-            {variable.path: np.asarray(variable) for variable in variables}
-            for variables in (self.model.network.weights, self.model.optimizer.variables)
-        ]
-        path = checkpoint.write(self.directory, self.progress.step, checkpoint.Checkpoint(*arrays, state))
-        if self.decide.improved and metric_states is None:
-            checkpoint.point(self.directory / "best", path)
-        checkpoint.point(self.directory / "last", path)
-        best = self.directory / "best"
-        checkpoint.prune(self.directory, self.keep, best.resolve() if best.exists() else None)
-
-
-class RestoreMetrics(keras.callbacks.Callback):
-    """Let the rest of a broken epoch add to the metrics that its first part had."""
-
-    def __init__(self, states: list | None):
-        super().__init__()
-        self.states = states
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.states is not None:
-            self.model.restore_metric_states(self.states)

@@ -58,7 +58,7 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
         training: the ``launch.training.Training`` that has ended.
         seconds: from the start of this process's run to its end.
     """
-    plan, decisions, final = training.plan, training.decisions, training.decisions.last_metrics
+    plan, decisions, final = training.plan, training.decisions, training.decide.metrics
     if training.restore_best and decisions.best_epoch is not None:
         final = decisions.best_metrics
     network, steps = training.model.network, training.progress.step
@@ -88,23 +88,22 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
     }
 
 
-def is_finished(directory: Path, step: int) -> bool:
-    """Whether ``summary.json`` tells of a run that was trained to its end, at this step."""
+def leave(summary: dict, directory: Path, monitor: str, console: Console) -> bool:
+    """Write ``summary.json`` and ``curves.png``, and say where everything is; False if there is no summary."""
+    left = True
     try:
-        facts = json.loads((directory / "summary.json").read_text())
-        return facts["steps"] == step and facts["stopped_by"] in ("epochs", "early_stopping")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def leave(summary: dict, directory: Path, monitor: str, console: Console) -> None:
-    """Write ``summary.json`` and ``curves.png``, and say where everything is."""
-    write_json(directory / "summary.json", summary)
+        write_json(directory / "summary.json", summary)
+    except OSError as error:
+        left = False
+        console.error(f"{directory}/summary.json cannot be written ({error.strerror}); mend that and run it again")
     if summary["stopped_by"] == "preempted":
-        # Whoever wants the run gone does not wait for pictures.
+        # Whoever wants the run gone does not wait for pictures; what counts is the checkpoint.
         console.say(f"preempted at step {summary['steps']}: checkpoint saved; run the same command again to go on")
-        return
-    draw_curves(directory / "metrics.csv", directory / "curves.png")
+        return True
+    try:
+        draw_curves(directory / "metrics.csv", directory / "curves.png")
+    except OSError as error:
+        console.warn(f"{directory}/curves.png cannot be written ({error.strerror}); the rest is there")
     best = summary["best"]
     if best:
         values = "  ".join(
@@ -114,6 +113,7 @@ def leave(summary: dict, directory: Path, monitor: str, console: Console) -> Non
     console.say(f"finished after {summary['seconds']:.0f} s, stopped by {summary['stopped_by']}")
     console.say(f"curves: {directory}/curves.png   best weights: {directory}/checkpoints/best")
     console.say(f"look at it: tensorboard --logdir {directory}/tensorboard")
+    return left
 
 
 def draw_curves(table: Path, picture: Path) -> None:

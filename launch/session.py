@@ -21,6 +21,7 @@ from launch import config as configuration
 from launch import report, resume
 from launch.build import build, choose_image_size, choose_monitor
 from launch.callbacks import ReplicasDiffer
+from launch.checkpoints import SaveFailed
 from launch.config import ConfigError, TrainConfig
 from launch.console import Console
 from launch.inputs import Inputs
@@ -58,7 +59,7 @@ def run(config: TrainConfig, world: World, threads: int, departure: Departure) -
         console.stop()
         console.error(str(error))
         return strategy.control.leave(2)
-    except ReplicasDiffer as error:
+    except (ReplicasDiffer, SaveFailed) as error:
         console.stop()
         console.error(str(error))
         return strategy.control.leave(1)
@@ -130,14 +131,15 @@ class Session:
         self.departure.hand_over(self.training.notices.mine.add)
         stopped_by = self.training.fit()
         heartbeat.enter("ending")
+        code = {"nan": 1, "preempted": code_of(self.training.left_by)}.get(stopped_by, 0)
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
-            report.leave(summary, directory, monitor, self.console)
+            if not report.leave(summary, directory, monitor, self.console):
+                code = 1
         if stopped_by == "preempted":
             self.departure.saved()
-            return self.strategy.control.leave(code_of(self.training.left_by))
-        return self.strategy.control.leave(1) if stopped_by == "nan" else 0
+        return self.strategy.control.leave(code)
 
     def find_culprit(self) -> str | None:
         """After an input error in training: the example that cannot be read."""
@@ -202,18 +204,22 @@ class Session:
         """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
         model, checkpoints = training.model, training.directory / "checkpoints"
         state = self._together(
-            lambda: resume.restore(self.config, self.strategy, model, checkpoints, training.checkpoints.facts)
+            lambda: resume.restore(
+                self.config, training.plan, self.strategy, model, checkpoints, training.checkpoints.facts
+            )
         )
         state = self.strategy.control.agree(state)
         self.strategy.broadcast([*model.network.variables, *model.optimizer.variables])
         if state is None:
             return False
         training.begin_at(state)
-        steps, epoch = training.plan.steps_per_epoch, training.progress.epochs_before
-        step = state["step"] - epoch * steps
-        self.console.say(f"resumed from {state['path']}: epoch {epoch + 1}, {step} of {steps} steps done")
-        # A run that was killed between its last checkpoint and its summary still owes the summary.
-        if training.finished and self.strategy.control.agree(report.is_finished(training.directory, state["step"])):
+        steps, epoch = training.plan.steps_per_epoch, state["epoch"]
+        for note in state["notes"]:
+            self.console.say(note)
+        self.console.say(
+            f"resumed from {state['path']}: epoch {epoch + 1}, {state['step'] - epoch * steps} of {steps} steps done"
+        )
+        if state["reported"] and training.finished:
             advice = "raise --epochs to train on, or begin anew in another --run-dir"
             self.console.say(f"{training.directory} is already finished; {advice}")
             return True

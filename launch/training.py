@@ -6,11 +6,11 @@ import keras
 
 from distributed import heartbeat
 from distributed.decisions import Decisions, Rules
+from distributed.saver import Saver
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
-from launch import report, resume
+from launch import resume
 from launch.callbacks import (
-    Checkpoints,
     CheckReplicas,
     Decide,
     LearningRate,
@@ -18,13 +18,14 @@ from launch.callbacks import (
     Noticed,
     Notices,
     Progress,
-    RestoreMetrics,
     StopOnNonFinite,
 )
+from launch.checkpoints import Checkpoints, RestoreMetrics
 from launch.config import TrainConfig
 from launch.console import Console
+from launch.events import TensorBoard
 from launch.inputs import Inputs
-from launch.observers import EpochLines, EpochTable, Stopwatch, TensorBoard
+from launch.observers import EpochLines, EpochTable, Stopwatch
 from launch.pulse import Saves, StepsBegin, StepsEnd
 
 
@@ -69,39 +70,41 @@ class Training:
         self.undecided = False
         self.left_by: list[str] = []
         self.restore_best = config.restore_best_weights
-        facts = {
-            "model": config.model,
-            "seed": config.seed,
-            "optimizer": config.optimizer,
-            "global_batch": plan.global_batch,
-            "steps_per_epoch": plan.steps_per_epoch,
-            "dataset": fingerprint,
-            "versions": report.versions(),
-        }
+        self.notices = Notices(self.progress, strategy.control)
+        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
         self.checkpoints = Checkpoints(
             strategy,
-            directory / "checkpoints",
-            facts,
+            Saver(
+                directory / "checkpoints",
+                config.keep_checkpoints,
+                on_failure=lambda: self.notices.mine.add("save_failed"),
+            ),
+            resume.describe(config, plan, strategy, fingerprint),
             self.decide,
             self.progress,
             every=config.checkpoint_every_steps,
-            keep=config.keep_checkpoints,
+            flush_logs=self._flush_logs,
         )
-        self.notices = Notices(self.progress, strategy.control)
-        self.participants = [
+        self.callbacks = [
+            StepsEnd(),
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
             StopOnNonFinite(self.progress),
             CheckReplicas(strategy, self.progress, config.check_replicas),
             self.decide,
+            *self.observers,
+            Saves(),
+            self.checkpoints,
+            self.notices,
+            StepsBegin(self.progress),
         ]
-        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
 
     def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
         return [
-            EpochTable(self.directory / "metrics.csv", self.progress, self.watch, config.metrics),
+            EpochTable(self.directory / "metrics.csv", self.console, self.progress, self.watch, config.metrics),
             TensorBoard(
                 self.directory / "tensorboard",
+                self.console,
                 config.model_dump(mode="json"),
                 self.watch,
                 self.progress,
@@ -117,17 +120,11 @@ class Training:
         if self.strategy.is_chief:
             self.decisions.restore(state["decisions"])
         self.decisions.factor = state["decisions"]["factor"]
-        self.decide.stopped = state["stopped"]
-        step = self.progress.step = self.progress.began_at = state["step"]
-        self.undecided = state["metrics"] is not None
-        self.metric_states = state["metrics"] if self.strategy.is_chief else None
-        self.progress.epochs_before = step // self.plan.steps_per_epoch
-        if self.undecided and step % self.plan.steps_per_epoch == 0:
-            # Left between an epoch's last step and its decision: validation is still to be done.
-            self.progress.epochs_before -= 1
-        if step:
-            rate = self.plan.schedule.rate(step - 1, self.decisions.factor)
-            self.model.optimizer.learning_rate = self.progress.learning_rate = rate
+        self.decide.stopped, self.decide.metrics = state["stopped"], state["epoch_metrics"]
+        self.progress.step, self.progress.epochs_before = state["step"], state["epoch"]
+        self.progress.learning_rate = state["learning_rate"]
+        self.metric_states = state["metrics"]
+        self.undecided = self.metric_states is not None
 
     @property
     def finished(self) -> bool:
@@ -135,56 +132,62 @@ class Training:
         return not self.undecided and (self.decide.stopped or self.progress.step >= self.plan.total_steps)
 
     def fit(self) -> str:
-        """Train to the end and return what ended it: ``epochs``, ``early_stopping``, ``nan`` or ``preempted``."""
+        """Train to the end and return what ended it: ``epochs``, ``early_stopping``, ``nan`` or ``preempted``.
+
+        Raises:
+            SaveFailed: on all workers, if a checkpoint could not be written.
+        """
         plan = self.plan
         epoch, offset = self.progress.epochs_before, self.progress.step % plan.steps_per_epoch
-        validation = self.inputs.validation()
+        validation, stopped_by = self.inputs.validation(), None
         try:
             if offset or self.undecided:
-                # The rest of a broken epoch; its metrics go on from the checkpoint's, which are the chief's.
+                # The rest of a broken epoch; its metrics go on from the checkpoint's.
                 restore = RestoreMetrics(self.metric_states)
                 if offset:
                     self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [restore])
                 else:
                     self._end_epoch(epoch, validation, restore)
-                epoch = self.progress.epochs_before = epoch + 1
+                epoch += 1
             if not self.decide.stopped and epoch < plan.epochs:
                 self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
-        except Noticed as notice:
-            self.undecided = notice.metric_states is not None
-            if not self.finished:
-                self._close()
-                self.left_by = notice.names
-                heartbeat.enter("saving", self.progress.step)
-                self.checkpoints.commit(notice.metric_states)
-                return "preempted"
         except NonFiniteLoss as error:
-            self._close()
+            self.console.stop()
             self.console.error(str(error))
             self.progress.step = error.step
             self.checkpoints.commit(None)
-            return "nan"
-        if self.restore_best:
-            resume.restore_best(self.strategy, self.model, self.directory / "checkpoints")
-            if self.decisions.best_epoch is not None:
-                self.console.say(f"the weights are those of the best epoch, {self.decisions.best_epoch + 1}, again")
-        return "early_stopping" if self.decide.stopped else "epochs"
+            stopped_by = "nan"
+        except Noticed as notice:
+            self.console.stop()
+            self.undecided = notice.metric_states is not None
+            if not self.finished:
+                stopped_by, self.left_by = "preempted", notice.names
+                # After a save that has failed, this does nothing; why it did is the chief's to say, in finish.
+                self.checkpoints.commit(notice.metric_states)
+        heartbeat.enter("saving", self.progress.step)
+        self.checkpoints.finish()
+        if self.restore_best and not stopped_by:
+            self._restore_best()
+        return stopped_by or ("early_stopping" if self.decide.stopped else "epochs")
 
-    def _close(self) -> None:
-        """End in the middle: the console's bar goes, the logs are complete."""
-        self.console.stop()
+    def _restore_best(self) -> None:
+        folder, best_epoch = self.directory / "checkpoints", self.decisions.best_epoch
+        if resume.restore_best(self.strategy, self.model, folder, self.progress.step):
+            self.console.say(f"the weights are those of the best epoch, {best_epoch + 1}, again")
+        elif best_epoch is not None:
+            self.restore_best = False
+            self.console.say(
+                f"warning: epoch {best_epoch + 1} was the best, but its checkpoint is not in {folder}; "
+                "the weights are the last ones"
+            )
+
+    def _flush_logs(self) -> None:
         for observer in self.observers:
-            observer.on_train_end()
-
-    def _callbacks(self, more: list) -> list:
-        # What looks on comes before the checkpoint: lines of an epoch that was not saved are dropped on resuming,
-        # whereas those of one that was must be there.
-        watched = [StepsEnd(), *more, *self.participants, *self.observers, Saves(), self.checkpoints, self.notices]
-        return [*watched, StepsBegin(self.progress)]
+            observer.flush()
 
     def _end_epoch(self, epoch: int, validation: dict, restore: RestoreMetrics) -> None:
         """Validate and decide on an epoch all of whose steps were taken before."""
-        callbacks = keras.callbacks.CallbackList(self._callbacks([restore]), model=self.model)
+        callbacks = keras.callbacks.CallbackList([restore, *self.callbacks], model=self.model)
         callbacks.on_train_begin()
         callbacks.on_epoch_begin(epoch)
         logs = self.model.get_metrics_result()
@@ -201,7 +204,7 @@ class Training:
             initial_epoch=first,
             epochs=end,
             steps_per_epoch=steps,
-            callbacks=self._callbacks(more or []),
+            callbacks=[*(more or []), *self.callbacks],
             shuffle=False,
             verbose=0,
             **validation,

@@ -39,7 +39,7 @@ def plant(fault: str | None, rank: int = 0, step: int = 0) -> None:
             "on_test_batch_end",
             lambda callback, batch, *_: callback.progress.step == at and batch == 1,
         ),
-        "saving": (checkpoint, "_flush", lambda path: path.name == f".writing-step-{at:08d}"),
+        "saving": (checkpoint, "write", lambda directory, number, *_: number == at),
     }
     for name, (home, function, due) in hooks.items():
         original = getattr(getattr(home, function), "original", getattr(home, function))
