@@ -35,12 +35,13 @@ class Control:
         heartbeat.die(code)
 
     def leave(self, code: int) -> int:
-        """End the run on all workers, which call this together, none before the others have come as far.
+        """End the run on all workers, which call this together, with the chief's exit code; none ends before the chief
+        has come as far.
 
         Returns:
             The exit code, where this process is to end by itself.
         """
-        self.agree(None)
+        code = self.agree(code)
         if code and self._collectives.world.size > 1:
             # All is written; a launcher that was asked to end gives its ranks five seconds.
             sys.stdout.flush()
@@ -80,7 +81,7 @@ class MpiControl(Control):
         self._world.Abort(code)
 
     def leave(self, code):
-        self.agree(None)
+        code = self.agree(code)
         world = self._collectives.world
         if code and world.launcher == "mpirun":
             # After a plain exit, mpirun would print a dozen lines about the exit code.

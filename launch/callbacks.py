@@ -161,9 +161,10 @@ class Decide(keras.callbacks.Callback):
         super().__init__()
         self.strategy, self.decisions, self.validation_examples = strategy, decisions, validation_examples
         self.improved = self.stopped = False
+        self.metrics = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        metrics = {name: float(value) for name, value in logs.items()}
+        self.metrics = metrics = {name: float(value) for name, value in logs.items()}
         seen = metrics.get("val_examples", 0)
         if seen != self.validation_examples:
             counts = self.strategy.control.gather(self.model.examples_here())

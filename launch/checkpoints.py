@@ -66,6 +66,7 @@ class Checkpoints(keras.callbacks.Callback):
             "learning_rate": self.progress.learning_rate,
             "decisions": decide.decisions.state(),
             "stopped": decide.stopped,
+            "epoch_metrics": decide.metrics,
             "metrics": metric_states,
         }
         monitor = decide.decisions.rules.monitor
@@ -74,7 +75,7 @@ class Checkpoints(keras.callbacks.Callback):
             self.model.network.weights,
             self.model.optimizer.variables,
             state,
-            monitored={monitor: decide.decisions.last_metrics[monitor]} if judged else None,
+            monitored={monitor: decide.metrics[monitor]} if judged else None,
             best=judged and decide.improved,
         )
 

@@ -59,7 +59,7 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
         training: the ``launch.training.Training`` that has ended.
         seconds: from the start of this process's run to its end.
     """
-    plan, decisions, final = training.plan, training.decisions, training.decisions.last_metrics
+    plan, decisions, final = training.plan, training.decisions, training.decide.metrics
     if training.restore_best and decisions.best_epoch is not None:
         final = decisions.best_metrics
     network, steps = training.model.network, training.progress.step
@@ -99,9 +99,9 @@ def leave(summary: dict, directory: Path, monitor: str, console: Console) -> boo
         left = False
         console.error(f"{directory}/summary.json cannot be written ({error.strerror}); mend that and run it again")
     if summary["stopped_by"] == "preempted":
-        # Whoever wants the run gone does not wait for pictures.
+        # Whoever wants the run gone does not wait for pictures; what counts is the checkpoint.
         console.say(f"preempted at step {summary['steps']}: checkpoint saved; run the same command again to go on")
-        return left
+        return True
     try:
         draw_curves(directory / "metrics.csv", directory / "curves.png")
     except OSError as error:

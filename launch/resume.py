@@ -139,7 +139,8 @@ def restore_best(strategy: Strategy, model: LockstepModel, directory: Path, step
 def _reported(directory: Path, step: int) -> bool:
     """Whether the run has left its summary: a kill may have come between the last checkpoint and that."""
     try:
-        return json.loads((directory / "summary.json").read_text())["steps"] == step
+        facts = json.loads((directory / "summary.json").read_text())
+        return facts["steps"] == step and facts["stopped_by"] in ("epochs", "early_stopping")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -136,15 +136,15 @@ class Session:
         self.departure.hand_over(self.training.notices.mine.add)
         stopped_by = self.training.fit()
         heartbeat.enter("ending")
+        code = {"nan": 1, "preempted": code_of(self.training.left_by)}.get(stopped_by, 0)
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
             if not report.leave(summary, directory, monitor, self.console):
-                return 1
+                code = 1
         if stopped_by == "preempted":
             self.departure.saved()
-            return self.strategy.control.leave(code_of(self.training.left_by))
-        return self.strategy.control.leave(1) if stopped_by == "nan" else 0
+        return self.strategy.control.leave(code)
 
     def find_culprit(self) -> str | None:
         """After an input error in training: the example that cannot be read."""
@@ -224,13 +224,13 @@ class Session:
         if state is None:
             return False
         training.begin_at(state)
-        steps, epoch = training.plan.steps_per_epoch, training.progress.epochs_before
-        step = state["step"] - epoch * steps
+        steps, epoch = training.plan.steps_per_epoch, state["epoch"]
         for note in state["notes"]:
             self.console.say(note)
-        self.console.say(f"resumed from {state['path']}: epoch {epoch + 1}, {step} of {steps} steps done")
-        # A run that was killed between its last checkpoint and its summary still owes the summary.
-        if training.finished and state["reported"]:
+        self.console.say(
+            f"resumed from {state['path']}: epoch {epoch + 1}, {state['step'] - epoch * steps} of {steps} steps done"
+        )
+        if state["reported"] and training.finished:
             advice = "raise --epochs to train on, or begin anew in another --run-dir"
             self.console.say(f"{training.directory} is already finished; {advice}")
             return True

@@ -89,12 +89,18 @@ class Training:
             every=config.checkpoint_every_steps,
             flush_logs=self._flush_logs,
         )
-        self.participants = [
+        self.callbacks = [
+            StepsEnd(),
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
             StopOnNonFinite(self.progress),
             CheckReplicas(strategy, self.progress, config.check_replicas),
             self.decide,
+            *self.observers,
+            Saves(),
+            self.checkpoints,
+            self.notices,
+            StepsBegin(self.progress),
         ]
 
     def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
@@ -118,10 +124,11 @@ class Training:
         if self.strategy.is_chief:
             self.decisions.restore(state["decisions"])
         self.decisions.factor = state["decisions"]["factor"]
-        self.decide.stopped = state["stopped"]
+        self.decide.stopped, self.decide.metrics = state["stopped"], state["epoch_metrics"]
         self.progress.step, self.progress.epochs_before = state["step"], state["epoch"]
         self.progress.learning_rate = state["learning_rate"]
-        self.metric_states, self.undecided = state["metrics"], state["metrics"] is not None
+        self.metric_states = state["metrics"]
+        self.undecided = self.metric_states is not None
 
     @property
     def finished(self) -> bool:
@@ -134,52 +141,38 @@ class Training:
         Raises:
             SaveFailed: on all workers, if a checkpoint could not be written.
         """
+        plan = self.plan
+        epoch, offset = self.progress.epochs_before, self.progress.step % plan.steps_per_epoch
+        validation, stopped_by = self.inputs.validation(), None
         try:
-            stopped_by = self._fit_all()
-        except Noticed as notice:
-            stopped_by = self._leave(notice)
+            if offset or self.undecided:
+                # The rest of a broken epoch; its metrics go on from the checkpoint's.
+                restore = RestoreMetrics(self.metric_states)
+                if offset:
+                    self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [restore])
+                else:
+                    self._end_epoch(epoch, validation, restore)
+                epoch += 1
+            if not self.decide.stopped and epoch < plan.epochs:
+                self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
         except NonFiniteLoss as error:
-            self._close()
+            self.console.stop()
             self.console.error(str(error))
             self.progress.step = error.step
             self.checkpoints.commit(None)
             stopped_by = "nan"
+        except Noticed as notice:
+            self.console.stop()
+            self.undecided = notice.metric_states is not None
+            if not self.finished:
+                stopped_by, self.left_by = "preempted", notice.names
+                # After a save that has failed, this does nothing; why it did is the chief's to say, in finish.
+                self.checkpoints.commit(notice.metric_states)
         heartbeat.enter("saving", self.progress.step)
         self.checkpoints.finish()
-        if self.restore_best and stopped_by in ("epochs", "early_stopping"):
+        if self.restore_best and not stopped_by:
             self._restore_best()
-        return stopped_by
-
-    def _fit_all(self) -> str:
-        plan, validation = self.plan, self.inputs.validation()
-        epoch, offset = self.progress.epochs_before, self.progress.step % plan.steps_per_epoch
-        if offset or self.undecided:
-            # The rest of a broken epoch; its metrics go on from the checkpoint's.
-            restore = RestoreMetrics(self.metric_states)
-            if offset:
-                self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [restore])
-            else:
-                self._end_epoch(epoch, validation, restore)
-            epoch += 1
-        if not self.decide.stopped and epoch < plan.epochs:
-            self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
-        return self._ended_by()
-
-    def _ended_by(self) -> str:
-        return "early_stopping" if self.decide.stopped else "epochs"
-
-    def _leave(self, notice: Noticed) -> str:
-        """Save the run as it stands, for whatever reason it ends here."""
-        self._close()
-        self.undecided = notice.metric_states is not None
-        if "save_failed" in notice.names:
-            # Why is the chief's to say, when the checkpoints are finished.
-            return "save_failed"
-        if self.finished:
-            return self._ended_by()
-        self.left_by = notice.names
-        self.checkpoints.commit(notice.metric_states)
-        return "preempted"
+        return stopped_by or ("early_stopping" if self.decide.stopped else "epochs")
 
     def _restore_best(self) -> None:
         folder, best_epoch = self.directory / "checkpoints", self.decisions.best_epoch
@@ -196,21 +189,9 @@ class Training:
         for observer in self.observers:
             observer.flush()
 
-    def _close(self) -> None:
-        """End in the middle: the console's bar goes, the logs are complete."""
-        self.console.stop()
-        for observer in self.observers:
-            observer.on_train_end()
-
-    def _callbacks(self, more: list) -> list:
-        # What looks on comes before the checkpoint: lines of an epoch that was not saved are dropped on resuming,
-        # whereas those of one that was must be there.
-        watched = [StepsEnd(), *more, *self.participants, *self.observers, Saves(), self.checkpoints, self.notices]
-        return [*watched, StepsBegin(self.progress)]
-
     def _end_epoch(self, epoch: int, validation: dict, restore: RestoreMetrics) -> None:
         """Validate and decide on an epoch all of whose steps were taken before."""
-        callbacks = keras.callbacks.CallbackList(self._callbacks([restore]), model=self.model)
+        callbacks = keras.callbacks.CallbackList([restore, *self.callbacks], model=self.model)
         callbacks.on_train_begin()
         callbacks.on_epoch_begin(epoch)
         logs = self.model.get_metrics_result()
@@ -227,7 +208,7 @@ class Training:
             initial_epoch=first,
             epochs=end,
             steps_per_epoch=steps,
-            callbacks=self._callbacks(more or []),
+            callbacks=[*(more or []), *self.callbacks],
             shuffle=False,
             verbose=0,
             **validation,

@@ -8,10 +8,11 @@ tested is the way it is trained; everything else is the program as it is.  Each 
 what it trained on as FOLDER/NAME/seen-RANK.npz.
 
 A job may have a fault planted at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16 gradients
-overflow, "weight" changes one of its weights, "example" has it overlook a validation example.  Or a job begins with
-what another one has left: ["cut", name, step] copies that run as it was after a kill with step's checkpoint as the
-newest: what was logged after it is there, later checkpoints, links and the summary are not.  ["limit", step, bytes]
-lets no file of the chief's grow beyond that from the save of that step on.
+overflow, "weight" changes one of its weights, "example" has it overlook a validation example; "SIGUSR1@step",
+"loop@saving" and the like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step]
+copies that run as it was after a kill with step's checkpoint as the newest: what was logged after it is there, later
+checkpoints, links and the summary are not.  ["limit", step, bytes] lets no file of the chief's grow beyond that from
+the save of that step on.
 """
 
 import json
@@ -148,6 +149,7 @@ def main(folder: Path) -> None:
     environment.prepare(world, verbose=False)
     import dataclasses
 
+    import deaths
     import numpy as np
 
     import models
@@ -157,7 +159,7 @@ def main(folder: Path) -> None:
     from launch.train import main as train
 
     # A job that leaves must not take the next ones with it.
-    control.Control.leave = control.MpiControl.leave = lambda self, code: (self.agree(None), code)[1]
+    control.Control.leave = control.MpiControl.leave = control.Control.agree
     models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
     pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
     losses, check = build.example_losses, callbacks.CheckReplicas.check
@@ -171,6 +173,7 @@ def main(folder: Path) -> None:
         inputs.validation_batches = lost_example(validation, *place) if kind == "example" else validation
         Saver.save = limited(save, *place) if kind == "limit" else save
         inputs.training_batches = record(pipeline, seen)
+        deaths.plant(kind, *place)
         if world.is_chief:
             if kind == "cut":
                 cut(folder / place[0], folder / name, place[1])
