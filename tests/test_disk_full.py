@@ -1,6 +1,7 @@
 """A disk that is full or refuses: logs are warned about once, a checkpoint ends the run cleanly on all ranks."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -25,11 +26,14 @@ def ranks(tmp_path_factory, tiny_data):
     jobs = {"whole": line, "full": line, "full at the end": line} | again
     codes = run_jobs(folder, jobs, "horovodrun", "-np", 2, plants=plants)
     others = json.loads((folder / "codes-1.json").read_text())
-    parts = [part.partition("\n") for part in (folder / "errors.txt").read_text().split("job: ")[1:]]
-    said = {}
-    for name, _, text in parts:
-        said[name] = said.get(name, "") + text
-    return folder, codes, others, said
+    return folder, codes, others, said_by_job(folder)
+
+
+def said_by_job(folder):
+    """What was said on stderr, without mpirun's tags."""
+    text = re.sub(r"\[1,\d\]<stderr>:", "", (folder / "errors.txt").read_text())
+    parts = [part.partition("\n") for part in text.split("job: ")[1:]]
+    return {name: rest.strip() for name, _, rest in parts}
 
 
 @pytest.mark.parametrize(("name", "step"), (("full", 20), ("full at the end", 32)))
@@ -84,10 +88,7 @@ def alone(tmp_path_factory, tiny_data, small_disk):
         jobs["full of logs"] = [*line, "--run-dir", small_disk / "logs"]
         jobs["no room"] = line
     codes = run_jobs(folder, jobs)
-    said = {}
-    for part in (folder / "errors.txt").read_text().split("job: ")[1:]:
-        said[part.partition("\n")[0]] = part.partition("\n")[2]
-    return folder, codes, said
+    return folder, codes, said_by_job(folder)
 
 
 def test_logs_that_cannot_be_written_are_warned_about_once_each(alone):

@@ -3,6 +3,7 @@
 strace lets the writer be killed at, or refuses, each of its system calls in turn.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from crash_writer import REFUSED, SAVED, example
 from test_checkpoint import damage, read, same
 
 from distributed import checkpoint
+from distributed.checkpoint import CheckpointError
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed (apt-get install strace)")
 
@@ -111,9 +113,14 @@ def folder():
 
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint that can be read, after it was compared with what was saved."""
-    path, problems = checkpoint.newest(folder)
     # Nothing but the checkpoint that was damaged beforehand bears a checkpoint's name without being one.
-    assert all("weights.safetensors is not the file that was saved" in problem for problem in problems), problems
+    for path in checkpoint.committed(folder):
+        with contextlib.nullcontext() if path.name == "step-00000001" else contextlib.suppress(CheckpointError):
+            checkpoint.verify(path)
+    path, problems = checkpoint.newest(folder)
+    assert all("step-00000002/weights.safetensors is not the file that was saved" in line for line in problems), (
+        problems
+    )
     step = path and checkpoint.step_of(path)
     assert path is None or same(read(path, example(step)), example(step))
     return step
