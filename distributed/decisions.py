@@ -52,6 +52,7 @@ class Decisions:
     best: float | None = None
     best_epoch: int | None = None
     best_metrics: dict = field(default_factory=dict)
+    last_metrics: dict = field(default_factory=dict)
     stop_reference: float | None = None
     stop_wait: int = 0
     plateau_reference: float | None = None
@@ -70,7 +71,7 @@ class Decisions:
             A JSON value: ``improved`` (this is the best epoch so far), ``stop``, ``factor`` (the plateau factor from
             now on).
         """
-        value = metrics[self.rules.monitor]
+        value, self.last_metrics = metrics[self.rules.monitor], dict(metrics)
         improved = self._better(value, self.best, exactly=True)
         if improved:
             self.best, self.best_epoch, self.best_metrics = value, epoch, dict(metrics)

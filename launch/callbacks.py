@@ -3,6 +3,7 @@
 Each has one job.  Those that only look on are in ``observers.py`` and run on the chief alone.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 
 from distributed import checkpoint
+from distributed.control import Control
 from distributed.decisions import Decisions
 from distributed.step import NOTICES
 from distributed.strategies import Strategy
@@ -30,11 +32,12 @@ class NonFiniteLoss(Exception):
 
 @dataclass
 class Progress:
-    """Where the run stands: steps taken so far, the step at which this process began, and the learning rate of the
-    last step."""
+    """Where the run stands: steps taken so far, the step at which this process began and the epochs decided by then,
+    and the learning rate of the last step."""
 
     step: int = 0
     began_at: int = 0
+    epochs_before: int = 0
     learning_rate: float | None = None
 
 
@@ -84,22 +87,27 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
 
 class Noticed(Exception):
-    """Some worker gave a notice; all workers raise this after the same step.  ``names`` are of ``step.NOTICES``."""
+    """Some worker gave a notice; all workers raise this after the same step.
 
-    def __init__(self, names: list[str], step: int):
-        self.names, self.step = names, step
+    ``names`` are of ``step.NOTICES``; ``metric_states`` those of the epoch that is under way, all its steps taken or
+    not, and None where the last epoch has been decided and saved.
+    """
+
+    def __init__(self, names: list[str], step: int, metric_states: list[np.ndarray] | None):
+        self.names, self.step, self.metric_states = names, step, metric_states
         super().__init__(f"{', '.join(names)} noticed at step {step}")
 
 
 class Notices(keras.callbacks.Callback):
     """Carry what one worker has to tell to all of them, and raise ``Noticed`` on all in the same step.
 
-    Put last: a notice that is seen at an epoch's end finds the epoch decided and saved.
+    Put last: a notice that is seen at an epoch's end finds the epoch decided, noted and saved.  In validation, where
+    no gradients travel, the workers ask each other about once a second.
     """
 
-    def __init__(self, progress: Progress):
+    def __init__(self, progress: Progress, control: Control):
         super().__init__()
-        self.progress = progress
+        self.progress, self.control = progress, control
         self.mine: set[str] = set()  # a signal handler or another thread may add to it at any time
         self.told: set[str] = set()
         self.last = None
@@ -110,18 +118,38 @@ class Notices(keras.callbacks.Callback):
             self.model.notices.assign([float(name in self.told) for name in NOTICES])
 
     def on_train_batch_end(self, batch, logs=None):
-        self._check()
+        if names := self._heard():
+            raise Noticed(names, self.progress.step, self.model.sum_metric_states())
         self.last = logs["notices"]
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._check()
+    def on_test_begin(self, logs=None):
+        # Keras is about to begin the metrics anew: those of the epoch's training must be kept for the checkpoint.
+        self.metric_states = self.model.sum_metric_states()
+        if names := self._heard():
+            raise Noticed(names, self.progress.step, self.metric_states)
+        self.interval, self.asked_at, self.asked = 1, 0, time.monotonic()
 
-    def _check(self):
+    def on_test_batch_end(self, batch, logs=None):
+        if (batches := batch + 1 - self.asked_at) < self.interval:
+            return
+        seconds = time.monotonic() - self.asked
+        answers = self.control.gather([sorted(self.mine), seconds])
+        if names := [name for name in NOTICES if any(name in told for told, _ in answers)]:
+            raise Noticed(names, self.progress.step, self.metric_states)
+        # From answers that are the same everywhere, so that all ask again after the same batch.
+        slowest = max(seconds for _, seconds in answers) / batches
+        self.interval = max(1, min(2 * self.interval, int(1 / max(slowest, 1e-6))))
+        self.asked_at, self.asked = batch + 1, time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if names := self._heard():
+            raise Noticed(names, self.progress.step, None)
+
+    def _heard(self) -> list[str]:
         # One step late, when the value is there without waiting for the device.
         heard = [] if self.last is None else np.asarray(self.last)
         self.last = None
-        if names := [name for name, count in zip(NOTICES, heard, strict=False) if count]:
-            raise Noticed(names, self.progress.step)
+        return [name for name, count in zip(NOTICES, heard, strict=False) if count]
 
 
 class Decide(keras.callbacks.Callback):
@@ -131,10 +159,9 @@ class Decide(keras.callbacks.Callback):
         super().__init__()
         self.strategy, self.decisions, self.validation_examples = strategy, decisions, validation_examples
         self.improved = self.stopped = False
-        self.metrics = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        self.metrics = metrics = {name: float(value) for name, value in logs.items()}
+        metrics = {name: float(value) for name, value in logs.items()}
         seen = metrics.get("val_examples", 0)
         if seen != self.validation_examples:
             raise RuntimeError(

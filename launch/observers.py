@@ -20,7 +20,7 @@ class Stopwatch(keras.callbacks.Callback):
         super().__init__()
         self.plan = plan
         self.images = self.seconds = 0.0
-        self.rate = 0.0
+        self.rate = self.images_per_second = 0.0
         self.rates = []
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -42,7 +42,8 @@ class Stopwatch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._finish()
-        self.rates.append(self.images_per_second)
+        if self.images_per_second:
+            self.rates.append(self.images_per_second)
 
     def _finish(self):
         if self.steps:
@@ -116,7 +117,7 @@ class EpochTable(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         # A resumed run goes on in the same table; lines of epochs that will be repeated are dropped.
-        rows = [row for row in read_table(self.path) if int(row["step"]) <= self.progress.began_at]
+        rows = [row for row in read_table(self.path) if int(row["epoch"]) <= self.progress.epochs_before]
         with open(self.path, "w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
             writer.writeheader()

@@ -58,7 +58,7 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
         training: the ``launch.training.Training`` that has ended.
         seconds: from the start of this process's run to its end.
     """
-    plan, decisions, final = training.plan, training.decisions, training.decide.metrics
+    plan, decisions, final = training.plan, training.decisions, training.decisions.last_metrics
     if training.restore_best and decisions.best_epoch is not None:
         final = decisions.best_metrics
     network, steps = training.model.network, training.progress.step
@@ -88,9 +88,22 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
     }
 
 
+def is_finished(directory: Path, step: int) -> bool:
+    """Whether ``summary.json`` tells of a run that was trained to its end, at this step."""
+    try:
+        facts = json.loads((directory / "summary.json").read_text())
+        return facts["steps"] == step and facts["stopped_by"] in ("epochs", "early_stopping")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def leave(summary: dict, directory: Path, monitor: str, console: Console) -> None:
     """Write ``summary.json`` and ``curves.png``, and say where everything is."""
     write_json(directory / "summary.json", summary)
+    if summary["stopped_by"] == "preempted":
+        # Whoever wants the run gone does not wait for pictures.
+        console.say(f"preempted at step {summary['steps']}: checkpoint saved; run the same command again to go on")
+        return
     draw_curves(directory / "metrics.csv", directory / "curves.png")
     best = summary["best"]
     if best:

@@ -11,6 +11,7 @@ from data.errors import DataError
 from distributed.checkpoint import CheckpointError
 from distributed.control import check_agreement, together
 from distributed.errors import WorldError
+from distributed.preemption import Departure, code_of
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy, create_strategy
 from distributed.world import World
@@ -28,11 +29,14 @@ from models import ModelError
 USER_ERRORS = (ConfigError, DataError, ModelError, WorldError, CheckpointError)
 
 
-def run(config: TrainConfig, world: World, threads: int) -> int:
+def run(config: TrainConfig, world: World, threads: int, departure: Departure) -> int:
     """Train, and answer for what goes wrong.
 
+    Args:
+        departure: what becomes of signals.
+
     Returns:
-        The exit code: 0 finished, 2 the user can mend it, 1 anything else.
+        The exit code: 0 finished, 2 the user can mend it, 85 or 130 left on request with all saved, 1 anything else.
     """
     tf.get_logger().setLevel("INFO" if config.verbose else "ERROR")
     try:
@@ -41,7 +45,7 @@ def run(config: TrainConfig, world: World, threads: int) -> int:
         Console(True).error(str(error))
         return 2
     console = Console(strategy.is_chief, launched=world.launcher != "none")
-    session = Session(config, strategy, console, threads)
+    session = Session(config, strategy, console, threads, departure)
     try:
         return session.run()
     except USER_ERRORS as error:
@@ -72,13 +76,14 @@ def run(config: TrainConfig, world: World, threads: int) -> int:
 class Session:
     """One run on one worker."""
 
-    def __init__(self, config: TrainConfig, strategy: Strategy, console: Console, threads: int):
+    def __init__(self, config: TrainConfig, strategy: Strategy, console: Console, threads: int, departure: Departure):
         self.config, self.strategy, self.console, self.threads = config, strategy, console, threads
+        self.departure = departure
         self.splits: Splits | None = None
         self.training: Training | None = None
 
     def run(self) -> int:
-        """Prepare, train, report; the exit code is 0, or 1 if the loss was not finite."""
+        """Prepare, train, report; the exit code is 0, 1 if the loss was not finite, or that of a run that left."""
         began = time.perf_counter()
         check_agreement(self.strategy.control, self.config.model_dump(mode="json") | report.versions())
         self.splits = self._load()
@@ -104,11 +109,17 @@ class Session:
             # Only now: a run that is refused must not touch what an earlier one has left.
             configuration.save(self.config.model_copy(update={"run_dir": directory}), directory / "config.yaml")
         self._introduce(inputs, model, directory)
+        self.departure.hand_over(self.training.notices.mine.add)
         stopped_by = self.training.fit()
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
             report.leave(summary, directory, monitor, self.console)
+        if stopped_by == "preempted":
+            # The launcher ends all workers as soon as one has gone: none goes before all is written.
+            self.strategy.control.agree(None)
+            self.departure.saved()
+            return code_of(self.training.left_by)
         return 1 if stopped_by == "nan" else 0
 
     def find_culprit(self) -> str | None:
@@ -176,10 +187,11 @@ class Session:
         if state is None:
             return False
         training.begin_at(state)
-        steps = training.plan.steps_per_epoch
-        epoch, step = divmod(state["step"], steps)
+        steps, epoch = training.plan.steps_per_epoch, training.progress.epochs_before
+        step = state["step"] - epoch * steps
         self.console.say(f"resumed from {state['path']}: epoch {epoch + 1}, {step} of {steps} steps done")
-        if state["stopped"] or state["step"] >= training.plan.total_steps:
+        # A run that was killed between its last checkpoint and its summary still owes the summary.
+        if training.finished and self.strategy.control.agree(report.is_finished(training.directory, state["step"])):
             advice = "raise --epochs to train on, or begin anew in another --run-dir"
             self.console.say(f"{training.directory} is already finished; {advice}")
             return True

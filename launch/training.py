@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import keras
+
 from distributed.decisions import Decisions, Rules
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
@@ -12,6 +14,7 @@ from launch.callbacks import (
     Decide,
     LearningRate,
     NonFiniteLoss,
+    Noticed,
     Notices,
     Progress,
     RestoreMetrics,
@@ -61,6 +64,8 @@ class Training:
         self.decide = Decide(strategy, self.decisions, validation_examples)
         self.watch = Stopwatch(plan)
         self.metric_states = None
+        self.undecided = False
+        self.left_by: list[str] = []
         self.restore_best = config.restore_best_weights
         facts = {
             "model": config.model,
@@ -80,15 +85,13 @@ class Training:
             every=config.checkpoint_every_steps,
             keep=config.keep_checkpoints,
         )
-        self.notices = Notices(self.progress)
+        self.notices = Notices(self.progress, strategy.control)
         self.participants = [
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
             StopOnNonFinite(self.progress),
             CheckReplicas(strategy, self.progress, config.check_replicas),
             self.decide,
-            self.checkpoints,
-            self.notices,
         ]
         self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
 
@@ -113,22 +116,45 @@ class Training:
             self.decisions.restore(state["decisions"])
         self.decisions.factor = state["decisions"]["factor"]
         self.decide.stopped = state["stopped"]
-        self.progress.step = self.progress.began_at = state["step"]
-        self.metric_states = state["metrics"]
+        step = self.progress.step = self.progress.began_at = state["step"]
+        self.undecided = state["metrics"] is not None
+        self.metric_states = state["metrics"] if self.strategy.is_chief else None
+        self.progress.epochs_before = step // self.plan.steps_per_epoch
+        if self.undecided and step % self.plan.steps_per_epoch == 0:
+            # Left between an epoch's last step and its decision: validation is still to be done.
+            self.progress.epochs_before -= 1
+        if step:
+            rate = self.plan.schedule.rate(step - 1, self.decisions.factor)
+            self.model.optimizer.learning_rate = self.progress.learning_rate = rate
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train or to decide."""
+        return not self.undecided and (self.decide.stopped or self.progress.step >= self.plan.total_steps)
 
     def fit(self) -> str:
-        """Train to the end and return what ended it: ``epochs``, ``early_stopping`` or ``nan``."""
+        """Train to the end and return what ended it: ``epochs``, ``early_stopping``, ``nan`` or ``preempted``."""
         plan = self.plan
-        epoch, offset = divmod(self.progress.step, plan.steps_per_epoch)
+        epoch, offset = self.progress.epochs_before, self.progress.step % plan.steps_per_epoch
         validation = self.inputs.validation()
         try:
-            if offset:
+            if offset or self.undecided:
                 # The rest of a broken epoch; its metrics go on from the checkpoint's, which are the chief's.
-                states = self.metric_states if self.strategy.is_chief else None
-                self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [RestoreMetrics(states)])
-                epoch += 1
+                restore = RestoreMetrics(self.metric_states)
+                if offset:
+                    self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [restore])
+                else:
+                    self._end_epoch(epoch, validation, restore)
+                epoch = self.progress.epochs_before = epoch + 1
             if not self.decide.stopped and epoch < plan.epochs:
                 self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
+        except Noticed as notice:
+            self.undecided = notice.metric_states is not None
+            if not self.finished:
+                self.console.stop()
+                self.left_by = notice.names
+                self.checkpoints.commit(notice.metric_states)
+                return "preempted"
         except NonFiniteLoss as error:
             self.console.stop()
             self.console.error(str(error))
@@ -141,13 +167,31 @@ class Training:
                 self.console.say(f"the weights are those of the best epoch, {self.decisions.best_epoch + 1}, again")
         return "early_stopping" if self.decide.stopped else "epochs"
 
+    def _callbacks(self, more: list) -> list:
+        # What looks on comes before the checkpoint: lines of an epoch that was not saved are dropped on resuming,
+        # whereas those of one that was must be there.
+        return [*more, *self.participants, *self.observers, self.checkpoints, self.notices]
+
+    def _end_epoch(self, epoch: int, validation: dict, restore: RestoreMetrics) -> None:
+        """Validate and decide on an epoch all of whose steps were taken before."""
+        callbacks = keras.callbacks.CallbackList(self._callbacks([restore]), model=self.model)
+        callbacks.on_train_begin()
+        callbacks.on_epoch_begin(epoch)
+        logs = self.model.get_metrics_result()
+        if validation:
+            data, steps = validation["validation_data"], validation["validation_steps"]
+            found = self.model.evaluate(data, steps=steps, callbacks=callbacks, return_dict=True, verbose=0)
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        callbacks.on_epoch_end(epoch, logs)
+        callbacks.on_train_end(logs)
+
     def _fit(self, first: int, end: int, steps: int, validation: dict, more: list | None = None) -> None:
         self.model.fit(
             self.inputs.training(self.progress.step),
             initial_epoch=first,
             epochs=end,
             steps_per_epoch=steps,
-            callbacks=[*(more or []), *self.participants, *self.observers],
+            callbacks=self._callbacks(more or []),
             shuffle=False,
             verbose=0,
             **validation,
