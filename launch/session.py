@@ -115,9 +115,9 @@ class Session:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
             report.leave(summary, directory, monitor, self.console)
+        # The launcher may end all workers as soon as one has gone: none goes before all is written.
+        self.strategy.control.agree(None)
         if stopped_by == "preempted":
-            # The launcher ends all workers as soon as one has gone: none goes before all is written.
-            self.strategy.control.agree(None)
             self.departure.saved()
             return code_of(self.training.left_by)
         return 1 if stopped_by == "nan" else 0
