@@ -4,12 +4,15 @@ Everything lies in one temporary folder, listens on the loopback interface alone
 root (slurmd starts tasks as the job's user) and Debian's packages; ``missing`` says what is not there.
 """
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import time
 from pathlib import Path
+
+import psutil
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 PACKAGES = "slurmctld slurmd slurm-client munge libpmix2"
@@ -128,14 +131,19 @@ class Cluster:
         return done.stdout
 
     def close(self) -> None:
+        """End the daemons, and with them whatever their jobs have left."""
         for process in reversed(self.daemons.values()):
             process.terminate()
-        for process in reversed(self.daemons.values()):
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        # What slurmstepd started lives on without slurmd.
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    process.kill()
 
     def logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))

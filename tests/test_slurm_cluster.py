@@ -1,7 +1,7 @@
 """The batch scripts on a real Slurm: preemption, requeues, time limits and lost nodes cost a run nothing."""
 
+import contextlib
 import csv
-import os
 import re
 import signal
 import time
@@ -59,10 +59,12 @@ class Job:
     def wait_for_checkpoint(self) -> None:
         self.wait(lambda: list(self.run_dir.glob("checkpoints/step-*")), "save")
 
-    def go_on(self) -> None:
+    def go_on(self, *settings: str, restarts: int = 1) -> None:
         """Wait for the requeue, and skip the two minutes that Slurm then waits."""
-        self.wait(lambda: (self.field("JobState"), self.field("Restarts")) == ("PENDING", "1"), "be requeued")
-        self.cluster.run("scontrol", "update", f"JobId={self.id}", "StartTime=now")
+        wanted = ("PENDING", str(restarts))
+        self.wait(lambda: (self.field("JobState"), self.field("Restarts")) == wanted, "be requeued")
+        # Not at once: slurmd refuses credentials that are as old as the job's last end.
+        self.cluster.run("scontrol", "update", f"JobId={self.id}", "StartTime=now+3", *settings)
 
     def finish(self) -> tuple[dict, list[dict]]:
         """Wait for the end; the summary and the lines of metrics.csv, without what depends on the time."""
@@ -111,13 +113,10 @@ def ranks(job: Job) -> dict[int, psutil.Process]:
     """The processes of train.py in that job, by rank."""
     found = {}
     for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-            if environment.get("SLURM_JOB_ID") == job.id and "PMIX_RANK" in environment:
-                if any(word.endswith("/train.py") for word in process.cmdline()):
-                    found[int(environment["PMIX_RANK"])] = process
-        except psutil.Error:
-            pass
+        with contextlib.suppress(psutil.Error):
+            environment, is_ours = process.environ(), f"{ROOT}/launch/train.py" in process.cmdline()
+            if is_ours and environment.get("SLURM_JOB_ID") == job.id:
+                found[int(environment["SLURM_PROCID"])] = process
     return found
 
 
@@ -174,13 +173,28 @@ def test_what_the_user_can_mend_is_not_requeued(submit):
     assert "did you mean --epochs?" in job.log
 
 
+def test_three_requeues_for_nothing_end_with_93(cluster, submit):
+    def is_loading(job):
+        # TensorFlow is being loaded; the first lines of train.py, where a signal still kills, are long past.
+        return len(found := ranks(job)) == 2 and all(p.memory_info().rss > 150e6 for p in found.values())
+
+    job = submit("getting nowhere")
+    for attempt in range(4):
+        job.wait(lambda: is_loading(job), "load TensorFlow")
+        cluster.run("scancel", "--signal=USR1", job.id)
+        if attempt < 3:
+            job.go_on(restarts=attempt + 1)
+    job.wait_until("FAILED")
+    assert job.field("ExitCode") == "93:0" and job.log.count("goes back into the queue") == 3
+
+
 def test_the_time_limit_on_a_single_node(cluster, tmp_path_factory, flags):
     """A run longer than its time: signal, checkpoint, requeue, resume; and a cancelled one is left alone."""
     folder = tmp_path_factory.mktemp("limited") / "submitted"
     job = Job(cluster, folder, SINGLE, [*flags, "--epochs", "1000", "--cpu-devices", "2"], "--time=60")
     job.wait_for_checkpoint()
     cluster.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=2")
-    job.go_on()
+    job.go_on("TimeLimit=60")
     left_at = int(re.search(r"preempted at step (\d+)", job.log)[1])
     resumed_at = job.wait(lambda: re.search(r"resumed from \S+step-(\d+)", job.log), "resume")
     record_fault("Slurm: time limit", 1, int(int(resumed_at[1]) != left_at))
