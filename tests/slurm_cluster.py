@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
-PACKAGES = "slurmctld slurmd slurm-client munge libpmix2"
+# Debian's Slurm opens libpmix.so, which is in the package for developers.
+PACKAGES = "slurmctld slurmd slurm-client munge libpmix-dev"
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 CONFIGURATION = """
@@ -58,7 +59,10 @@ PartitionName=high Nodes=n1,n2 PriorityTier=2 PreemptMode=OFF
 
 def missing() -> str | None:
     """Why no cluster can be started here, or None."""
-    if absent := [name for name in PROGRAMS if not shutil.which(name, path=PATH)]:
+    absent = [name for name in PROGRAMS if not shutil.which(name, path=PATH)]
+    if not list(Path("/usr/lib").glob("*/pmix2/lib/libpmix.so")):
+        absent.append("libpmix.so")
+    if absent:
         return f"{', '.join(absent)} not installed (apt-get install {PACKAGES})"
     return None if os.geteuid() == 0 else "slurmd needs root to start tasks"
 
