@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distributed.errors import WorldError
+from distributed.heartbeat import waiting
 from distributed.world import World
 
 
@@ -47,7 +48,8 @@ class HorovodCollectives(Collectives):
         import horovod.tensorflow as horovod
 
         self._horovod = horovod
-        horovod.init()
+        with waiting():
+            horovod.init()
         if (horovod.rank(), horovod.size()) != (world.rank, world.size):
             raise WorldError(
                 f"the launcher says rank {world.rank} of {world.size}, but Horovod found rank {horovod.rank()} of "
@@ -60,6 +62,7 @@ class HorovodCollectives(Collectives):
             return []
         return self._horovod.grouped_allreduce(list(tensors), op=self._horovod.Sum, name="sum_tensors")
 
+    @waiting()
     def sum_arrays(self, arrays):
         arrays = [np.asarray(array, np.float64) for array in arrays]
         flat = np.concatenate([array.ravel() for array in arrays])
@@ -67,11 +70,14 @@ class HorovodCollectives(Collectives):
         ends = np.cumsum([array.size for array in arrays])
         return [part.reshape(array.shape) for part, array in zip(np.split(total, ends[:-1]), arrays, strict=True)]
 
+    @waiting()
     def broadcast_variables(self, variables):
         self._horovod.broadcast_variables(list(variables), root_rank=0)
 
+    @waiting()
     def broadcast_bytes(self, payload):
         return self._horovod.broadcast_object(payload if self.world.is_chief else None, root_rank=0, name="bytes")
 
+    @waiting()
     def gather_bytes(self, payload):
         return self._horovod.allgather_object(payload, name="gathered_bytes")

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from distributed import heartbeat
+
 LEAVE, INTERRUPT = "leave", "interrupt"
 CODES = {LEAVE: 85, INTERRUPT: 130}
 NAMES = {signal.SIGTERM: LEAVE, signal.SIGUSR1: LEAVE, signal.SIGUSR2: LEAVE, signal.SIGINT: INTERRUPT}
@@ -25,7 +27,7 @@ SAME_REQUEST = 0.5  # seconds
 class Departure:
     """What becomes of signals in one run of this process."""
 
-    def __init__(self, leave: Callable[[int], None] = os._exit):
+    def __init__(self, leave: Callable[[int], object] = heartbeat.die):
         self._exit = leave
         self._lock = threading.Lock()
         self._tell: Callable[[str], object] | None = None
@@ -45,6 +47,7 @@ class Departure:
     def hear(self, number: int) -> None:
         """Act on a signal; called by the listening thread."""
         name, now = NAMES[number], time.monotonic()
+        heartbeat.told()
         with self._lock:
             first, self._first = self._first, self._first or now
             if first is None and self._tell is not None:
@@ -52,7 +55,8 @@ class Departure:
                 return
         if first is None:
             time.sleep(self.patience)
-            say(f"{signal.Signals(number).name} before training began: nothing to save; run the same command again")
+            if not heartbeat.explained():
+                say(f"{signal.Signals(number).name} before training began: nothing to save; run the same command again")
             self._exit(CODES[name])
         elif now - first > SAME_REQUEST:
             self._exit(CODES[name] if self._saved else 128 + number)
@@ -73,7 +77,7 @@ def listen() -> Departure:
         _pipe, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in NAMES:
+        for number in (*NAMES, heartbeat.END):
             signal.signal(number, lambda *_: None)
             # Libraries need not know of signals: what they wait for goes on.
             signal.siginterrupt(number, False)
@@ -94,5 +98,7 @@ def say(sentence: str) -> None:
 def _hear_all() -> None:
     while True:
         for number in os.read(_pipe, 64):
+            if number == heartbeat.END:
+                heartbeat.die(1)
             if number in NAMES:
                 _current.hear(number)

@@ -122,6 +122,8 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     keep_checkpoints: Positive = 3
     """How many checkpoints to keep besides the best one."""
 
+    hang_timeout: Annotated[float, Field(ge=0)] = 300.0
+    """Seconds without a sign of life after which a rank that hangs is ended, with all others; 0: never."""
     cpu_devices: Positive | None = None
     """Split the CPU into this many devices, for mirrored where there is no GPU."""
     log_every_steps: Positive = 10

@@ -220,6 +220,8 @@ class TensorBoard(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self.profiling:
             self._stop_profiling()
+        self.train.flush()
+        self.validation.flush()
 
     def _stop_profiling(self):
         self.profiling = False

@@ -2,12 +2,14 @@
 
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
 from data import BUILT_ONCE, Splits, load
 from data.errors import DataError
+from distributed import heartbeat
 from distributed.checkpoint import CheckpointError
 from distributed.control import check_agreement, together
 from distributed.errors import WorldError
@@ -44,6 +46,9 @@ def run(config: TrainConfig, world: World, threads: int, departure: Departure) -
     except WorldError as error:
         Console(True).error(str(error))
         return 2
+    except Exception as error:
+        return fail(error, world, heartbeat.die)
+    heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     session = Session(config, strategy, console, threads, departure)
     try:
@@ -52,25 +57,38 @@ def run(config: TrainConfig, world: World, threads: int, departure: Departure) -
         # All workers raise these together; none leaves before the chief has spoken.
         console.stop()
         console.error(str(error))
-        strategy.control.agree(None)
-        return 2
+        return strategy.control.leave(2)
     except ReplicasDiffer as error:
         console.stop()
         console.error(str(error))
-        strategy.control.agree(None)
-        return 1
+        return strategy.control.leave(1)
     except Exception as error:
-        # This worker failed alone: the others wait in a collective and must be taken down.
         console.stop()
         culprit = session.find_culprit() if isinstance(error, tf.errors.OpError) else None
+        return fail(error, world, strategy.control.abort, culprit)
+
+
+def fail(error: Exception, world: World, abort: Callable[[int], None], culprit: str | None = None) -> int:
+    """This worker failed alone: say so, and take down the others, who wait for it.
+
+    Args:
+        culprit: what the user can mend, if that was found.
+
+    Returns:
+        The exit code, where there are no others; else ``abort`` has ended this process.
+    """
+    code = 2 if culprit else 1
+    if world.size > 1:
+        # A lost neighbour shows as an error here too; its monitor is about to name it.
+        time.sleep(0.5)
+    if heartbeat.accuse():
         if culprit is None:
-            traceback.print_exc()
-        who = f"rank {world.rank} on {world.host}: " if world.size > 1 else ""
+            traceback.print_exception(error)
+        who = f"rank {world.rank} on {world.host} failed {heartbeat.place()}: " if world.size > 1 else ""
         Console(True).error(f"{who}{culprit or f'{type(error).__name__}: {error}'}")
-        code = 2 if culprit else 1
-        if world.size > 1:
-            strategy.control.abort(code)
-        return code
+    if world.size > 1:
+        abort(code)
+    return code
 
 
 class Session:
@@ -111,6 +129,7 @@ class Session:
         self._introduce(inputs, model, directory)
         self.departure.hand_over(self.training.notices.mine.add)
         stopped_by = self.training.fit()
+        heartbeat.enter("ending")
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
@@ -119,14 +138,19 @@ class Session:
         self.strategy.control.agree(None)
         if stopped_by == "preempted":
             self.departure.saved()
-            return code_of(self.training.left_by)
-        return 1 if stopped_by == "nan" else 0
+            return self.strategy.control.leave(code_of(self.training.left_by))
+        return self.strategy.control.leave(1) if stopped_by == "nan" else 0
 
     def find_culprit(self) -> str | None:
         """After an input error in training: the example that cannot be read."""
         return self.training and self.training.inputs.find_culprit(self.training.progress.step)
 
+    def _show_indexing(self, done: int, total: int) -> None:
+        heartbeat.beat()
+        self.console.indexing(done, total)
+
     def _together(self, function):
+        heartbeat.beat()
         return together(self.strategy.control, USER_ERRORS, function)
 
     def _load(self) -> Splits:
@@ -140,7 +164,7 @@ class Session:
                 place,
                 seed=config.seed,
                 validation_split=config.validation_split,
-                progress=self.console.indexing,
+                progress=self._show_indexing,
             )
 
         if config.dataset not in BUILT_ONCE:

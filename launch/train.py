@@ -19,7 +19,7 @@ from pathlib import Path
 # The repository's folders come first: `distributed` is also the name of an installed package on many machines.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distributed import preemption
+from distributed import heartbeat, preemption
 from distributed.errors import WorldError
 from distributed.world import World
 
@@ -51,11 +51,17 @@ def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
         return 2
     departure.patience = 0.0 if world.is_chief else 1.0
     threads = environment.prepare(world, verbose=config.verbose)
-    with environment.silence(not config.verbose):
-        # TensorFlow is loaded only now that its environment is settled.
-        from launch.session import run
-
-    return run(config, world, threads, departure)
+    launcher = environment.launcher()
+    heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
+    code = 1
+    try:
+        with environment.silence(not config.verbose):
+            # TensorFlow is loaded only now that its environment is settled.
+            from launch.session import run
+        code = run(config, world, threads, departure)
+    finally:
+        heartbeat.end(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 
+from distributed import heartbeat
 from distributed.decisions import Decisions, Rules
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
@@ -24,6 +25,7 @@ from launch.config import TrainConfig
 from launch.console import Console
 from launch.inputs import Inputs
 from launch.observers import EpochLines, EpochTable, Stopwatch, TensorBoard
+from launch.pulse import Saves, StepsBegin, StepsEnd
 
 
 class Training:
@@ -151,12 +153,13 @@ class Training:
         except Noticed as notice:
             self.undecided = notice.metric_states is not None
             if not self.finished:
-                self.console.stop()
+                self._close()
                 self.left_by = notice.names
+                heartbeat.enter("saving", self.progress.step)
                 self.checkpoints.commit(notice.metric_states)
                 return "preempted"
         except NonFiniteLoss as error:
-            self.console.stop()
+            self._close()
             self.console.error(str(error))
             self.progress.step = error.step
             self.checkpoints.commit(None)
@@ -167,10 +170,17 @@ class Training:
                 self.console.say(f"the weights are those of the best epoch, {self.decisions.best_epoch + 1}, again")
         return "early_stopping" if self.decide.stopped else "epochs"
 
+    def _close(self) -> None:
+        """End in the middle: the console's bar goes, the logs are complete."""
+        self.console.stop()
+        for observer in self.observers:
+            observer.on_train_end()
+
     def _callbacks(self, more: list) -> list:
         # What looks on comes before the checkpoint: lines of an epoch that was not saved are dropped on resuming,
         # whereas those of one that was must be there.
-        return [*more, *self.participants, *self.observers, self.checkpoints, self.notices]
+        watched = [StepsEnd(), *more, *self.participants, *self.observers, Saves(), self.checkpoints, self.notices]
+        return [*watched, StepsBegin(self.progress)]
 
     def _end_epoch(self, epoch: int, validation: dict, restore: RestoreMetrics) -> None:
         """Validate and decide on an epoch all of whose steps were taken before."""
