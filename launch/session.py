@@ -134,12 +134,11 @@ class Session:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
             report.leave(summary, directory, monitor, self.console)
-        # The launcher may end all workers as soon as one has gone: none goes before all is written.
-        self.strategy.control.agree(None)
         if stopped_by == "preempted":
             self.departure.saved()
             return self.strategy.control.leave(code_of(self.training.left_by))
-        return self.strategy.control.leave(1) if stopped_by == "nan" else 0
+        # Also a run that ends well: srun gives the last task only seconds after the first has gone.
+        return self.strategy.control.leave(int(stopped_by == "nan"))
 
     def find_culprit(self) -> str | None:
         """After an input error in training: the example that cannot be read."""
