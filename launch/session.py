@@ -144,6 +144,7 @@ class Session:
                 code = 1
         if stopped_by == "preempted":
             self.departure.saved()
+        # Also a run that ends well: srun gives the last task only seconds after the first has gone.
         return self.strategy.control.leave(code)
 
     def find_culprit(self) -> str | None:
