@@ -33,10 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one comparison and return the exit code: 0 finished, 2 the user can mend it, 1 anything else."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 170  # a table that somebody wants to keep must not be folded to 80 columns
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # As an exception, so that what was started and built is taken down.
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        console.width = 200  # a table that somebody wants to keep must not be folded to 80 columns
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     try:
         settings = arguments.parse(sys.argv[1:] if argv is None else argv, __doc__)
         facts = {"benchmark": settings.command, "arguments": sys.argv[1:] if argv is None else argv}
@@ -52,13 +51,18 @@ def main(argv: list[str] | None = None) -> int:
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     console.print(report.machine_sentence(facts), markup=False, soft_wrap=True)
     report.show(result, f"benchmark {settings.command}", console)
     if settings.json:
         console.print("written:", *report.save(result, settings.json, facts), markup=False, soft_wrap=True)
     return 0
+
+
+def _leave(number: int, frame) -> None:
+    """Leave by an exception, so that what was started and built is taken down, and let nothing disturb that."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

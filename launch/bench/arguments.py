@@ -17,7 +17,15 @@ HELP = {
     "checkpoint": "what saving costs",
 }
 DEFAULT_MODELS = {"throughput": "alexnet_cifar", "checkpoint": "alexnet_cifar"}
-QUICK = {"models": "alexnet_cifar:4", "rounds": 2, "turn_seconds": 0.1, "images": 64, "rates": "1gbit"}
+QUICK = {
+    "models": "alexnet_cifar:4",
+    "rounds": 2,
+    "turn_seconds": 0.1,
+    "batch_size": 8,
+    "images": 64,
+    "precisions": "float32",
+    "rates": "1gbit",
+}
 
 
 class _Parser(argparse.ArgumentParser):

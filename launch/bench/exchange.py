@@ -24,9 +24,12 @@ def run(arguments, arena: Arena) -> Result:
     rates = {rate.strip(): bits_per_second(rate.strip()) for rate in arguments.rates.split(",")}
     result = Result("ms_per_step")
     with Link(arena.folder, all_cores()) as link:
-        for case in arguments.cases:
-            _compare(case, rates, arguments, arena, link, result)
-            arena.leave()
+        try:
+            for case in arguments.cases:
+                _compare(case, rates, arguments, arena, link, result)
+                arena.leave()
+        finally:
+            arena.leave()  # before the link goes
     return result
 
 

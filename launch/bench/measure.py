@@ -59,6 +59,7 @@ class Timing:
             "ms_per_step": 1000 * self.median,
             "ms_spread": [1000 * min(self.seconds), 1000 * max(self.seconds)],
             "images_per_second": self.batch / self.median,
+            "images_spread": [self.batch / max(self.seconds), self.batch / min(self.seconds)],
             "cores_busy": median(self.cores_busy),
             "steps_per_turn": self.steps,
             "rounds": len(self.seconds),
@@ -87,8 +88,7 @@ class Arena:
         return self
 
     def __exit__(self, *problem):
-        for player in self._players.values():
-            player.end()
+        self.leave()
         self._stack.close()
 
     def enter(self, contestant: Contestant) -> Timing:

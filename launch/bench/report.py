@@ -34,6 +34,10 @@ def _range(form: str):
     return lambda pair: f"{pair[0]:{form}}-{pair[1]:{form}}"
 
 
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def _number(form: str, unit: str = ""):
     return lambda value: f"{value:{form}}{unit}"
 
@@ -45,7 +49,7 @@ COLUMNS = {
     "contestant": ("contestant", str),
     "ms_per_step": ("ms/step", _number(",.1f")),
     "ms_spread": ("min-max", _range(",.1f")),
-    "images_per_second": ("images/s", _number(",.4g")),
+    "images_per_second": ("images/s", _rate),
     "ratio": ("times", _number(".2f")),
     "ratio_spread": ("min-max", _range(".2f")),
     "ratio_to": ("of", str),
@@ -129,25 +133,35 @@ def _bars(axes, result: Result) -> None:
         rows = [row for row in result.rows if row["contestant"] == name and row.get(result.value) is not None]
         places = [groups.index((row["case"], row["setting"])) + (index - (len(names) - 1) / 2) * width for row in rows]
         heights = [row[result.value] for row in rows]
-        axes.bar(places, heights, width, label=name)
+        axes.bar(places, heights, width, yerr=_reach(rows, result.value), label=name, ecolor="grey", capsize=2)
         values += heights
     if values and min(values) > 0 and max(values) / min(values) > 30:
         axes.set_yscale("log")
     axes.set_xticks(range(len(groups)), ["\n".join(filter(None, group)) for group in groups], fontsize=8)
     axes.set_ylabel(COLUMNS[result.value][0])
+    axes.margins(y=0.3)  # room for the legend
     axes.legend(fontsize=8)
+
+
+def _reach(rows: list[dict], column: str) -> list[list[float]] | None:
+    """How far the rounds reach below and above the median of each row; None for a column without a range."""
+    ranges = {"ms_per_step": lambda row: row["ms_spread"], "images_per_second": lambda row: row["images_spread"]}
+    if column not in ranges:
+        return None
+    pairs = [(row[column] - ranges[column](row)[0], ranges[column](row)[1] - row[column]) for row in rows]
+    return [list(side) for side in zip(*pairs, strict=True)]
 
 
 def _curves(axes, result: Result) -> None:
     """Images per second over the ranks, as multiples of what one rank does; the ideal is a straight line."""
     series = {}
     for row in result.rows:
-        if "ranks" in row:
-            series.setdefault((row["case"], row["contestant"]), []).append((row["ranks"], row["ratio"]))
-    most = max(ranks for points in series.values() for ranks, _ in points)
+        # All are compared with the same single rank.
+        series.setdefault((row["case"], row["contestant"]), {1: 1.0})[row["ranks"]] = row["ratio"]
+    most = max(ranks for points in series.values() for ranks in points)
     axes.plot([1, most], [1, most], "--", color="grey", label="ideal")
     for (case, name), points in series.items():
-        axes.plot(*zip(*sorted(points), strict=True), "o-", label=f"{case}, {name}")
+        axes.plot(*zip(*sorted(points.items()), strict=True), "o-", label=f"{case}, {name}")
     axes.set_xticks(range(1, most + 1))
     axes.set_xlabel("ranks, one core each")
     axes.set_ylabel("times the images/s of one rank")
@@ -157,7 +171,7 @@ def _curves(axes, result: Result) -> None:
 def _parts(axes, limits: list[dict]) -> None:
     labels = ["\n".join(filter(None, (part["case"], part["setting"], part["contestant"]))) for part in limits]
     floor = [0.0] * len(limits)
-    for name in ("compute", "update", "exchange", "input"):
+    for name in ("compute", "update", "exchange", "input", "saving"):
         heights = [100 * part["share"].get(name, 0.0) for part in limits]
         if any(heights):
             axes.bar(range(len(limits)), heights, 0.6, bottom=floor, label=name)

@@ -5,6 +5,7 @@ all that an epoch's end brings: on Lockstep's side also the checkpoint, which th
 """
 
 from itertools import groupby
+from statistics import median
 
 from launch.bench.cases import real_data
 from launch.bench.contestants import keras_fit, lockstep
@@ -48,4 +49,6 @@ def _compare(cases, data, arguments, arena: Arena, result: Result) -> None:
             result.notes.append(f"{case.label}: lockstep is {ratio:.2f} times keras fit in {first.precision}")
     own = timings[f"lockstep {first.precision}"]
     update = time_update(arena, repeated)
-    result.limits.append(limit(first.label, "", "lockstep", own, repeated=timings[repeated], update=update))
+    saving = median(notes.get("saving", 0.0) for notes in own.notes) / steps
+    parts = limit(first.label, "", "lockstep", own, saving=saving, repeated=timings[repeated], update=update)
+    result.limits.append(parts)
