@@ -13,7 +13,6 @@ All contestants of a comparison live at the same time and take turns, A, B, A, B
 the smallest and the largest.  The other programs are plain scripts in launch/baselines.
 """
 
-import importlib
 import signal
 import sys
 from pathlib import Path
@@ -24,9 +23,20 @@ from rich.console import Console
 
 from distributed.world import World
 from launch import environment
-from launch.bench import arguments, machine, report
-from launch.bench.measure import Arena, BenchError
+from launch.bench import arguments, checkpoint, exchange, machine, overhead, report, scaling, throughput
+from launch.bench import input as input_pipelines
+from launch.bench.measure import Arena
+from launch.bench.players import BenchError
 from launch.config import ConfigError
+
+COMPARISONS = {
+    "throughput": throughput.run,
+    "scaling": scaling.run,
+    "exchange": exchange.run,
+    "input": input_pipelines.run,
+    "overhead": overhead.run,
+    "checkpoint": checkpoint.run,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,8 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         facts |= {"machine": machine.describe(), "load_before": machine.load()}
         environment.prepare(World(), verbose=False)
         with Arena(lambda text: console.print(text, style="dim", markup=False)) as arena:
-            comparison = importlib.import_module(f"launch.bench.{settings.command}")
-            result = comparison.run(settings, arena)
+            result = COMPARISONS[settings.command](settings, arena)
         facts["load_after"] = machine.load()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

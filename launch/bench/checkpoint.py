@@ -24,7 +24,7 @@ def run(arguments, arena: Arena) -> Result:
         every = max(2, without.steps)
         flags = [REPEAT, "--checkpoint-every-steps", str(every)]
         saving = arena.enter(lockstep("saving", case, data, arena.folder, *flags))
-        arena.rounds(arguments.rounds, steps={"without": every, "saving": every})
+        arena.rounds(arguments.rounds, steps=every)
         blocked = [notes.get("saving", 0.0) for notes in saving.notes]
         columns = speedup(saving, without) | {"ratio_to": "without"}
         columns["blocked_seconds"] = sorted(blocked)[len(blocked) // 2]

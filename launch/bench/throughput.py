@@ -38,7 +38,7 @@ def _compare(cases, data, arguments, arena: Arena, result: Result) -> None:
     repeated = f"one batch {first.precision}"
     timings[repeated] = arena.enter(lockstep(repeated, first, data, arena.folder, "--repeat-batch"))
     steps = arguments.images // first.batch
-    arena.rounds(arguments.rounds, steps=dict.fromkeys(timings, steps))
+    arena.rounds(arguments.rounds, steps=steps)
     for case in cases:
         ours, theirs = timings[f"lockstep {case.precision}"], timings[f"keras fit {case.precision}"]
         columns = ours.row() | speedup(ours, theirs) | {"ratio_to": "keras fit"}
