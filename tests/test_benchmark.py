@@ -1,5 +1,6 @@
 """The benchmark: that it measures what it says, shows it, and leaves nothing behind.  No test looks at a speed."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -39,6 +40,18 @@ CONTESTANTS = {
 def namespaces():
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
     return {line.split()[0] for line in listed.splitlines() if line.startswith(links.PREFIX)}
+
+
+def members_of(spaces):
+    """The processes that live in these namespaces (mpirun, orted, the ranks), and their command lines."""
+    members = {}
+    for space in spaces:
+        listed = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True).stdout
+        for pid in map(int, listed.split()):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                members[process] = " ".join(process.cmdline())
+    return members
 
 
 def run_quick(command, tmp_path, *words):
@@ -92,20 +105,18 @@ def test_interrupted_exchange_takes_down_ranks_and_namespaces(number, code):
     words = [sys.executable, BENCHMARK, "exchange", "--quick"]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
-        ranks = []
-        while not ranks:
+        members = {}
+        while not any("contestant.py" in line for line in members.values()):
             assert process.poll() is None
             time.sleep(0.5)
-            family = psutil.Process(process.pid).children(recursive=True)
-            ranks = [child for child in family if child.name() == "mpirun"] and family
-        assert len(namespaces() - before) == 2
+            members = members_of(namespaces() - before)
         process.send_signal(number)
         assert process.wait(60) == code
     finally:
         process.kill()
         process.wait()
     assert namespaces() == before
-    _, alive = psutil.wait_procs(ranks, 20)
+    _, alive = psutil.wait_procs(members, 20)
     assert not alive
 
 
@@ -158,12 +169,13 @@ def test_links_without_root_or_tools_are_refused_in_a_sentence(monkeypatch, tmp_
         ("overhead --turn-seconds nan", "--turn-seconds: 'nan'"),
         ("overhead --rates 1gbit", "unrecognized arguments: --rates"),
         ("overhead --json /nowhere/x.json", "no existing folder"),
-        ("throughput --precisions float64", "--precisions has 'float64'"),
+        ("throughput --precisions float64", "--precisions: 'float64' is not one of"),
         ("throughput --images 10", "less than one batch"),
         ("throughput --images 21000", "has 20000 training images"),
         ("throughput --dataset image_folder --data-dir /nowhere", "/nowhere"),
         ("scaling --ranks 4096", "--ranks 4096 does not fit"),
         ("exchange --rates fast", "--rates has 'fast'"),
+        ("exchange --beside nobody", "--beside: 'nobody' is not one of"),
         ("input --quick --jpeg-dir /nowhere", "/nowhere"),
     ),
 )

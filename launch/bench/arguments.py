@@ -1,6 +1,7 @@
 """The benchmark's command line."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -17,13 +18,15 @@ HELP = {
     "checkpoint": "what saving costs",
 }
 DEFAULT_MODELS = {"throughput": "alexnet_cifar", "checkpoint": "alexnet_cifar"}
+PRECISIONS = ("float32", "bfloat16")
+BESIDE = {"scaling": ("grouped", "alone"), "exchange": ("allreduce", "grouped", "per-tensor", "alone")}
 QUICK = {
     "models": "alexnet_cifar:4",
     "rounds": 2,
     "turn_seconds": 0.1,
     "batch_size": 8,
     "images": 64,
-    "precisions": "float32",
+    "precisions": ["float32"],
     "rates": "1gbit",
 }
 
@@ -49,7 +52,6 @@ def parse(argv: list[str], description: str) -> argparse.Namespace:
     if "models" in arguments:
         arguments.cases = parse_models(arguments.models, arguments.batch_size, getattr(arguments, "precision", ""))
     if "precisions" in arguments:
-        arguments.precisions = _precisions(arguments.precisions)
         arguments.cases = [
             Case(case.model, case.batch, precision) for case in arguments.cases for precision in arguments.precisions
         ]
@@ -79,13 +81,17 @@ def _add_flags(parser: argparse.ArgumentParser, command: str) -> None:
     add("--models", DEFAULT_MODELS.get(command, "alexnet_cifar,alexnet"), "MODEL or MODEL:BATCH, comma-separated")
     add("--batch-size", None, "per rank where --models has none (default: alexnet_cifar 64, others 16)", type=_positive)
     if command == "throughput":
-        add("--precisions", "float32,bfloat16", "comma-separated")
+        add("--precisions", ",".join(PRECISIONS), "comma-separated", type=partial(_words, PRECISIONS))
         add("--dataset", "shapes", "as for train.py", choices=get_args(TrainConfig.model_fields["dataset"].annotation))
         add("--data-dir", None, "as for train.py", type=str)
         add("--images", 12_800, "images of an epoch, which is a turn", type=_positive)
         add("--augment", "flip_crop", "as for train.py", choices=("none", "flip_crop"))
         return
-    add("--precision", "float32", "arithmetic of the layers", choices=("float32", "bfloat16"))
+    add("--precision", "float32", "arithmetic of the layers", choices=PRECISIONS)
+    if command in BESIDE:
+        words = ",".join(BESIDE[command])
+        text = "who takes part beside Lockstep, comma-separated; all live at once, which large models may not fit"
+        add("--beside", words, text, type=partial(_words, BESIDE[command]))
     if command == "scaling":
         add("--ranks", len(all_cores()), "the most ranks, one core each", type=_positive)
     if command == "exchange":
@@ -120,9 +126,9 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _precisions(text: str) -> list[str]:
+def _words(known: tuple[str, ...], text: str) -> list[str]:
     words = [word.strip() for word in text.split(",")]
     for word in words:
-        if word not in ("float32", "bfloat16"):
-            raise ConfigError(f"--precisions has {word!r}; expected float32, bfloat16 or both")
+        if word not in known:
+            raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(known)}")
     return words

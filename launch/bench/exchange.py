@@ -64,18 +64,20 @@ def bytes_per_step(parameters: int, dense: list[list[int]], case: Case) -> dict[
 
 def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, result: Result) -> None:
     data, place = made_up_data(case.classes, arena.folder), {"ranks": RANKS, "launcher": link.launcher}
-    schemes = ("auto", "allreduce") if "exchange" in TrainConfig.model_fields else ("",)
-    timings = {}
+    beside, timings = arguments.beside, {}
+    schemes = ("auto", "allreduce")[: 1 + ("allreduce" in beside)] if "exchange" in TrainConfig.model_fields else ("",)
     link.shape("none")
     for scheme in schemes:
         name, flags = f"lockstep {scheme}".strip(), ["--exchange", scheme] if scheme else []
         timings[name] = arena.enter(lockstep(name, case, data, arena.folder, REPEAT, *flags, **place))
     own, *_ = timings
-    for name, flags in ((BY_HAND, ["--grouped"]), (f"{BY_HAND}, per tensor", [])):
-        timings[name] = arena.enter(horovod_manual(name, case, data, REPEAT, *flags, **place))
-    cores = [[core] for core in (all_cores() * RANKS)[:RANKS]]
-    timings[ALONE] = arena.enter(alone(ALONE, case, data, arena.folder, REPEAT, cores=cores))
-    update = time_update(arena, ALONE)
+    for key, name, flags in (("grouped", BY_HAND, ["--grouped"]), ("per-tensor", f"{BY_HAND}, per tensor", [])):
+        if key in beside:
+            timings[name] = arena.enter(horovod_manual(name, case, data, REPEAT, *flags, **place))
+    if "alone" in beside:
+        cores = [[core] for core in (all_cores() * RANKS)[:RANKS]]
+        timings[ALONE] = arena.enter(alone(ALONE, case, data, arena.folder, REPEAT, cores=cores))
+    update = time_update(arena, ALONE) if ALONE in timings else None
     facts = timings[own].facts
     model = bytes_per_step(facts["parameters"], facts["dense"], case)
     for rate, bits in rates.items():
@@ -91,7 +93,7 @@ def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, resul
         for name in names:
             result.add(case.label, rate, name, _columns(name, timings, names, model, schemes))
         for name in (own, BY_HAND):
-            if name in names:
+            if name in names and update is not None:
                 result.limits.append(limit(case.label, rate, name, timings[name], alone=timings[ALONE], update=update))
 
 

@@ -12,6 +12,7 @@ from launch.bench.report import Result
 from launch.config import ConfigError
 
 REPEAT = "--repeat-batch"
+ALONE, BY_HAND = "without exchange", "horovod by hand"
 
 
 def run(arguments, arena: Arena) -> Result:
@@ -34,12 +35,13 @@ def _compare(case: Case, numbers: list[int], cores: list[int], arguments, arena:
     for ranks in numbers:
         mine, place = cores[:ranks], {"ranks": ranks, "cores": cores[:ranks]}
         separate = [[core] for core in mine]
-        for name, contestant in (
-            ("lockstep", lockstep(f"lockstep {ranks}", case, data, arena.folder, REPEAT, **place)),
-            ("horovod by hand", horovod_manual(f"horovod {ranks}", case, data, REPEAT, "--grouped", **place)),
-            ("without exchange", alone(f"alone {ranks}", case, data, arena.folder, REPEAT, cores=separate)),
+        for key, name, contestant in (
+            ("", "lockstep", lockstep(f"lockstep {ranks}", case, data, arena.folder, REPEAT, **place)),
+            ("grouped", BY_HAND, horovod_manual(f"horovod {ranks}", case, data, REPEAT, "--grouped", **place)),
+            ("alone", ALONE, alone(f"alone {ranks}", case, data, arena.folder, REPEAT, cores=separate)),
         ):
-            timings[name, ranks] = arena.enter(contestant)
+            if not key or key in arguments.beside:
+                timings[name, ranks] = arena.enter(contestant)
     arena.rounds(arguments.rounds, seconds=arguments.turn_seconds)
     columns = {"ranks": 1, "ratio": 1.0, "ratio_to": "one rank"}
     result.add(case.label, "1 rank", "lockstep", one.row() | columns)
@@ -48,11 +50,13 @@ def _compare(case: Case, numbers: list[int], cores: list[int], arguments, arena:
         columns = {"ranks": ranks, "ratio_to": "one rank", "efficiency": times["ratio"] / ranks} | times
         result.add(case.label, f"{ranks} ranks", name, timing.row() | columns)
     for ranks in numbers:
-        own, hand, free = (timings[name, ranks] for name in ("lockstep", "horovod by hand", "without exchange"))
-        times = speedup(own, hand)
-        low, high = times["ratio_spread"]
-        beside = f"{times['ratio']:.2f} ({low:.2f}-{high:.2f}) times horovod by hand"
-        result.notes.append(f"{case.label}, {ranks} ranks: lockstep is {beside}")
-        update = time_update(arena, f"alone {ranks}")
-        for name, timing in (("lockstep", own), ("horovod by hand", hand)):
-            result.limits.append(limit(case.label, f"{ranks} ranks", name, timing, alone=free, update=update))
+        own, hand, free = (timings.get((name, ranks)) for name in ("lockstep", BY_HAND, ALONE))
+        if hand:
+            times = speedup(own, hand)
+            low, high = times["ratio_spread"]
+            beside = f"{times['ratio']:.2f} ({low:.2f}-{high:.2f}) times {BY_HAND}"
+            result.notes.append(f"{case.label}, {ranks} ranks: lockstep is {beside}")
+        update = time_update(arena, f"alone {ranks}") if free else None
+        for name, timing in (("lockstep", own), (BY_HAND, hand)):
+            if timing and free:
+                result.limits.append(limit(case.label, f"{ranks} ranks", name, timing, alone=free, update=update))
