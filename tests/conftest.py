@@ -93,10 +93,3 @@ def tiny_data(tmp_path_factory) -> Path:
         validation = {name: array[:count] for name, array in arrays.items() if name.endswith("val")}
         np.savez(folder / f"{name}.npz", **training, **validation)
     return folder / "tiny.npz"
-
-
-def record_fault(kind: str, injected: int, lost: int) -> None:
-    """Append what a test injected, and what was lost by it, as a JSON line to the file that LOCKSTEP_FAULTS names."""
-    if path := os.environ.get("LOCKSTEP_FAULTS"):
-        with open(path, "a") as file:
-            file.write(json.dumps({"kind": kind, "injected": injected, "lost": lost}) + "\n")

@@ -1,0 +1,59 @@
+"""What the baselines share: the job's flags, the model, and the input pipeline of a usual tf.data tutorial."""
+
+import argparse
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models import build_model
+
+PAD = 4  # pixels around a 32x32 image before it is cropped (He et al. 2015, section 4.2)
+LONG_EPOCH = 1_000_000  # steps, of one repeated batch
+
+
+def read_job(description: str, *more: tuple) -> argparse.Namespace:
+    """Read the flags; ``more`` are (flag, settings) of flags that only one script has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="npz file with x_train uint8 [n, h, w, 3] and y_train [n]")
+    parser.add_argument("--model", default="alexnet_cifar")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64, help="examples per device and step")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--learning-rate", type=float, default=0.002)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--augment", action="store_true", help="random crop and flip")
+    parser.add_argument("--repeat-batch", action="store_true", help="train on the first batch only, without input work")
+    for flag, settings in more:
+        parser.add_argument(flag, **settings)
+    job = parser.parse_args()
+    with np.load(job.data) as archive:
+        job.x, job.y = archive["x_train"], archive["y_train"].astype(np.int32)
+    keras.config.set_dtype_policy("float32" if job.precision == "float32" else f"mixed_{job.precision}")
+    keras.utils.set_random_seed(0)
+    return job
+
+
+def build(job: argparse.Namespace) -> keras.Model:
+    """The network: uint8 pixels in, float32 logits out; the same layers, with Keras' own dropout."""
+    return build_model(job.model, classes=int(job.y.max()) + 1, image_size=job.image_size, seed=0)
+
+
+def dataset(job: argparse.Namespace, batch: int, *, rank: int = 0, size: int = 1) -> tf.data.Dataset:
+    """One epoch of (images uint8 [batch, s, s, 3], labels int32 [batch]): shuffle, map each image, batch, prefetch."""
+
+    def prepare(image, label):
+        if job.augment:
+            height, width, channels = image.shape
+            padded = tf.pad(image, [[PAD, PAD], [PAD, PAD], [0, 0]])
+            image = tf.image.random_crop(padded, [height, width, channels])
+            image = tf.image.random_flip_left_right(image)
+        if image.shape[0] != job.image_size:
+            image = tf.cast(tf.image.resize(image, [job.image_size, job.image_size]), tf.uint8)
+        return image, label
+
+    examples = tf.data.Dataset.from_tensor_slices((job.x, job.y)).shard(size, rank)
+    if job.repeat_batch:
+        return examples.map(prepare).batch(batch, drop_remainder=True).take(1).cache().repeat(LONG_EPOCH)
+    examples = examples.shuffle(10_000).map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,86 @@
+"""Lockstep as a contestant: launch/train.py as it is, whose training takes turns (see launch/baselines/turns.py).
+
+python launch/bench/contestant.py [--repeat-batch] FLAGS OF train.py
+
+``--repeat-batch`` trains on the first batch over and over, in one endless epoch.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from distributed.world import World
+from launch import environment
+
+
+def main(argv: list[str]) -> int:
+    world = World.from_environment(os.environ)
+    environment.prepare(world, verbose=False)
+    with environment.silence(True):
+        from launch import inputs, session
+        from launch.baselines.job import LONG_EPOCH
+        from launch.train import main as train
+        from launch.training import Training
+
+    class InTurns(Training):
+        def _fit(self, *arguments):
+            # After the observers, which are not on every rank: what they cost belongs to the step.
+            self.observers = [*self.observers, turn_callback(self, world.rank)]
+            super()._fit(*arguments)
+
+    session.Training = InTurns
+    if "--repeat-batch" in argv:
+        argv.remove("--repeat-batch")
+        batches, plan = inputs.training_batches, session.create_plan
+        inputs.training_batches = lambda *args, **named: batches(*args, **named).take(1).cache().repeat()
+        session.create_plan = lambda *args, **named: dataclasses.replace(
+            plan(*args, **named), steps_per_epoch=LONG_EPOCH
+        )
+    return train(argv)
+
+
+def turn_callback(training, rank: int):
+    """The callback that waits for turns, tells what a byte model needs, and notes the time that saving takes."""
+    from launch.baselines.turns import TurnCallback, Turns
+
+    network = training.model.network
+    dense = [layer for layer in network.layers if type(layer).__name__ == "Dense"]
+    facts = {
+        "parameters": network.count_params(),
+        "dense": [list(layer.kernel.shape) for layer in dense],
+        "steps_per_epoch": training.plan.steps_per_epoch,
+    }
+    turns = Turns(rank, facts, {"update": lambda count: time_update(training.model, count)})
+    save = training.checkpoints.commit
+
+    def timed_save(*arguments):
+        began = time.perf_counter()
+        save(*arguments)
+        turns.notes["saving"] = turns.notes.get("saving", 0.0) + time.perf_counter() - began
+
+    training.checkpoints.commit = timed_save
+    return TurnCallback(turns)
+
+
+def time_update(model, count: int) -> dict:
+    """Seconds of each of ``count`` optimizer steps on given gradients; only where there is nobody to exchange with."""
+    import tensorflow as tf
+
+    variables = model.network.trainable_variables
+    gradients = [tf.fill(variable.shape, 1e-9) for variable in variables]
+    report = tf.zeros(4)
+    step = tf.function(lambda *given: model.optimizer.step(list(given), variables, report))
+    seconds = []
+    for _ in range(count + 2):
+        began = time.perf_counter()
+        step(*gradients)
+        seconds.append(time.perf_counter() - began)
+    return {"update": seconds[2:]}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

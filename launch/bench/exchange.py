@@ -1,0 +1,112 @@
+"""Two ranks over links of several rates: time and bytes of a step, by Lockstep's exchange and by hand-written Horovod.
+
+The bytes are those that the link's ends counted, headers included, per rank and step; beside them stands a model of the
+payload: what all-reducing every gradient moves, and what moves if each dense layer takes the cheaper of that and of
+gathering its inputs and output gradients.
+"""
+
+from launch.bench.cases import Case, made_up_data
+from launch.bench.contestants import all_cores, alone, horovod_manual, lockstep
+from launch.bench.limits import limit, time_update
+from launch.bench.links import Link
+from launch.bench.measure import Arena, speedup
+from launch.bench.report import Result
+from launch.config import ConfigError, TrainConfig
+
+RANKS = 2
+REPEAT = "--repeat-batch"
+ALONE, BY_HAND = "without exchange", "horovod by hand"
+BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+
+
+def run(arguments, arena: Arena) -> Result:
+    """Compare per model and rate; the contestants live on while the link changes."""
+    rates = {rate.strip(): bits_per_second(rate.strip()) for rate in arguments.rates.split(",")}
+    result = Result("ms_per_step")
+    with Link(arena.folder, all_cores()) as link:
+        try:
+            for case in arguments.cases:
+                _compare(case, rates, arguments, arena, link, result)
+                arena.leave()
+        finally:
+            arena.leave()  # before the link goes
+    return result
+
+
+def bits_per_second(rate: str) -> float:
+    """``1gbit`` -> 1e9; ``none`` -> infinite.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    number, unit = rate[:-4], rate[-4:]
+    if rate == "none":
+        return float("inf")
+    if unit not in BITS or not number.isdigit() or int(number) < 1:
+        raise ConfigError(f"--rates has {rate!r}; expected rates such as 100mbit or 1gbit, or none")
+    return int(number) * BITS[unit]
+
+
+def bytes_per_step(parameters: int, dense: list[list[int]], case: Case) -> dict[str, float]:
+    """What a rank sends per step: by ``all-reduce`` of everything, and by the cheaper scheme for each dense kernel.
+
+    A ring all-reduce of n bytes sends 2 (N - 1) / N n from each rank, a ring gather of b bytes per rank (N - 1) b.
+    """
+    around = 2 * (RANKS - 1) / RANKS
+    everything = around * 4 * parameters
+    width = 4 if case.precision == "float32" else 2
+    cheapest = everything
+    for rows, columns in dense:
+        gathered = (RANKS - 1) * case.batch * (rows + columns) * width
+        cheapest -= max(0.0, around * 4 * rows * columns - gathered)
+    return {"all-reduce": everything, "cheapest": cheapest}
+
+
+def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, result: Result) -> None:
+    data, place = made_up_data(case.classes, arena.folder), {"ranks": RANKS, "launcher": link.launcher}
+    beside, timings = arguments.beside, {}
+    schemes = ("auto", "allreduce")[: 1 + ("allreduce" in beside)] if "exchange" in TrainConfig.model_fields else ("",)
+    link.shape("none")
+    for scheme in schemes:
+        name, flags = f"lockstep {scheme}".strip(), ["--exchange", scheme] if scheme else []
+        timings[name] = arena.enter(lockstep(name, case, data, arena.folder, REPEAT, *flags, **place))
+    own, *_ = timings
+    for key, name, flags in (("grouped", BY_HAND, ["--grouped"]), ("per-tensor", f"{BY_HAND}, per tensor", [])):
+        if key in beside:
+            timings[name] = arena.enter(horovod_manual(name, case, data, REPEAT, *flags, **place))
+    if "alone" in beside:
+        cores = [[core] for core in (all_cores() * RANKS)[:RANKS]]
+        timings[ALONE] = arena.enter(alone(ALONE, case, data, arena.folder, REPEAT, cores=cores))
+    update = time_update(arena, ALONE) if ALONE in timings else None
+    facts = timings[own].facts
+    model = bytes_per_step(facts["parameters"], facts["dense"], case)
+    for rate, bits in rates.items():
+        link.shape(rate)
+        slow = 8 * model["all-reduce"] / bits > arguments.longest_step
+        names = [name for name in timings if not slow or name in (own, ALONE)]
+        if slow:
+            result.notes.append(
+                f"{case.label}, {rate}: a plain all-reduce would take {8 * model['all-reduce'] / bits:.0f} s a step at "
+                "least and was left out (--longest-step)"
+            )
+        arena.rounds(arguments.rounds, names=names, seconds=arguments.turn_seconds, meter=link.sent)
+        for name in names:
+            result.add(case.label, rate, name, _columns(name, timings, names, model, schemes))
+        for name in (own, BY_HAND):
+            if name in names and update is not None:
+                result.limits.append(limit(case.label, rate, name, timings[name], alone=timings[ALONE], update=update))
+
+
+def _columns(name: str, timings: dict, names: list[str], model: dict, schemes: tuple[str, ...]) -> dict:
+    timing = timings[name]
+    columns = timing.row()
+    if name == ALONE:
+        return columns
+    columns["mb_per_step"] = sorted(timing.metered)[len(timing.metered) // 2] / RANKS / 1e6
+    cheapest = name == "lockstep auto"
+    columns["mb_model"] = model["cheapest" if cheapest else "all-reduce"] / 1e6
+    if name != BY_HAND and BY_HAND in names:
+        by_hand = timings[BY_HAND]
+        columns |= speedup(timing, by_hand) | {"ratio_to": BY_HAND}
+        columns["fewer_bytes"] = sum(by_hand.metered) / len(by_hand.metered) / (2e6 * columns["mb_per_step"])
+    return columns

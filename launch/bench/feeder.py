@@ -1,0 +1,90 @@
+"""An input pipeline as a contestant: it makes batches and throws them away.
+
+python launch/bench/feeder.py --way WAY --data PLACE --augment HOW --batch-size N
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+BATCHES = 10  # a step: fetched inside the graph, since Python would take longer than the faster pipelines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--way", choices=("lockstep", "per element", "decode, crop, resize"), required=True)
+    parser.add_argument("--data", required=True, help="npz file, or class folders of images")
+    parser.add_argument("--augment", choices=("none", "flip_crop", "inception"), required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--image-size", type=int, default=32)
+    job = parser.parse_args()
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    dataset = per_element(job) if job.way == "per element" else lockstep(job)
+
+    import tensorflow as tf
+
+    from launch.baselines.turns import Turns
+
+    iterator, turns = iter(dataset), Turns()
+
+    @tf.function
+    def step():
+        for _ in tf.range(BATCHES):
+            next(iterator)
+
+    while True:
+        turns.begin_step()
+        step()
+
+
+def lockstep(job):
+    """The product's training stream, endless."""
+    from data import augment as views
+    from data import load
+    from data.pipeline import training_batches
+
+    if job.way == "decode, crop, resize":
+        views.decode_window = decode_then_crop
+    kind = "npz" if job.data.endswith(".npz") else "image_folder"
+    source = load(kind, job.data, seed=0, validation_split=0).train
+    return training_batches(
+        source,
+        seed=0,
+        replica_batch=job.batch_size,
+        replicas=1,
+        first=0,
+        stride=1,
+        start_step=0,
+        steps_per_epoch=max(1, len(source) // job.batch_size),
+        augment=job.augment,
+        image_size=job.image_size,
+        threads=len(os.sched_getaffinity(0)),
+    )
+
+
+def decode_then_crop(data, choose):
+    """``data.augment.decode_window`` without the fused operation: the whole picture is decoded."""
+    import tensorflow as tf
+
+    image = tf.image.decode_jpeg(data, channels=3)
+    y, x, height, width = choose(tf.shape(image)[0], tf.shape(image)[1])
+    return image[y : y + height, x : x + width]
+
+
+def per_element(job):
+    """The baselines' pipeline, again and again."""
+    import numpy as np
+
+    from launch.baselines.job import dataset
+
+    with np.load(job.data) as archive:
+        job.x, job.y = archive["x_train"], archive["y_train"]
+    job.augment, job.repeat_batch = job.augment != "none", False
+    return dataset(job, job.batch_size).repeat()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Measure Lockstep beside what else could be used, in one run, on this machine:
+
+python launch/benchmark.py throughput     # one process on real images: Keras' fit with a per-element pipeline
+python launch/benchmark.py scaling        # N ranks on N cores: hand-written Horovod
+python launch/benchmark.py exchange       # two ranks over slow links: hand-written Horovod (Linux, root)
+python launch/benchmark.py input          # input pipelines alone
+python launch/benchmark.py overhead       # one repeated batch: bare fit
+python launch/benchmark.py checkpoint     # what saving costs
+
+... --models alexnet_cifar:64,vgg16:8 --json result.json     # also writes result.png
+
+All contestants of a comparison live at the same time and take turns, A, B, A, B; shown are medians over the rounds with
+the smallest and the largest.  The other programs are plain scripts in launch/baselines.
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rich.console import Console
+
+from distributed.world import World
+from launch import environment
+from launch.bench import arguments, checkpoint, exchange, machine, overhead, report, scaling, throughput
+from launch.bench import input as input_pipelines
+from launch.bench.measure import Arena
+from launch.bench.players import BenchError
+from launch.config import ConfigError
+
+COMPARISONS = {
+    "throughput": throughput.run,
+    "scaling": scaling.run,
+    "exchange": exchange.run,
+    "input": input_pipelines.run,
+    "overhead": overhead.run,
+    "checkpoint": checkpoint.run,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one comparison and return the exit code: 0 finished, 2 the user can mend it, 1 anything else."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a table that somebody wants to keep must not be folded to 80 columns
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        settings = arguments.parse(sys.argv[1:] if argv is None else argv, __doc__)
+        facts = {"benchmark": settings.command, "arguments": sys.argv[1:] if argv is None else argv}
+        facts |= {"machine": machine.describe(), "load_before": machine.load()}
+        environment.prepare(World(), verbose=False)
+        with Arena(lambda text: console.print(text, style="dim", markup=False)) as arena:
+            result = COMPARISONS[settings.command](settings, arena)
+        facts["load_after"] = machine.load()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    console.print(report.machine_sentence(facts), markup=False, soft_wrap=True)
+    report.show(result, f"benchmark {settings.command}", console)
+    if settings.json:
+        console.print("written:", *report.save(result, settings.json, facts), markup=False, soft_wrap=True)
+    return 0
+
+
+def _leave(number: int, frame) -> None:
+    """Leave by an exception, so that what was started and built is taken down, and let nothing disturb that."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

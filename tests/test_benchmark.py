@@ -1,0 +1,290 @@
+"""The benchmark: that it measures what it says, shows it, and leaves nothing behind.  No test looks at a speed."""
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT, environment, run_command
+
+from launch.bench import exchange, limits, links
+from launch.bench.cases import Case, made_up_data, parse_models
+from launch.bench.contestants import Contestant
+from launch.bench.measure import Arena, Timing, speedup
+from launch.bench.players import BenchError
+from launch.config import ConfigError
+
+BENCHMARK = ROOT / "launch" / "benchmark.py"
+BASELINES = ROOT / "launch" / "baselines"
+MPIRUN = ("mpirun", "--oversubscribe", *(("--allow-run-as-root",) if os.geteuid() == 0 else ()))
+WITH_LINKS = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("tc"), reason="needs root and iproute2"
+)
+CONTESTANTS = {
+    "throughput": {"lockstep", "keras fit"},
+    "scaling": {"lockstep", "horovod by hand", "without exchange"},
+    "input": {"lockstep", "per element", "decode, crop, resize"},
+    "overhead": {"lockstep", "keras fit", "lockstep mirrored", "mirrored fit"},
+    "checkpoint": {"saving", "without"},
+}
+
+
+def namespaces():
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    return {line.split()[0] for line in listed.splitlines() if line.startswith(links.PREFIX)}
+
+
+def members_of(spaces):
+    """The processes that live in these namespaces (mpirun, orted, the ranks), and their command lines."""
+    members = {}
+    for space in spaces:
+        listed = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True).stdout
+        for pid in map(int, listed.split()):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                members[process] = " ".join(process.cmdline())
+    return members
+
+
+def run_quick(command, tmp_path, *words):
+    path = tmp_path / f"{command}.json"
+    done = run_command(sys.executable, BENCHMARK, command, "--quick", "--json", path, *words, timeout=580)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / f"{command}.png").read_bytes().startswith(b"\x89PNG")
+    result = json.loads(path.read_text())
+    assert result["benchmark"] == command and result["machine"]["cores"] and result["load_before"]["load_average"]
+    for row in result["rows"]:
+        low, high = row["images_spread"]
+        assert 0 < low <= row["images_per_second"] <= high and row["rounds"] == 2
+        assert row["contestant"] in done.stdout and row["case"] in done.stdout
+    assert done.stdout.count("limit: ") == len(result["limits"])
+    for limit in result["limits"]:
+        assert sum(limit["share"].values()) == pytest.approx(1) and f": {limit['limit']}; of a step: " in done.stdout
+    return result
+
+
+@pytest.mark.parametrize("command", CONTESTANTS)
+def test_quick_comparison_shows_and_saves_all_contestants(command, tmp_path):
+    if command == "scaling" and len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two ranks need two cores")
+    words = ["--ranks", 2] if command == "scaling" else []
+    result = run_quick(command, tmp_path, *words)
+    assert {row["contestant"] for row in result["rows"]} == CONTESTANTS[command]
+    assert bool(result["limits"]) == (command != "input")
+    if command == "checkpoint":
+        (saving,) = [row for row in result["rows"] if row["contestant"] == "saving"]
+        assert saving["blocked_seconds"] > 0
+
+
+@WITH_LINKS
+def test_quick_exchange_counts_the_bytes_of_the_link(tmp_path):
+    before = namespaces()
+    result = run_quick("exchange", tmp_path)
+    assert namespaces() == before
+    rows = {row["contestant"]: row for row in result["rows"]}
+    assert {"horovod by hand", "horovod by hand, per tensor", "without exchange"} < set(rows)
+    for name, row in rows.items():
+        if name != "without exchange":
+            # Headers and control messages on top, never less.
+            assert 0.999 < row["mb_per_step"] / row["mb_model"] < 1.03, name
+    assert rows["horovod by hand"]["mb_model"] == pytest.approx(4 * 18_075_242 / 1e6)
+
+
+@WITH_LINKS
+@pytest.mark.parametrize(("number", "code"), ((signal.SIGTERM, 143), (signal.SIGINT, 130)))
+def test_interrupted_exchange_takes_down_ranks_and_namespaces(number, code):
+    before = namespaces()
+    words = [sys.executable, BENCHMARK, "exchange", "--quick"]
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        members = {}
+        while not any("contestant.py" in line for line in members.values()):
+            assert process.poll() is None
+            time.sleep(0.5)
+            members = members_of(namespaces() - before)
+        process.send_signal(number)
+        assert process.wait(60) == code
+    finally:
+        process.kill()
+        process.wait()
+    assert namespaces() == before
+    _, alive = psutil.wait_procs(members, 20)
+    assert not alive
+
+
+@WITH_LINKS
+def test_namespaces_of_a_killed_benchmark_are_removed_by_the_next():
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    stale, alive = f"{links.PREFIX}{gone.pid}-0", f"{links.PREFIX}{os.getpid()}-0"
+    try:
+        for name in (stale, alive):
+            subprocess.run(["ip", "netns", "add", name], check=True)
+        links.remove_stale()
+        assert stale not in namespaces() and alive in namespaces()
+    finally:
+        for name in (stale, alive):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+@WITH_LINKS
+def test_link_shapes_both_directions(tmp_path):
+    with links.Link(tmp_path, [0]) as link:
+        for rate, kind in (("100mbit", "tbf"), ("none", None)):
+            link.shape(rate)
+            for space in link._spaces:
+                shown = subprocess.run(["tc", "-n", space, "qdisc", "show"], capture_output=True, text=True).stdout
+                assert ("tbf" in shown and "rate 100Mbit" in shown) == bool(kind), shown
+        began = link.sent()
+        subprocess.run(["ip", "netns", "exec", link._spaces[0], "ping", "-c", "1", "198.18.0.2"], capture_output=True)
+        assert link.sent() >= began
+
+
+def test_links_without_root_or_tools_are_refused_in_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ConfigError, match="needs root on Linux; run it with sudo"):
+        links.Link(tmp_path, [0]).__enter__()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="ip and tc .* apt-get install iproute2"):
+        links.Link(tmp_path, [0]).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    (
+        ("", "COMMAND"),
+        ("sculling", "invalid choice: 'sculling'"),
+        ("overhead --models alexnet,lenet", "--models has 'lenet'"),
+        ("overhead --models alexnet:0", "a batch of 1 or more"),
+        ("overhead --rounds 0", "--rounds: '0' is not a whole number"),
+        ("overhead --turn-seconds nan", "--turn-seconds: 'nan'"),
+        ("overhead --rates 1gbit", "unrecognized arguments: --rates"),
+        ("overhead --json /nowhere/x.json", "no existing folder"),
+        ("throughput --precisions float64", "--precisions: 'float64' is not one of"),
+        ("throughput --images 10", "less than one batch"),
+        ("throughput --images 21000", "has 20000 training images"),
+        ("throughput --dataset image_folder --data-dir /nowhere", "/nowhere"),
+        ("scaling --ranks 4096", "--ranks 4096 does not fit"),
+        ("exchange --rates fast", "--rates has 'fast'"),
+        ("exchange --beside nobody", "--beside: 'nobody' is not one of"),
+        ("input --quick --jpeg-dir /nowhere", "/nowhere"),
+    ),
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(words, expected):
+    done = run_command(sys.executable, BENCHMARK, *words.split())
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and expected in line
+
+
+# A contestant without TensorFlow: notes each turn, and who else is awake then.
+FAKE = """
+import json, os, socket, sys
+name, journal, fails = sys.argv[1:]
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(os.environ["LOCKSTEP_TURNS"])
+stream = connection.makefile("rw")
+def say(message):
+    print(json.dumps(message), file=stream, flush=True)
+say({"rank": 0, "pid": os.getpid(), "facts": name})
+for line in stream:
+    ((command, steps),) = json.loads(line).items()
+    with open(journal, "a") as file:
+        print(name, command, steps, file=file)
+    if fails == "fails":
+        sys.exit("ran out of luck")
+    say({"seconds": 0.5 * steps if name == "slow" else 0.1 * steps})
+"""
+
+
+def fake(name, journal, fails="", ranks=1):
+    words = [[sys.executable, "-c", FAKE, name, str(journal), fails]] * ranks
+    return Contestant(name, words, [[min(os.sched_getaffinity(0))]] * ranks, ranks, batch=8 * ranks)
+
+
+def test_contestants_take_turns_and_sleep_between(tmp_path):
+    journal = tmp_path / "journal"
+    with Arena(lambda text: None) as arena:
+        slow, fast = arena.enter(fake("slow", journal)), arena.enter(fake("fast", journal, ranks=2))
+        folder = arena.folder
+        arena.rounds(3, seconds=1.0, meter=itertools.count(0, 10).__next__)
+        pids = [pid for player in arena._players.values() for pid in player._pids]
+        deadline = time.monotonic() + 20  # a signal needs a moment
+        while {psutil.Process(pid).status() for pid in pids} != {"stopped"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    lines = journal.read_text().splitlines()
+    begin = ["slow steps 3", *["fast steps 3"] * 2, "slow steps 1", *["fast steps 1"] * 2]  # warm-up, pace
+    assert lines == begin + ["slow steps 2", *["fast steps 10"] * 2] * 3
+    assert slow.facts["facts"] == "slow" and (slow.median, fast.median) == (0.5, 0.1)
+    assert slow.metered == [5.0] * 3
+    # Two ranks of 8 images each in a fifth of the time.
+    assert speedup(fast, slow)["ratio"] == pytest.approx(10)
+    assert not folder.exists() and not any(map(psutil.pid_exists, pids))
+
+
+def test_failing_contestant_is_reported_with_what_it_printed(tmp_path):
+    with Arena(lambda text: None) as arena:
+        with pytest.raises(BenchError, match="(?s)unlucky ended before .*ran out of luck"):
+            arena.enter(fake("unlucky", tmp_path / "journal", "fails"))
+        with pytest.raises(BenchError, match="(?s)absent ended before"):
+            arena.enter(Contestant("absent", [["false"]], [[min(os.sched_getaffinity(0))]], 1, 8))
+
+
+def test_parts_of_a_step_add_up_and_noise_is_no_negative_part():
+    parts = limits.parts(1.0, update=0.1, saving=0.05, repeated=0.85, alone=0.3)
+    expected = {"saving": 0.05, "input": 0.1, "exchange": 0.55, "update": 0.1, "compute": 0.2}
+    assert parts["seconds"] == pytest.approx(expected) and parts["limit"] == "the network"
+    parts = limits.parts(1.0, update=0.1, repeated=1.01, alone=1.02)
+    assert parts["share"] == pytest.approx({"input": 0, "exchange": 0, "update": 0.1, "compute": 0.9})
+    assert parts["limit"] == "compute"
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "parameters", "dense", "times"),
+    (
+        ("alexnet_cifar", 64, 18_075_242, [[256, 4096], [4096, 4096], [4096, 10]], 17),
+        ("alexnet", 32, 62_378_344, [[9216, 4096], [4096, 4096], [4096, 1000]], 14),
+        ("vgg16", 16, 138_357_544, [[25088, 4096], [4096, 4096], [4096, 1000]], 9),
+    ),
+)
+def test_byte_model_is_the_ring_s(model, batch, parameters, dense, times):
+    model = exchange.bytes_per_step(parameters, dense, Case(model, batch, "float32"))
+    assert model["all-reduce"] == 4 * parameters
+    assert model["all-reduce"] / model["cheapest"] == pytest.approx(times, rel=0.06)
+
+
+def test_rates_and_models_are_read():
+    assert exchange.bits_per_second("100mbit") == 1e8 and exchange.bits_per_second("none") == float("inf")
+    cases = parse_models("alexnet_cifar, alexnet:7,vgg11", None, "float32")
+    assert [case.batch for case in cases] == [64, 7, 16]
+    assert [case.batch for case in parse_models("alexnet_cifar:3,vgg11", 5, "float32")] == [3, 5]
+
+
+def test_row_shows_median_and_spread():
+    row = Timing(8, steps=1, seconds=[0.3, 0.1, 0.2], cores_busy=[1, 2, 3]).row()
+    assert row["ms_per_step"] == 200 and row["ms_spread"] == [100, 300] and row["images_per_second"] == 40
+
+
+@pytest.mark.parametrize("script", ("keras_fit", "mirrored_fit", "horovod_manual", "horovod_manual --grouped"))
+def test_baselines_run_by_hand(script, tmp_path):
+    data = made_up_data(10, tmp_path)
+    with np.load(data) as archive:
+        np.savez(data, x_train=archive["x_train"][:64], y_train=archive["y_train"][:64])
+    name, *flags = script.split()
+    flags += ["--cpu-devices", "2"] if name == "mirrored_fit" else []
+    launcher = [*MPIRUN, "-np", "2"] if name == "horovod_manual" else []
+    words = ["--data", data, "--batch-size", 8, "--epochs", 2, "--augment", *flags]
+    done = run_command(*launcher, sys.executable, BASELINES / f"{name}.py", *words)
+    assert done.returncode == 0, done.stderr
+    if launcher:
+        assert "epoch 2: loss of the last batch" in done.stdout
