@@ -166,6 +166,12 @@ def _compare(path: Path, state: dict, facts: dict, plan: Plan) -> None:
                     f"{path} was made with {fact.replace('_', ' ')} {state[fact]}, this run has {facts[fact]}; "
                     f"{remedy.format(state[fact])}, or begin anew in another --run-dir"
                 )
+        was, now = (",".join(value["configuration"]["metrics"]) for value in (state, facts))
+        if was != now and state["metrics"] is not None:
+            raise CheckpointError(
+                f"{path} lies within an epoch that was measured by --metrics {was}, this run has {now}; "
+                f"use --metrics {was}, or begin anew in another --run-dir"
+            )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has no {error} in its state; begin anew in another --run-dir") from error
 

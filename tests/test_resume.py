@@ -132,6 +132,7 @@ def moved(runs, tmp_path_factory, tiny_data):
         "damaged": line,
         "lost": line,
         "other batch": [*line, "--global-batch-size", 8],
+        "other metrics": [*line, "--metrics", "accuracy"],
         "longer": [*line, "--epochs", 5, "--early-stopping-patience", 4],
         "elsewhere": [*line, "--resume", folder / "whole" / "checkpoints" / "best"],
         "finished": line,
@@ -141,7 +142,9 @@ def moved(runs, tmp_path_factory, tiny_data):
         weights = folder / name / "checkpoints" / f"step-{step:08d}" / "weights.safetensors"
         weights.write_bytes(weights.read_bytes()[:-7])
     shutil.copytree(whole, folder / "finished", symlinks=True)
-    plants = {name: ["cut", "whole", 20] for name in ("alone", "other batch")} | {"longer": ["cut", "whole", 64]}
+    plants = {name: ["cut", "whole", 20] for name in ("alone", "other batch", "other metrics")} | {
+        "longer": ["cut", "whole", 64]
+    }
     codes = run_jobs(folder, jobs, plants=plants)
     parts = (folder / "output.txt").read_text().split("job: ")[1:]
     said = {}
@@ -189,6 +192,11 @@ def test_another_global_batch_is_told_both_ways_out(moved):
     assert codes["other batch"] == 2
     assert "go on with --global-batch-size 12 or --batch-size 12 (and --base-batch-size 12" in said["other batch"]
     assert "or begin anew in another --run-dir" in said["other batch"]
+
+
+def test_other_metrics_do_not_go_on_within_an_epoch(moved):
+    _, codes, said = moved
+    assert codes["other metrics"] == 2 and "use --metrics accuracy,auc, or begin anew" in said["other metrics"]
 
 
 def test_a_longer_run_says_which_settings_changed(moved):
