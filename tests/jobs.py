@@ -130,9 +130,9 @@ def main(folder: Path) -> None:
     environment.prepare(world, verbose=False)
     import dataclasses
 
+    import deaths
     import numpy as np
 
-    import deaths
     import models
     from distributed import control
     from distributed.saver import Saver
@@ -140,7 +140,7 @@ def main(folder: Path) -> None:
     from launch.train import main as train
 
     # A job that leaves must not take the next ones with it.
-    control.Control.leave = control.MpiControl.leave = control.Control.agree
+    control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
     models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
     pipeline, losses, check, codes = inputs.training_batches, build.example_losses, callbacks.CheckReplicas.check, {}
     save = Saver.save
