@@ -53,7 +53,8 @@ class Watch:
 
     def look(self, seconds: float) -> None:
         """Look at the rank after so many further seconds, and act."""
-        if self.launcher and process_state(self.launcher)[1] != self.launcher_began:
+        state, began, _ = process_state(self.launcher)
+        if self.launcher and (state in "XZ" or began != self.launcher_began):
             if accuse(self.path.parent):
                 self.say(f"is ended {self.record.place}: its launcher is gone")
             self.record.code = 1

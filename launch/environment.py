@@ -10,7 +10,18 @@ import psutil
 
 from distributed.world import World
 
-LAUNCHERS = ("mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "horovodrun", "slurmstepd", "hydra_pmi_proxy")
+LAUNCHERS = (
+    "mpirun",
+    "mpiexec",
+    "orterun",
+    "orterun_wrapper",
+    "orted",
+    "prterun",
+    "prted",
+    "horovodrun",
+    "slurmstepd",
+    "hydra_pmi_proxy",
+)
 
 
 def prepare(world: World, *, verbose: bool) -> int:

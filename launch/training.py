@@ -177,6 +177,8 @@ class Training:
     def _restore_best(self) -> None:
         folder, best_epoch = self.directory / "checkpoints", self.decisions.best_epoch
         if resume.restore_best(self.strategy, self.model, folder, self.progress.step):
+            if best_epoch is None:
+                return  # only the chief knows, and says it
             self.console.say(f"the weights are those of the best epoch, {best_epoch + 1}, again")
         elif best_epoch is not None:
             self.restore_best = False
