@@ -93,8 +93,7 @@ class Cluster:
         self.daemons: dict[str, subprocess.Popen] = {}
         # Slurm's own address must be this machine's name; loopback is where it listens.
         host, ports = socket.gethostname().partition(".")[0], free_ports(3)
-        for name in ("state", "tmp.n1", "tmp.n2", "spool.n1", "spool.n2"):
-            (folder / name).mkdir()
+        (folder / "state").mkdir()
         (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, host=host, ports=ports))
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o400)
@@ -125,6 +124,10 @@ class Cluster:
             )
 
     def start_node(self, node: str) -> None:
+        """Boot a node, with nothing left of what ran there before."""
+        for folder in (self.folder / f"tmp.{node}", self.folder / f"spool.{node}"):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
         self.start("slurmd", "-N", node, name=node)
 
     def run(self, *words, check: bool = True) -> str:

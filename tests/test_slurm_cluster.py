@@ -66,6 +66,10 @@ class Job:
         # Not at once: slurmd refuses credentials that are as old as the job's last end.
         self.cluster.run("scontrol", "update", f"JobId={self.id}", "StartTime=now+3", *settings)
 
+    def cancel(self) -> None:
+        self.cluster.run("scancel", self.id)
+        self.wait_until("CANCELLED")
+
     def finish(self) -> tuple[dict, list[dict]]:
         """Wait for the end; the summary and the lines of metrics.csv, without what depends on the time."""
         self.wait_until("COMPLETED")
@@ -141,15 +145,39 @@ def test_scontrol_requeue(cluster, submit, undisturbed):
     compare("Slurm: scontrol requeue", job, undisturbed)
 
 
-def test_a_killed_slurmd(cluster, submit, undisturbed):
+def test_a_lost_node(cluster, submit, undisturbed):
+    """All that runs on a node is gone at once."""
     job = submit("node lost")
     job.wait_for_checkpoint()
+    rank = ranks(job)[1]
+    cluster.daemons["n2"].kill()
+    rank.parent().kill()  # slurmstepd
+    rank.kill()
+    cluster.daemons["n2"].wait()
+    job.wait(lambda: job.field("Restarts") == "1", "be requeued")
+    assert not (job.run_dir / "summary.json").exists(), "the run was over before the node was missed"
+    cluster.start_node("n2")
+    job.go_on()
+    compare("Slurm: a node lost", job, undisturbed)
+
+
+def test_a_killed_slurmd(cluster, submit):
+    """Slurm gives the node up although its ranks live: the job goes on elsewhere or later, and they must not stay."""
+    job = submit("slurmd lost", "--epochs", "1000")
+    job.wait_for_checkpoint()
+    processes = ranks(job)
     cluster.daemons["n2"].kill()
     cluster.daemons["n2"].wait()
     job.wait(lambda: job.field("Restarts") == "1", "be requeued")
+    _, alive = psutil.wait_procs(list(processes.values()), timeout=60)
+    assert sorted(processes) == [0, 1] and not alive
+    saved = max(path.name for path in job.run_dir.glob("checkpoints/step-*"))
     cluster.start_node("n2")
     job.go_on()
-    compare("Slurm: slurmd of a node killed", job, undisturbed)
+    resumed = job.wait(lambda: re.search(r"resumed from \S+(step-\d+)", job.log), "resume")
+    record_fault("Slurm: slurmd of a node killed", 1, int(resumed[1] != saved))
+    assert resumed[1] == saved
+    job.cancel()
 
 
 def test_a_dead_rank_takes_the_job_down(cluster, submit):
@@ -200,6 +228,5 @@ def test_the_time_limit_on_a_single_node(cluster, tmp_path_factory, flags):
     record_fault("Slurm: time limit", 1, int(int(resumed_at[1]) != left_at))
     assert int(resumed_at[1]) == left_at
     job.wait(lambda: job.log.count("epoch ") > 1, "train on")
-    cluster.run("scancel", job.id)
-    job.wait_until("CANCELLED")
+    job.cancel()
     assert job.field("Restarts") == "1"
