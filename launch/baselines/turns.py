@@ -53,7 +53,7 @@ class Turns:
             else:
                 self._say({"seconds": time.perf_counter() - self._began} | self.notes)
             self._wait()
-            self.notes = {}
+            self.notes.clear()
             self._began = time.perf_counter()
         self._left -= 1
 

@@ -55,15 +55,21 @@ def turn_callback(training, rank: int):
         "steps_per_epoch": training.plan.steps_per_epoch,
     }
     turns = Turns(rank, facts, {"update": lambda count: time_update(training.model, count)})
-    save = training.checkpoints.commit
-
-    def timed_save(*arguments):
-        began = time.perf_counter()
-        save(*arguments)
-        turns.notes["saving"] = turns.notes.get("saving", 0.0) + time.perf_counter() - began
-
-    training.checkpoints.commit = timed_save
+    saver = training.checkpoints
+    saver.on_train_batch_end = timed(saver.on_train_batch_end, turns.notes)
+    saver.on_epoch_end = timed(saver.on_epoch_end, turns.notes)
     return TurnCallback(turns)
+
+
+def timed(method, notes: dict):
+    """A callback's method for the end of something, its seconds added to ``notes``."""
+
+    def run(number, logs=None):
+        began = time.perf_counter()
+        method(number, logs)
+        notes["saving"] = notes.get("saving", 0.0) + time.perf_counter() - began
+
+    return run
 
 
 def time_update(model, count: int) -> dict:

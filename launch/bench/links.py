@@ -84,7 +84,11 @@ class Link:
         python, leash = shlex.quote(sys.executable), shlex.quote(str(HERE / "leash.py"))
         lines = ["#!/bin/sh", 'host=$1; shift; all="$*"', "case $host in"]
         for end, (space, core) in enumerate(zip(self._spaces, self._cores, strict=True)):
-            lines.append(f'h{end}) exec ip netns exec {space} {python} {leash} {core} sh -c "$all" ;;')
+            # Both daemons believe to be on the same host, and would share their session files.
+            place = self._folder / f"h{end}"
+            place.mkdir(exist_ok=True)
+            inside = f"env TMPDIR={shlex.quote(str(place))} {python} {leash} {core}"
+            lines.append(f'h{end}) exec ip netns exec {space} {inside} sh -c "$all" ;;')
         agent.write_text("\n".join([*lines, "esac", ""]))
         agent.chmod(0o755)
         words = [word for word in MPIRUN if word != "--oversubscribe"]
@@ -93,6 +97,7 @@ class Link:
         return [
             *("ip", "netns", "exec", self._spaces[0], *words, "-H", "h0:1,h1:1", "-np", "2"),
             *("--mca", "plm_rsh_agent", str(agent), *here),
+            *("--mca", "rtc_hwloc_vmhole", "none"),  # sharing a description of the machine has crashed daemons
         ]
 
 
