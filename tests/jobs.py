@@ -25,6 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from distributed import preemption
 from distributed.world import World
 from launch import environment
 
@@ -145,6 +146,7 @@ def cut(run: Path, target: Path, step: int) -> None:
 
 
 def main(folder: Path) -> int:
+    preemption.listen()  # as the program does, first of all
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
     import dataclasses
