@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 # Debian's Slurm opens libpmix.so, which is in the package for developers.
 PACKAGES = "slurmctld slurmd slurm-client munge libpmix-dev"
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -118,6 +118,8 @@ class Cluster:
     def start(self, program: str, *words: str, name: str | None = None) -> None:
         name = name or program
         words = [program, *words] if program == "munged" else [program, "-D", *words]
+        # Killed tests leave no daemons.
+        words = ["setpriv", "--pdeathsig", "TERM", *words]
         with open(self.folder / f"{name}.log", "ab") as log:
             self.daemons[name] = subprocess.Popen(
                 words, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -146,10 +148,13 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        # What slurmstepd started lives on without slurmd.
+        # Jobs live on without slurmd. slurmstepd writes over its environment, but it keeps the node's log open.
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                ours = process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if process.name() == "slurmstepd":
+                    ours = any(file.path.startswith(f"{self.folder}/") for file in process.open_files())
+                if ours:
                     process.kill()
 
     def logs(self) -> str:
