@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, record_fault
 from deaths import Job
 
 LINE = [*"--dataset npz --global-batch-size 12 --steps-per-epoch 12 --epochs 3 --hang-timeout".split(), 20]
@@ -52,6 +52,8 @@ def test_one_dies_all_are_gone_and_it_is_named(tmp_path, tiny_data, launcher, fa
     assert f"error: rank {rank} on " in named[0] and words in named[0], job.said
     if fault.startswith("raise"):
         assert "Traceback (most recent call last)" in job.said and "in strike" in job.said
+    # Job.wait has seen that no process of the run was left.
+    record_fault(f"a rank of two: {fault.replace('@', ' at ')}", 1, 0)
 
 
 PREEMPTIONS = {
@@ -75,6 +77,7 @@ def test_the_launcher_can_be_asked_to_leave(tmp_path, tiny_data, launcher, numbe
     assert job.wait() == code, job.said
     assert "checkpoint saved; run the same command again to go on" in job.said.splitlines()[-1], job.said
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    record_fault(f"the launcher got {number.name}", 1, 0)
 
 
 @pytest.mark.faults
