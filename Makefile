@@ -1,7 +1,8 @@
 # make setup   .venv with everything, Horovod compiled against TensorFlow and MPI (LOCKSTEP_MPI=system, GPU=1: see launch/setup.sh)
-# make train   the main job on two workers            make test    the whole test suite
-# make lint    ruff                                   make clean   remove .venv and caches
-.PHONY: setup train test lint clean
+# make train   the main job on two workers            make test    the test suite
+# make lint    ruff                                   make test-faults   the long tests: kills, preemptions, a real Slurm
+# make clean   remove .venv and caches                make test-tools    what the long tests need from Debian, as root
+.PHONY: setup train test test-faults test-tools lint clean
 
 WORKERS ?= 2
 BIN := .venv/bin
@@ -14,7 +15,15 @@ train: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" horovodrun -np $(WORKERS) python launch/train.py $(ARGS)
 
 test: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest $(ARGS)
+	@rm -f .faults.jsonl
+	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" python -m pytest $(ARGS)
+
+# After make test; both together are what RELIABILITY.md counts.
+test-faults: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" python -m pytest -m faults $(ARGS)
+
+test-tools:
+	@bash tests/install_tools.sh
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -5,11 +5,12 @@ never calls all-reduce.  Horovod's operations are named, and the workers must na
 from the order of calls, which is the same on every worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from distributed.errors import WorldError
+from distributed.heartbeat import waiting
 from distributed.world import World
 
 
@@ -21,6 +22,10 @@ class Collectives:
 
     def sum_tensors(self, tensors: Sequence) -> list:
         """Sum each tensor over the workers, in the graph, in one fused exchange; shapes and dtypes stay."""
+        return list(tensors)
+
+    def gather_tensors(self, tensors: Sequence) -> list:
+        """Join each tensor [b, ...] of all workers along its first axis, by rank, in the graph; all have one b."""
         return list(tensors)
 
     def sum_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -47,7 +52,8 @@ class HorovodCollectives(Collectives):
         import horovod.tensorflow as horovod
 
         self._horovod = horovod
-        horovod.init()
+        with waiting():
+            horovod.init()
         if (horovod.rank(), horovod.size()) != (world.rank, world.size):
             raise WorldError(
                 f"the launcher says rank {world.rank} of {world.size}, but Horovod found rank {horovod.rank()} of "
@@ -56,10 +62,25 @@ class HorovodCollectives(Collectives):
             )
 
     def sum_tensors(self, tensors):
-        if not tensors:
-            return []
-        return self._horovod.grouped_allreduce(list(tensors), op=self._horovod.Sum, name="sum_tensors")
+        def reduce(group, name):
+            return self._horovod.grouped_allreduce(group, op=self._horovod.Sum, name=f"sum_{name}")
 
+        return _by_dtype(tensors, reduce)
+
+    def gather_tensors(self, tensors):
+        import tensorflow as tf
+
+        def gather(group, name):
+            # Horovod's allgather does not know bfloat16, and need not: nothing is computed on the way.
+            known = [tf.bitcast(tensor, tf.uint16) if name == "bfloat16" else tensor for tensor in group]
+            joined = self._horovod.grouped_allgather(known, name=f"gather_{name}")
+            for whole, tensor in zip(joined, group, strict=True):
+                whole.set_shape([tensor.shape[0] and tensor.shape[0] * self.world.size, *tensor.shape[1:]])
+            return [tf.bitcast(whole, group[0].dtype) for whole in joined]
+
+        return _by_dtype(tensors, gather)
+
+    @waiting()
     def sum_arrays(self, arrays):
         arrays = [np.asarray(array, np.float64) for array in arrays]
         flat = np.concatenate([array.ravel() for array in arrays])
@@ -67,11 +88,23 @@ class HorovodCollectives(Collectives):
         ends = np.cumsum([array.size for array in arrays])
         return [part.reshape(array.shape) for part, array in zip(np.split(total, ends[:-1]), arrays, strict=True)]
 
+    @waiting()
     def broadcast_variables(self, variables):
         self._horovod.broadcast_variables(list(variables), root_rank=0)
 
+    @waiting()
     def broadcast_bytes(self, payload):
         return self._horovod.broadcast_object(payload if self.world.is_chief else None, root_rank=0, name="bytes")
 
+    @waiting()
     def gather_bytes(self, payload):
         return self._horovod.allgather_object(payload, name="gathered_bytes")
+
+
+def _by_dtype(tensors: Sequence, collective: Callable) -> list:
+    """Call ``collective(group, dtype's name)`` for the tensors of each dtype: Horovod's groups have one dtype each."""
+    results = {}
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        results |= zip(places, collective([tensors[place] for place in places], dtype.name), strict=True)
+    return [results[place] for place in range(len(tensors))]

@@ -4,10 +4,14 @@ Tensors travel over Horovod (``collectives.py``); decisions, settings and finger
 launcher began an MPI job, and over Horovod under a Gloo launch.  No control message ever mixes with a gradient.
 """
 
+import contextlib
+import ctypes
 import json
-import os
+import sys
+import time
 from collections.abc import Callable
 
+from distributed import heartbeat
 from distributed.collectives import Collectives
 from distributed.errors import WorldError
 
@@ -28,7 +32,21 @@ class Control:
 
     def abort(self, code: int) -> None:
         """End this worker now, without waiting for the others; the launcher then ends them."""
-        os._exit(code)
+        heartbeat.die(code)
+
+    def leave(self, code: int) -> int:
+        """End the run on all workers, which call this together, with the chief's exit code; none ends before the chief
+        has come as far.
+
+        Returns:
+            The exit code, where this process is to end by itself.
+        """
+        code = self.agree(code)
+        if code and self._collectives.world.size > 1:
+            # All is written; a launcher that was asked to end gives its ranks five seconds.
+            sys.stdout.flush()
+            heartbeat.die(code)
+        return code
 
 
 class MpiControl(Control):
@@ -46,14 +64,32 @@ class MpiControl(Control):
         self._world = MPI.COMM_WORLD
         self._communicator = MPI.COMM_WORLD.Dup()
 
+    @heartbeat.waiting()
     def agree(self, value):
         return json.loads(self._communicator.bcast(json.dumps(value), root=0))
 
+    @heartbeat.waiting()
     def gather(self, value):
         return [json.loads(text) for text in self._communicator.allgather(json.dumps(value))]
 
     def abort(self, code):
+        heartbeat.end(code, "aborting")
+        sys.stdout.flush()
+        # Open MPI would explain at length that the run was aborted; why it was has been said.
+        with contextlib.suppress(OSError, ValueError):
+            ctypes.c_bool.in_dll(ctypes.CDLL("libopen-rte.so.40"), "orte_execute_quiet").value = True
         self._world.Abort(code)
+
+    def leave(self, code):
+        code = self.agree(code)
+        world = self._collectives.world
+        if code and world.launcher == "mpirun":
+            # After a plain exit, mpirun would print a dozen lines about the exit code.
+            if world.is_chief:
+                self.abort(code)
+            heartbeat.end(code, "aborting")
+            time.sleep(heartbeat.ABORT)
+        return code
 
 
 def differences(values: list[dict]) -> list[tuple[str, list]]:

@@ -11,16 +11,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Multiples of this add up in float64 without any rounding, hence to the same sum in any order: 2**29 of the losses'
+# units, at half a float32's last digit of a loss of 1.
+_UNIT = 2.0**-24
+
 
 class Total(keras.metrics.Metric):
-    """A float64 sum of weighted values: ``loss`` and ``examples`` keep theirs to more digits than any step adds."""
+    """A float64 sum of weighted values, the same to the last bit in whatever order and on however many workers they are
+    added up: ``loss`` and ``examples`` of a run."""
 
     def __init__(self, name: str):
         super().__init__(name=name, dtype="float64")
         self.total = self.add_variable((), "zeros", "float64", name="total")
 
     def update_state(self, values, sample_weight):
-        self.total.assign_add(tf.reduce_sum(tf.cast(values, tf.float64) * tf.cast(sample_weight, tf.float64)))
+        values = tf.cast(values, tf.float64) * tf.cast(sample_weight, tf.float64)
+        self.total.assign_add(tf.reduce_sum(tf.round(values / _UNIT) * _UNIT))
 
     def result(self):
         return self.total
@@ -108,11 +114,6 @@ class GlobalMetrics:
         return self._sum_workers(
             [np.asarray(variable, np.float64) for metric in self.all for variable in metric.variables]
         )
-
-    def restore(self, states: list) -> None:
-        """Set this worker's states."""
-        for variable, state in zip((v for metric in self.all for v in metric.variables), states, strict=True):
-            variable.assign(np.asarray(state))
 
     def results(self) -> dict[str, float]:
         """Reduce all states over the workers in one exchange and compute each metric once.

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from distributed.dropout import samples
+from distributed.exchange import Exchange, recording
 from distributed.metrics import GlobalMetrics
 from distributed.strategies import Strategy
 
@@ -27,6 +28,7 @@ class LockstepModel(keras.Model):
         strategy: Strategy,
         losses: Callable,
         metrics: GlobalMetrics,
+        exchange: Exchange,
         *,
         global_batch: int,
         accumulate: int,
@@ -37,6 +39,7 @@ class LockstepModel(keras.Model):
             strategy: how the replicas exchange.
             losses: ``(labels [b], logits) -> float32 [b]``.
             metrics: this worker's metrics.
+            exchange: takes and sums the gradients of ``network``.
             global_batch: examples per optimizer step over all replicas.
             accumulate: micro-batches into which a replica cuts its share of them, one after the other.
         """
@@ -45,6 +48,7 @@ class LockstepModel(keras.Model):
         self._strategy = strategy
         self._losses = losses
         self._global_metrics = metrics
+        self._exchange = exchange
         self._global_batch = global_batch
         self._accumulate = accumulate
         # Set by this worker's host between steps, summed over all replicas with the gradients: telling costs nothing.
@@ -59,46 +63,37 @@ class LockstepModel(keras.Model):
     def train_step(self, data):
         """Take one step on (images uint8 [b, h, w, 3], labels int32 [b], sample ids int64 [b])."""
         variables = self.network.trainable_variables
-        loss, gradients = self._accumulated(data, variables)
+        loss, shares = self._accumulated(data, variables)
         # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
         replicas = self._strategy.replicas
         report = tf.one_hot(self._strategy.replica_id(), replicas, dtype=tf.float32)
         report = tf.concat([tf.where(report > 0, loss, tf.zeros(())), self.notices.value], 0)
-        report, halted = self.optimizer.step(gradients, variables, report)
+        report, halted = self.optimizer.step(shares, variables, report)
         losses, notices = report[:replicas], report[replicas:]
         loss = tf.reduce_sum(losses)
         return {"loss": loss, "loss_by_replica": losses * replicas, "halted": halted, "notices": notices}
 
     def _accumulated(self, data, variables):
-        """The replica's share of the mean loss and of its gradient, summed over the micro-batches."""
+        """The replica's shares of the mean loss and of its gradient, over its micro-batches."""
         count = self._accumulate
         if count == 1:
-            return self._gradients(data, variables)
-        # A loop, not an unrolled graph: TensorFlow would run unrolled micro-batches side by side and hold all their
-        # activations.
-        data = [tf.reshape(part, [count, -1, *part.shape[1:]]) for part in data]
-        data = [
-            tf.ensure_shape(part, [count, self._global_batch // (count * self._strategy.replicas), *part.shape[2:]])
-            for part in data
-        ]
-
-        def add(index, loss, gradients):
-            more_loss, more = self._gradients([part[index] for part in data], variables)
-            return index + 1, loss + more_loss, [a + b for a, b in zip(gradients, more, strict=True)]
-
-        start = (tf.constant(0), tf.zeros(()), [tf.zeros(variable.shape, variable.dtype) for variable in variables])
-        _, loss, gradients = tf.while_loop(lambda index, *_: index < count, add, start, parallel_iterations=1)
-        return loss, gradients
+            return self._exchange.accumulate(1, lambda index: self._gradients(data, variables), variables)
+        micro = self._global_batch // (count * self._strategy.replicas)
+        data = [tf.reshape(part, [count, micro, *part.shape[1:]]) for part in data]
+        return self._exchange.accumulate(
+            count, lambda index: self._gradients([part[index] for part in data], variables), variables
+        )
 
     def _gradients(self, data, variables):
         images, labels, sample_ids = data
-        with samples(tf.cast(self.optimizer.iterations.value, tf.int64), sample_ids), tf.GradientTape() as tape:
+        step = tf.cast(self.optimizer.iterations.value, tf.int64)
+        with samples(step, sample_ids), recording() as record, tf.GradientTape() as tape:
             logits = self.network(images, training=True)
             losses = self._losses(labels, logits)
             loss = tf.reduce_sum(losses) / self._global_batch
             scaled = self.optimizer.scale_loss(loss)
         self._global_metrics.update(labels, logits, losses, tf.ones_like(losses))
-        return loss, tape.gradient(scaled, [variable.value for variable in variables])
+        return loss, self._exchange.gradients(tape, scaled, record, variables)
 
     def test_step(self, data):
         """Add one batch (images, labels, weights float32 [b]) to the metrics; weight 0 marks padding."""
@@ -116,13 +111,21 @@ class LockstepModel(keras.Model):
         """The results over all workers; Keras asks for them once per epoch and once per validation."""
         return self._global_metrics.results()
 
-    def sum_metric_states(self) -> list:
-        """The metrics' states so far, float64 arrays summed over the workers; all workers must call it."""
-        return self._global_metrics.sum_states()
+    def metric_states(self) -> list:
+        """The metrics' states so far, of each replica of the run, as a JSON value; all workers must call it."""
+        return self._strategy.replica_values(self._metric_variables)
+
+    def examples_here(self) -> int:
+        """Examples of the latest validation (or epoch) on this worker."""
+        return int(self._global_metrics.examples.result())
 
     def restore_metric_states(self, states: list) -> None:
-        """Take up what ``sum_metric_states`` gave; the sum belongs to one worker, the chief."""
-        self._global_metrics.restore(states)
+        """Take up what ``metric_states`` gave; all workers must call it with the same value."""
+        self._strategy.assign_replica_values(self._metric_variables, states)
+
+    @property
+    def _metric_variables(self):
+        return [variable for metric in self.metrics for variable in metric.variables]
 
     def _get_metrics_result_or_logs(self, logs):
         # What a step returns is for the progress of the run; the epoch's values come from the metrics.

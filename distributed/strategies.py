@@ -51,6 +51,10 @@ class SingleDevice:
         """Sum each tensor over all replicas of the run, inside a train step, in one fused exchange."""
         return list(tensors)
 
+    def gather_replicas(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Join each tensor [b, ...] of all replicas along its first axis, in their order, inside a train step."""
+        return list(tensors)
+
     def sum_workers(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Sum float64 arrays over the workers, outside of any step, in one exchange."""
         return self.collectives.sum_arrays(arrays)
@@ -68,6 +72,22 @@ class SingleDevice:
     def replica_digests(self, variables: Sequence) -> list[list[int]]:
         """For each replica of the run, a 32-bit checksum of each of these Keras variables."""
         return [[_checksum(variable.value) for variable in variables]]
+
+    def replica_values(self, variables: Sequence) -> list:
+        """For each replica of the run, the values of these Keras variables as a JSON value: ``[replica][variable]``."""
+        return [[np.asarray(variable).tolist() for variable in variables]]
+
+    def assign_replica_values(self, variables: Sequence, values: list) -> None:
+        """Give each replica its own of what ``replica_values`` gave; where the run had another number of replicas, the
+        first one gets the sums and the others 0."""
+        if len(values) != self.replicas:
+            sums = [np.sum([np.asarray(value) for value in column], axis=0) for column in zip(*values, strict=True)]
+            values = [sums] + [[np.zeros_like(total) for total in sums]] * (self.replicas - 1)
+        self._assign_local(variables, values)
+
+    def _assign_local(self, variables, values):
+        for variable, value in zip(variables, values[self.world.rank], strict=True):
+            variable.assign(np.asarray(value))
 
     def broadcast(self, variables: Sequence) -> None:
         """Give every replica the chief's values of these Keras variables."""
@@ -96,6 +116,9 @@ class Mirrored(SingleDevice):
     def sum_replicas(self, tensors):
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
 
+    def gather_replicas(self, tensors):
+        return tf.distribute.get_replica_context().all_gather(list(tensors), axis=0) if tensors else []
+
     def distribute(self, make_dataset):
         # The stream is dealt to the replicas batch by batch, in order: batch e goes to replica e % replicas.
         return self._strategy.distribute_datasets_from_function(lambda _: make_dataset(*self.share))
@@ -103,6 +126,16 @@ class Mirrored(SingleDevice):
     def replica_digests(self, variables):
         by_variable = [self._strategy.experimental_local_results(variable.value) for variable in variables]
         return [[_checksum(copy) for copy in copies] for copies in zip(*by_variable, strict=True)]
+
+    def replica_values(self, variables):
+        copies = [self._strategy.experimental_local_results(variable.value) for variable in variables]
+        return [[copy.numpy().tolist() for copy in column] for column in zip(*copies, strict=True)]
+
+    def _assign_local(self, variables, values):
+        for variable, *column in zip(variables, *values, strict=True):
+            copies = self._strategy.experimental_local_results(variable.value)
+            for copy, value in zip(copies, column, strict=True):
+                copy.assign(np.asarray(value, copy.dtype.as_numpy_dtype))
 
     def broadcast(self, variables):
         """Nothing to do: mirrored variables begin with equal values."""
@@ -131,8 +164,15 @@ class Horovod(SingleDevice):
     def sum_replicas(self, tensors):
         return self.collectives.sum_tensors(tensors)
 
+    def gather_replicas(self, tensors):
+        return self.collectives.gather_tensors(tensors)
+
     def replica_digests(self, variables):
         (mine,) = super().replica_digests(variables)
+        return self.control.gather(mine)
+
+    def replica_values(self, variables):
+        (mine,) = super().replica_values(variables)
         return self.control.gather(mine)
 
     @property
@@ -143,7 +183,7 @@ class Horovod(SingleDevice):
 Strategy = SingleDevice
 
 
-def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads: int) -> Strategy:
+def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads: int, exact: bool = False) -> Strategy:
     """Choose the way to run, and give this process its device and its share of the cores.
 
     Must be called before anything touches a device.
@@ -155,6 +195,7 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
         world: this process's place.
         cpu_devices: how many devices to split the CPU into for ``mirrored``; None leaves the CPU whole.
         threads: cores that this process may use.
+        exact: compute each operation on one core, as its result may depend on how many share it.
 
     Raises:
         WorldError: if the choice does not fit the launcher or the machine.
@@ -172,7 +213,7 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
             f"--cpu-devices {cpu_devices} splits the CPU for mirrored, but the strategy is {name}; "
             "use --strategy mirrored"
         )
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_intra_op_parallelism_threads(1 if exact else threads)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, threads) if name == "mirrored" else threads)
     if name == "mirrored":
         return Mirrored(world, _mirrored_devices(gpus, cpu_devices))

@@ -4,9 +4,12 @@ import keras
 import tensorflow as tf
 
 from data.sources import Source
+from distributed import planner
 from distributed.dropout import SampleDropout
+from distributed.exchange import Exchange, dense_layers
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.optimizer import synchronize
+from distributed.planner import Calibration, Choice
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
 from launch.config import ConfigError, TrainConfig
@@ -41,6 +44,12 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
         ConfigError: if the run will have no such metric.
     """
     if config.monitor == "auto":
+        for feature in ("early_stopping_patience", "plateau_patience", "restore_best_weights"):
+            if getattr(config, feature) and not validated:
+                raise ConfigError(
+                    f"--{feature.replace('_', '-')} goes by a validation metric, but there is no validation set; "
+                    "raise --validation-split, or name a training metric: --monitor accuracy"
+                )
         return "val_accuracy" if validated else "accuracy"
     names = ["loss", *config.metrics]
     names += [f"val_{name}" for name in names] if validated else []
@@ -51,15 +60,47 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
     return config.monitor
 
 
-def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, image_size: int) -> LockstepModel:
-    """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed."""
+def choose_exchange(
+    config: TrainConfig, plan: Plan, strategy: Strategy, network: keras.Model, calibration: Calibration | None
+) -> dict[str, Choice]:
+    """Dense layer's name -> how its gradient travels."""
+    exchange = config.exchange
+    if exchange == "auto" and not config.exact and strategy.world.size == 1:
+        # Replicas in one process share its memory: summing costs less than multiplying for all of them.
+        exchange = "allreduce"
+    return planner.plan(
+        {layer.name: tuple(layer.kernel.shape) for layer in dense_layers(network)},
+        exchange=exchange,
+        global_batch=plan.global_batch,
+        replicas=plan.replicas,
+        item_bytes=4 if config.precision == "float32" else 2,
+        calibration=calibration,
+    )
+
+
+def build(
+    config: TrainConfig,
+    plan: Plan,
+    strategy: Strategy,
+    *,
+    classes: int,
+    image_size: int,
+    calibration: Calibration | None = None,
+) -> tuple[LockstepModel, dict[str, Choice]]:
+    """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed.
+
+    Returns:
+        The model, and by dense layer how its gradient travels.
+    """
     if classes == 2 and "top5" in config.metrics:
         raise ConfigError(f"--metrics {','.join(config.metrics)} asks for top5 of two classes; leave top5 out")
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
-    settings = {"learning_rate": plan.schedule.base, "weight_decay": config.weight_decay or None}
+    # Keras would number the names of optimizers in a process, and checkpoints go by names.
+    settings = {"name": config.optimizer, "learning_rate": plan.schedule.base}
+    settings["weight_decay"] = config.weight_decay or None
     if config.optimizer in DEFAULT_MOMENTUM:
         default = DEFAULT_MOMENTUM[config.optimizer]
         settings["momentum"] = default if config.momentum is None else config.momentum
@@ -72,10 +113,13 @@ def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, 
             dropout_layer=SampleDropout,
             seed=config.seed,
         )
+        choices = choose_exchange(config, plan, strategy, network, calibration)
+        schemes = {name: choice.scheme for name, choice in choices.items()}
+        exchange = Exchange(network, strategy, schemes, exact=config.exact, compress=config.compression == "fp16")
         optimizer = synchronize(
             OPTIMIZERS[config.optimizer],
             settings,
-            sum_replicas=strategy.sum_replicas,
+            sum_replicas=exchange.sum,
             clip_norm=config.clip_norm,
             scaled=config.precision == "float16",
         )
@@ -85,9 +129,10 @@ def build(config: TrainConfig, plan: Plan, strategy: Strategy, *, classes: int, 
             strategy,
             example_losses(classes, config.label_smoothing),
             GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
+            exchange,
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
         # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
         model.compile(optimizer=optimizer, auto_scale_loss=False, jit_compile=False)
-    return model
+    return model, choices

@@ -1,15 +1,16 @@
-"""The callbacks that take part in training, on every worker, in this order: rate, health, decisions, checkpoints.
+"""The callbacks that take part in training, on every worker, in this order: rate, health, decisions, notices.
 
-Each has one job.  Those that only look on are in ``observers.py`` and run on the chief alone.
+Each has one job.  Saving is in ``checkpoints.py``.  Those that only look on are in ``observers.py`` and ``events.py``
+and run on the chief alone.
 """
 
+import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from distributed import checkpoint
+from distributed.control import Control
 from distributed.decisions import Decisions
 from distributed.step import NOTICES
 from distributed.strategies import Strategy
@@ -30,11 +31,11 @@ class NonFiniteLoss(Exception):
 
 @dataclass
 class Progress:
-    """Where the run stands: steps taken so far, the step at which this process began, and the learning rate of the
-    last step."""
+    """Where the run stands: steps taken so far, the epochs that were over when this process began, and the learning
+    rate of the last step."""
 
     step: int = 0
-    began_at: int = 0
+    epochs_before: int = 0
     learning_rate: float | None = None
 
 
@@ -84,22 +85,27 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
 
 class Noticed(Exception):
-    """Some worker gave a notice; all workers raise this after the same step.  ``names`` are of ``step.NOTICES``."""
+    """Some worker gave a notice; all workers raise this after the same step.
 
-    def __init__(self, names: list[str], step: int):
-        self.names, self.step = names, step
+    ``names`` are of ``step.NOTICES``; ``metric_states`` those of the epoch that is under way, all its steps taken or
+    not, and None where the last epoch has been decided and saved.
+    """
+
+    def __init__(self, names: list[str], step: int, metric_states: list | None):
+        self.names, self.step, self.metric_states = names, step, metric_states
         super().__init__(f"{', '.join(names)} noticed at step {step}")
 
 
 class Notices(keras.callbacks.Callback):
     """Carry what one worker has to tell to all of them, and raise ``Noticed`` on all in the same step.
 
-    Put last: a notice that is seen at an epoch's end finds the epoch decided and saved.
+    Put last: a notice that is seen at an epoch's end finds the epoch decided, noted and saved.  In validation, where
+    no gradients travel, the workers ask each other about once a second.
     """
 
-    def __init__(self, progress: Progress):
+    def __init__(self, progress: Progress, control: Control):
         super().__init__()
-        self.progress = progress
+        self.progress, self.control = progress, control
         self.mine: set[str] = set()  # a signal handler or another thread may add to it at any time
         self.told: set[str] = set()
         self.last = None
@@ -110,18 +116,42 @@ class Notices(keras.callbacks.Callback):
             self.model.notices.assign([float(name in self.told) for name in NOTICES])
 
     def on_train_batch_end(self, batch, logs=None):
-        self._check()
+        if names := self._heard():
+            raise Noticed(names, self.progress.step, self.model.metric_states())
         self.last = logs["notices"]
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._check()
+    def on_test_begin(self, logs=None):
+        # Keras is about to begin the metrics anew: those of the epoch's training must be kept for the checkpoint.
+        self.metric_states = self.model.metric_states()
+        if names := self._heard():
+            raise Noticed(names, self.progress.step, self.metric_states)
+        self.interval, self.asked_at, self.asked = 1, 0, time.monotonic()
 
-    def _check(self):
+    def on_test_batch_end(self, batch, logs=None):
+        if (batches := batch + 1 - self.asked_at) < self.interval:
+            return
+        seconds = time.monotonic() - self.asked
+        answers = self.control.gather([sorted(self.mine), seconds])
+        if names := [name for name in NOTICES if any(name in told for told, _ in answers)]:
+            raise Noticed(names, self.progress.step, self.metric_states)
+        # From answers that are the same everywhere, so that all ask again after the same batch.
+        slowest = max(seconds for _, seconds in answers) / batches
+        self.interval = max(1, min(2 * self.interval, int(1 / max(slowest, 1e-6))))
+        self.asked_at, self.asked = batch + 1, time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if names := self._heard():
+            raise Noticed(names, self.progress.step, None)
+
+    def _heard(self) -> list[str]:
         # One step late, when the value is there without waiting for the device.
         heard = [] if self.last is None else np.asarray(self.last)
         self.last = None
-        if names := [name for name, count in zip(NOTICES, heard, strict=False) if count]:
-            raise Noticed(names, self.progress.step)
+        return [name for name, count in zip(NOTICES, heard, strict=False) if count]
+
+
+class Miscount(Exception):
+    """A validation did not see each example once."""
 
 
 class Decide(keras.callbacks.Callback):
@@ -137,8 +167,11 @@ class Decide(keras.callbacks.Callback):
         self.metrics = metrics = {name: float(value) for name, value in logs.items()}
         seen = metrics.get("val_examples", 0)
         if seen != self.validation_examples:
-            raise RuntimeError(
-                f"validation saw {seen:.0f} examples of {self.validation_examples}; its metrics are wrong"
+            counts = self.strategy.control.gather(self.model.examples_here())
+            by_rank = ", ".join(f"rank {rank}: {count}" for rank, count in enumerate(counts))
+            raise Miscount(
+                f"validation saw {seen:.0f} examples of {self.validation_examples} ({by_rank}), so that its metrics "
+                "would be wrong; this is a bug of the program, please report it with this line"
             )
         verdict = self.decisions.end_epoch(epoch, metrics) if self.strategy.is_chief else None
         verdict = self.strategy.control.agree(verdict)
@@ -181,65 +214,3 @@ class CheckReplicas(keras.callbacks.Callback):
                     f"{', '.join(map(str, other))} differs from "
                     "the others'; look at the memory of that machine, then go on from the last checkpoint"
                 )
-
-
-class Checkpoints(keras.callbacks.Callback):
-    """Commit a checkpoint every so many steps and at each epoch's end; the chief writes, all lend their metric
-    state."""
-
-    def __init__(
-        self,
-        strategy: Strategy,
-        directory: Path,
-        facts: dict,
-        decide: Decide,
-        progress: Progress,
-        *,
-        every: int | None,
-        keep: int,
-    ):
-        """Args: ``facts`` about the run that a resumed one must share; see ``launch/resume.py``."""
-        super().__init__()
-        self.strategy, self.directory, self.facts = strategy, directory, facts
-        self.decide, self.progress, self.every, self.keep = decide, progress, every, keep
-
-    def on_train_batch_end(self, batch, logs=None):
-        last_of_epoch = self.progress.step % self.facts["steps_per_epoch"] == 0
-        if self.every and self.progress.step % self.every == 0 and not last_of_epoch:
-            self.commit(self.model.sum_metric_states())
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.commit(None)
-
-    def commit(self, metric_states: list[np.ndarray] | None) -> None:
-        """Save the run as it stands; ``metric_states`` belong to an epoch that is under way."""
-        if not self.strategy.is_chief:
-            return
-        state = self.facts | {
-            "step": self.progress.step,
-            "decisions": self.decide.decisions.state(),
-            "stopped": self.decide.stopped,
-            "metrics": None if metric_states is None else [array.tolist() for array in metric_states],
-        }
-        arrays = [
-            {variable.path: np.asarray(variable) for variable in variables}
-            for variables in (self.model.network.weights, self.model.optimizer.variables)
-        ]
-        path = checkpoint.write(self.directory, self.progress.step, checkpoint.Checkpoint(*arrays, state))
-        if self.decide.improved and metric_states is None:
-            checkpoint.point(self.directory / "best", path)
-        checkpoint.point(self.directory / "last", path)
-        best = self.directory / "best"
-        checkpoint.prune(self.directory, self.keep, best.resolve() if best.exists() else None)
-
-
-class RestoreMetrics(keras.callbacks.Callback):
-    """Let the rest of a broken epoch add to the metrics that its first part had."""
-
-    def __init__(self, states: list | None):
-        super().__init__()
-        self.states = states
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.states is not None:
-            self.model.restore_metric_states(self.states)

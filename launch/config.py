@@ -49,6 +49,9 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     """Examples per optimizer step of the whole run; must divide by replicas x accumulate-steps."""
     accumulate_steps: Positive = 1
     """Micro-batches that a replica adds up before each optimizer step."""
+    micro_batch_size: Positive | None = None
+    """Examples that a replica computes at a time; accumulate-steps follows. With deterministic: the same bits for any
+    number of workers."""
 
     optimizer: Literal["sgd", "rmsprop", "adam", "adagrad", "adadelta", "adamax", "nadam"] = "sgd"
     """Keras' optimizer of that name."""
@@ -110,7 +113,11 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     check_replicas: Count | None = None
     """Steps between two comparisons of weights and optimizer state over all replicas; default: each epoch; 0: never."""
     deterministic: bool = False
-    """Bit-identical reruns at the same worker count."""
+    """Bit-identical reruns at the same worker count; with micro-batch-size at any."""
+    exchange: Literal["auto", "allreduce", "factors"] = "auto"
+    """How gradients of dense layers travel: summed, as the factors they are the product of, or whichever is cheaper."""
+    compression: Literal["none", "fp16"] = "none"
+    """fp16: gradients that are summed travel as float16, half the bytes; an approximation."""
 
     run_dir: Path | None = None
     """Where the run's files go; default: runs/<model>-<dataset>-<time>."""
@@ -122,6 +129,8 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     keep_checkpoints: Positive = 3
     """How many checkpoints to keep besides the best one."""
 
+    hang_timeout: Annotated[float, Field(ge=0)] = 300.0
+    """Seconds without a sign of life after which a rank that hangs is ended, with all others; 0: never."""
     cpu_devices: Positive | None = None
     """Split the CPU into this many devices, for mirrored where there is no GPU."""
     log_every_steps: Positive = 10
@@ -154,6 +163,11 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
             raise ValueError(problem)
         return self
 
+    @property
+    def exact(self) -> bool:
+        """Whether the result must not depend on the number of workers, to the last bit."""
+        return self.deterministic and self.micro_batch_size is not None
+
 
 def _problems(c: TrainConfig):
     """Sentences about settings that do not go together."""
@@ -161,6 +175,18 @@ def _problems(c: TrainConfig):
         yield (
             f"--batch-size {c.batch_size} and --global-batch-size {c.global_batch_size} were both given; "
             "give one of them"
+        )
+    if c.micro_batch_size and not c.global_batch_size:
+        yield f"--micro-batch-size {c.micro_batch_size} cuts the global batch; give --global-batch-size too"
+    if c.micro_batch_size and c.accumulate_steps > 1:
+        yield (
+            f"--micro-batch-size {c.micro_batch_size} and --accumulate-steps {c.accumulate_steps} were both given; "
+            "the second follows from the first, leave it out"
+        )
+    if c.exact and c.compression != "none":
+        yield (
+            f"--compression {c.compression} approximates gradients, but --deterministic with --micro-batch-size asks "
+            "for the same bits on any number of workers; leave one of them out"
         )
     if "accuracy" not in c.metrics:
         yield f"--metrics {','.join(c.metrics)} lacks accuracy, which every run reports; add it"

@@ -28,6 +28,11 @@ class Console:
         if not self._rich.quiet:
             print(f"error: {text}", file=sys.stderr, flush=True)
 
+    def warn(self, text: str) -> None:
+        """Print one line to stderr about what does not end the run."""
+        if not self._rich.quiet:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+
     def indexing(self, done: int, total: int) -> None:
         """Show how far the first pass over TFRecord shards is: a bar on a terminal, else a line per tenth."""
         if self._live:

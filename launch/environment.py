@@ -10,7 +10,18 @@ import psutil
 
 from distributed.world import World
 
-LAUNCHERS = ("mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "horovodrun", "slurmstepd", "hydra_pmi_proxy")
+LAUNCHERS = (
+    "mpirun",
+    "mpiexec",
+    "orterun",
+    "orterun_wrapper",
+    "orted",
+    "prterun",
+    "prted",
+    "horovodrun",
+    "slurmstepd",
+    "hydra_pmi_proxy",
+)
 
 
 def prepare(world: World, *, verbose: bool) -> int:
@@ -77,12 +88,18 @@ def fair_share(mine: int, shared: int, local_size: int) -> int:
     return max(1, min(mine, shared // local_size))
 
 
+def launcher() -> psutil.Process | None:
+    """The process on this host that started the ranks; None without a launcher."""
+    with contextlib.suppress(psutil.Error):
+        return next((process for process in psutil.Process().parents() if process.name() in LAUNCHERS), None)
+    return None
+
+
 def _launcher_affinity() -> set[int]:
     """The cores of the process that started the ranks: those of the whole job on this host."""
     with contextlib.suppress(psutil.Error):
-        for process in psutil.Process().parents():
-            if process.name() in LAUNCHERS:
-                return set(process.cpu_affinity())
+        if process := launcher():
+            return set(process.cpu_affinity())
     return os.sched_getaffinity(0)
 
 

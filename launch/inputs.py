@@ -32,6 +32,7 @@ class Inputs:
                 seed=self.config.seed,
                 start_step=start_step,
                 steps_per_epoch=self.plan.steps_per_epoch,
+                replica_batch=self.plan.replica_batch,
                 **self._common(first, stride),
             )
 
@@ -44,9 +45,11 @@ class Inputs:
             return {}
         return {
             "validation_data": self.strategy.distribute(
-                lambda first, stride: validation_batches(source, **self._common(first, stride))
+                lambda first, stride: validation_batches(
+                    source, replica_batch=plan.micro_batch, **self._common(first, stride)
+                )
             ),
-            "validation_steps": validation_steps(len(source), plan.replica_batch, plan.replicas),
+            "validation_steps": validation_steps(len(source), plan.micro_batch, plan.replicas),
         }
 
     def find_culprit(self, step: int) -> str | None:
@@ -73,7 +76,6 @@ class Inputs:
 
     def _common(self, first: int, stride: int) -> dict:
         return {
-            "replica_batch": self.plan.replica_batch,
             "replicas": self.plan.replicas,
             "first": first,
             "stride": stride,

@@ -1,12 +1,15 @@
-"""What looks on: console, CSV, TensorBoard.  On the chief only; none calls a collective, none changes training."""
+"""What looks on: console and CSV here, TensorBoard in ``events.py``.  On the chief only; none calls a collective, none
+changes training, and none ends it where a log cannot be written."""
 
 import csv
+import functools
+import os
+import re
 import time
 from pathlib import Path
 
 import keras
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 
 from launch.callbacks import Progress
 from launch.console import Console
@@ -20,7 +23,7 @@ class Stopwatch(keras.callbacks.Callback):
         super().__init__()
         self.plan = plan
         self.images = self.seconds = 0.0
-        self.rate = 0.0
+        self.rate = self.images_per_second = 0.0
         self.rates = []
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -42,7 +45,8 @@ class Stopwatch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._finish()
-        self.rates.append(self.images_per_second)
+        if self.images_per_second:
+            self.rates.append(self.images_per_second)
 
     def _finish(self):
         if self.steps:
@@ -55,7 +59,33 @@ class Stopwatch(keras.callbacks.Callback):
             self.steps = 0
 
 
-class EpochLines(keras.callbacks.Callback):
+class Observer(keras.callbacks.Callback):
+    """What looks on."""
+
+    def flush(self) -> None:
+        """Bring to the disk what has been logged; called before each checkpoint."""
+
+
+def spared(method):
+    """A method of an observer with ``console`` and ``path``: where the disk fails, it warns once and returns."""
+
+    @functools.wraps(method)
+    def guarded(self, *arguments, **named):
+        try:
+            method(self, *arguments, **named)
+        except (OSError, tf.errors.OpError) as error:
+            if not self.failed:
+                # TensorFlow names its operation before, and whatever failed after it behind the cause.
+                reason = getattr(error, "strerror", None) or re.sub(
+                    r"{{.*?}} | \[Op:.*|\n.*", "", str(error), flags=re.S
+                )
+                self.console.warn(f"{self.path} cannot be written ({reason}); training goes on")
+            self.failed = True
+
+    return guarded
+
+
+class EpochLines(Observer):
     """The console's bar and lines."""
 
     def __init__(self, console: Console, plan: Plan, progress: Progress, watch: Stopwatch, validation_examples: int):
@@ -93,8 +123,11 @@ def _reading_order(name: str) -> tuple:
     return name != plain, plain != "loss", plain != "accuracy", plain
 
 
-class EpochTable(keras.callbacks.Callback):
-    """``metrics.csv``: a line per epoch; metrics asked for beyond loss and accuracy follow in columns of their own."""
+class EpochTable(Observer):
+    """``metrics.csv``: a line per epoch; metrics asked for beyond loss and accuracy follow in columns of their own.
+
+    The whole table is replaced each time, so that it is never torn, and complete again once a full disk has space.
+    """
 
     COLUMNS = (
         "epoch",
@@ -108,20 +141,22 @@ class EpochTable(keras.callbacks.Callback):
         "seconds",
     )
 
-    def __init__(self, path: Path, progress: Progress, watch: Stopwatch, metrics: tuple[str, ...]):
+    def __init__(self, path: Path, console: Console, progress: Progress, watch: Stopwatch, metrics: tuple[str, ...]):
         super().__init__()
-        self.path, self.progress, self.watch = path, progress, watch
+        self.path, self.console, self.progress, self.watch = path, console, progress, watch
         more = [name for name in metrics if name not in self.COLUMNS]
         self.columns = [*self.COLUMNS, *(prefix + name for name in more for prefix in ("", "val_"))]
+        self.rows, self.failed = None, False
 
+    @spared
     def on_train_begin(self, logs=None):
-        # A resumed run goes on in the same table; lines of epochs that will be repeated are dropped.
-        rows = [row for row in read_table(self.path) if int(row["step"]) <= self.progress.began_at]
-        with open(self.path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
+        if self.rows is None:
+            # A resumed run goes on in the same table; lines of epochs that will be repeated are dropped.
+            self.rows = []
+            self.rows += [row for row in read_table(self.path) if int(row["epoch"]) <= self.progress.epochs_before]
+            self._write()
 
+    @spared
     def on_epoch_end(self, epoch, logs=None):
         row = {
             "epoch": epoch + 1,
@@ -131,95 +166,23 @@ class EpochTable(keras.callbacks.Callback):
             "seconds": round(self.watch.seconds, 3),
         }
         row |= {name: f"{logs[name]:.7g}" for name in self.columns if name in logs}
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
+        self.rows.append(row)
+        self._write()
+
+    def _write(self):
+        temporary = self.path.with_suffix(".tmp")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The whole lines of ``metrics.csv`` (a kill may have torn the last one), or none if there is no such file."""
+    """The whole lines of ``metrics.csv``, or none if there is no such file."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
         return [row for row in csv.DictReader(file) if None not in row.values()]
-
-
-class TensorBoard(keras.callbacks.Callback):
-    """Epoch metrics of training and validation on shared axes; rate, loss and images/s per step; configuration;
-    graph."""
-
-    def __init__(
-        self,
-        directory: Path,
-        settings: dict,
-        watch: Stopwatch,
-        progress: Progress,
-        *,
-        every: int,
-        histogram_epochs: int,
-        profile_steps: tuple[int, int] | None,
-    ):
-        super().__init__()
-        self.directory, self.settings, self.watch, self.progress = directory, settings, watch, progress
-        self.every, self.histogram_epochs, self.profile_steps = every, histogram_epochs, profile_steps
-        self.profiling = False
-
-    def on_train_begin(self, logs=None):
-        if hasattr(self, "train"):
-            return
-        self.train = tf.summary.create_file_writer(str(self.directory / "train"))
-        self.validation = tf.summary.create_file_writer(str(self.directory / "validation"))
-        with self.train.as_default(step=0):
-            lines = "\n".join(f"| {name} | {value} |" for name, value in self.settings.items())
-            tf.summary.text("configuration", f"| setting | value |\n|---|---|\n{lines}")
-            hparams.hparams(
-                {
-                    name: value if isinstance(value, (int, float, str)) else str(value)
-                    for name, value in self.settings.items()
-                }
-            )
-            network = self.model.network
-            image = tf.TensorSpec(
-                [1, *network.input_shape[1:]], network.input_dtype if hasattr(network, "input_dtype") else tf.uint8
-            )
-            tf.summary.graph(
-                tf.function(lambda images: network(images, training=False)).get_concrete_function(image).graph
-            )
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if self.profile_steps and self.progress.step == self.profile_steps[0]:
-            tf.profiler.experimental.start(str(self.directory / "train"))
-            self.profiling = True
-
-    def on_train_batch_end(self, batch, logs=None):
-        step = self.progress.step
-        if self.profiling and step > self.profile_steps[1]:
-            self._stop_profiling()
-        with self.train.as_default(step=step):
-            tf.summary.scalar("step/learning_rate", self.progress.learning_rate)
-            if step % self.every == 0:
-                tf.summary.scalar("step/loss", logs["loss"])
-                tf.summary.scalar("step/images_per_second", self.watch.rate)
-
-    def on_epoch_end(self, epoch, logs=None):
-        for name, value in logs.items():
-            if name.endswith("examples"):
-                continue
-            writer = self.validation if name.startswith("val_") else self.train
-            with writer.as_default(step=epoch + 1):
-                tf.summary.scalar(f"epoch/{name.removeprefix('val_')}", value)
-        with self.train.as_default(step=epoch + 1):
-            tf.summary.scalar("epoch/learning_rate", self.progress.learning_rate)
-            tf.summary.scalar("epoch/images_per_second", self.watch.images_per_second)
-            if self.histogram_epochs and (epoch + 1) % self.histogram_epochs == 0:
-                for weight in self.model.network.weights:
-                    tf.summary.histogram(weight.path, weight)
-        self.train.flush()
-        self.validation.flush()
-
-    def on_train_end(self, logs=None):
-        if self.profiling:
-            self._stop_profiling()
-
-    def _stop_profiling(self):
-        self.profiling = False
-        tf.profiler.experimental.stop()

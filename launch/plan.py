@@ -64,7 +64,17 @@ def create_plan(config: TrainConfig, *, examples: int, replicas: int) -> Plan:
         data.errors.DataError: if there are fewer examples than one global batch.
     """
     accumulate = config.accumulate_steps
-    if config.global_batch_size:
+    if config.micro_batch_size:
+        micro = config.micro_batch_size
+        accumulate, rest = divmod(config.global_batch_size, replicas * micro)
+        if rest or not accumulate:
+            share = replicas * micro
+            near = max(share, config.global_batch_size // share * share)
+            raise ConfigError(
+                f"--global-batch-size {config.global_batch_size} does not divide by {replicas} replicas x "
+                f"--micro-batch-size {micro}; use a multiple of {share}, for example {near}, or smaller micro-batches"
+            )
+    elif config.global_batch_size:
         micro, rest = divmod(config.global_batch_size, replicas * accumulate)
         if rest or not micro:
             share = replicas * accumulate

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -83,15 +84,28 @@ def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str
         "seconds": round(seconds, 1),
         "stopped_by": stopped_by,
         "learning_rate": training.progress.learning_rate,
+        "exchange": {name: asdict(choice) for name, choice in training.choices.items()},
         "weights_sha256": weights_sha256(network),
         "versions": versions(),
     }
 
 
-def leave(summary: dict, directory: Path, monitor: str, console: Console) -> None:
-    """Write ``summary.json`` and ``curves.png``, and say where everything is."""
-    write_json(directory / "summary.json", summary)
-    draw_curves(directory / "metrics.csv", directory / "curves.png")
+def leave(summary: dict, directory: Path, monitor: str, console: Console) -> bool:
+    """Write ``summary.json`` and ``curves.png``, and say where everything is; False if there is no summary."""
+    left = True
+    try:
+        write_json(directory / "summary.json", summary)
+    except OSError as error:
+        left = False
+        console.error(f"{directory}/summary.json cannot be written ({error.strerror}); mend that and run it again")
+    if summary["stopped_by"] == "preempted":
+        # Whoever wants the run gone does not wait for pictures; what counts is the checkpoint.
+        console.say(f"preempted at step {summary['steps']}: checkpoint saved; run the same command again to go on")
+        return True
+    try:
+        draw_curves(directory / "metrics.csv", directory / "curves.png")
+    except OSError as error:
+        console.warn(f"{directory}/curves.png cannot be written ({error.strerror}); the rest is there")
     best = summary["best"]
     if best:
         values = "  ".join(
@@ -101,6 +115,7 @@ def leave(summary: dict, directory: Path, monitor: str, console: Console) -> Non
     console.say(f"finished after {summary['seconds']:.0f} s, stopped by {summary['stopped_by']}")
     console.say(f"curves: {directory}/curves.png   best weights: {directory}/checkpoints/best")
     console.say(f"look at it: tensorboard --logdir {directory}/tensorboard")
+    return left
 
 
 def draw_curves(table: Path, picture: Path) -> None:

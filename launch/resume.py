@@ -1,97 +1,199 @@
 """Where a run begins: anew, or from a checkpoint.  The chief reads; every worker gets its answer and its weights."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from distributed import checkpoint
-from distributed.checkpoint import Checkpoint, CheckpointError
+from distributed.checkpoint import CheckpointError
+from distributed.control import together
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
+from distributed.tensors import Layout
+from launch import report
 from launch.config import TrainConfig
+from launch.plan import Plan
 
 # What a resumed run must share with the one it goes on from, and what to do where it does not.
 _REMEDIES = {
     "model": "use --model {}",
     "seed": "use --seed {}",
-    "global_batch": "use --global-batch-size {}",
     "steps_per_epoch": "use the same --steps-per-epoch and data",
     "dataset": "use the data the run began with",
     "optimizer": "use --optimizer {}",
 }
 
 
-def restore(config: TrainConfig, strategy: Strategy, model: LockstepModel, directory: Path, facts: dict) -> dict | None:
+def describe(config: TrainConfig, plan: Plan, strategy: Strategy, fingerprint: str) -> dict:
+    """What every checkpoint says about the run that made it; ``fingerprint`` is that of the training data."""
+    settings = config.model_dump(mode="json", exclude={"run_dir", "resume"})
+    return {
+        "model": config.model,
+        "seed": config.seed,
+        "optimizer": config.optimizer,
+        "global_batch": plan.global_batch,
+        "base_batch": plan.schedule.base_batch,
+        "peak_learning_rate": plan.schedule.peak,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "dataset": fingerprint,
+        "strategy": strategy.name,
+        "world_size": strategy.world.size,
+        "replicas": plan.replicas,
+        "versions": report.versions(),
+        "configuration": settings,
+        "configuration_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def restore(
+    config: TrainConfig, plan: Plan, strategy: Strategy, model: LockstepModel, directory: Path, facts: dict
+) -> dict | None:
     """Load the checkpoint that ``--resume`` asks for into the chief's model and optimizer.
 
     Args:
         directory: the run's ``checkpoints`` folder.
-        facts: what this run would write into its own checkpoints; see ``_REMEDIES``.
+        facts: what this run would write into its own checkpoints; see ``describe``.
 
     Returns:
-        The checkpoint's state on the chief, None where the run begins anew or on another worker.
+        On the chief the checkpoint's state, with its ``path``, ``notes`` (lines for the user) and ``reported`` (whether
+        the run's summary stands at the same step); None where the run begins anew, and on another worker.
 
     Raises:
         CheckpointError: if it cannot be used.
     """
     if not strategy.is_chief:
         return None
-    found = find(config.resume, directory)
-    if found is None:
+    path, problems = find(config.resume, directory)
+    if path is None:
         return None
-    path, saved = found
-    for fact, remedy in _REMEDIES.items():
-        if saved.state[fact] != facts[fact]:
-            raise CheckpointError(
-                f"{path} was made with {fact.replace('_', ' ')} {saved.state[fact]}, this run has {facts[fact]}; "
-                f"{remedy.format(saved.state[fact])}, or begin anew in another --run-dir"
-            )
-    assign(model.network.weights, saved.weights, path / "weights.safetensors")
-    assign(model.optimizer.variables, saved.optimizer, path / "optimizer.safetensors")
+    weights, optimizer = model.network.weights, model.optimizer.variables
+    saved = checkpoint.load(
+        path, _layout(weights), _layout(optimizer), accept=lambda state: _compare(path, state, facts, plan)
+    )
+    state = saved.state
+    for variables, arrays in ((weights, saved.weights), (optimizer, saved.optimizer)):
+        for variable in variables:
+            variable.assign(arrays[variable.path])
     # A run that halted on a loss that was not finite may go on, with a lower rate for example.
     model.optimizer.halted.assign(0)
-    return saved.state | {"path": str(path)}
+    notes = [f"warning: {problem.partition(';')[0]}; going on from {path.name}" for problem in problems]
+    if changes := _changes(state, facts):
+        notes.append(f"changed since {path.name}: {'; '.join(changes)}")
+    return state | {"path": str(path), "notes": notes, "reported": _reported(directory.parent, state["step"])}
 
 
-def find(resume: str, directory: Path) -> tuple[Path, Checkpoint] | None:
-    """The checkpoint to begin from, or None."""
+def find(resume: str, directory: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint to begin from, or None; and why newer ones were passed over."""
     if resume == "never":
         if checkpoint.committed(directory):
             raise CheckpointError(
                 f"{directory} has checkpoints and --resume is never; use --resume auto to go on, or another --run-dir"
             )
-        return None
-    found = checkpoint.latest_readable(directory)
-    if found or resume == "auto":
+        return None, []
+    found = checkpoint.newest(directory)
+    if found[0] or resume == "auto":
         return found
-    path = Path(resume)
+    # A path the user names may be a link, such as checkpoints/best.
+    path = Path(resume).resolve()
     if (path / "manifest.json").exists():
-        return path, checkpoint.read(path)
-    found = checkpoint.latest_readable(path / "checkpoints") or checkpoint.latest_readable(path)
-    if not found:
-        raise CheckpointError(
-            f"--resume {resume} is neither auto, never, a checkpoint nor a run with checkpoints; give one of these"
-        )
+        return path, []
+    for place in (path / "checkpoints", path):
+        found = checkpoint.newest(place)
+        if found[0]:
+            return found
+    raise CheckpointError(
+        f"--resume {resume} is neither auto, never, a checkpoint nor a run with checkpoints; give one of these"
+    )
+
+
+def restore_best(strategy: Strategy, model: LockstepModel, directory: Path, step: int) -> bool:
+    """Give every replica the weights of the best epoch's checkpoint; without one, leave them as they are.
+
+    Args:
+        step: leave out checkpoints after it.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        WorldError: on all workers, if it cannot be read.
+    """
+
+    def read():
+        path = checkpoint.find_best(directory, step) if strategy.is_chief else None
+        if path:
+            arrays = checkpoint.load(path, _layout(model.network.weights)).weights
+            for variable in model.network.weights:
+                variable.assign(arrays[variable.path])
+        return path is not None
+
+    found = strategy.control.agree(together(strategy.control, (CheckpointError,), read))
+    if found:
+        strategy.broadcast(model.network.variables)
     return found
 
 
-def restore_best(strategy: Strategy, model: LockstepModel, directory: Path) -> None:
-    """Give every replica the weights of the best epoch's checkpoint; without one, leave them as they are."""
-    best = directory / "best"
-    if strategy.is_chief and best.exists():
-        assign(model.network.weights, checkpoint.read(best).weights, best)
-    strategy.broadcast(model.network.variables)
+def _reported(directory: Path, step: int) -> bool:
+    """Whether the run has left its summary: a kill may have come between the last checkpoint and that."""
+    try:
+        facts = json.loads((directory / "summary.json").read_text())
+        return facts["steps"] == step and facts["stopped_by"] in ("epochs", "early_stopping")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
-def assign(variables: list, arrays: dict[str, np.ndarray], source: Path) -> None:
-    """Set variables by name, after all names and shapes were compared."""
-    for variable in variables:
-        array = arrays.get(variable.path)
-        if array is None or array.shape != tuple(variable.shape):
-            have = "nothing" if array is None else f"shape {list(array.shape)}"
+def _layout(variables: Sequence) -> Layout:
+    return {variable.path: (tuple(variable.shape), np.dtype(variable.dtype)) for variable in variables}
+
+
+def _compare(path: Path, state: dict, facts: dict, plan: Plan) -> None:
+    """Raise ``CheckpointError`` where this run cannot be the continuation of that one."""
+    try:
+        if state["global_batch"] != facts["global_batch"]:
+            batch, base = state["global_batch"], state["base_batch"]
+            micro, rest = divmod(batch, plan.replicas * plan.accumulate)
+            ways = f"--global-batch-size {batch}" + ("" if rest else f" or --batch-size {micro}")
             raise CheckpointError(
-                f"{source} has {have} for {variable.path}, but the model needs {list(variable.shape)}; "
-                "resume with the settings the run began with"
+                f"{path} was made with global batch {batch}, this run has {facts['global_batch']}; go on with {ways} "
+                f"(and --base-batch-size {base} for the same learning rates), or begin anew in another --run-dir"
             )
-    for variable in variables:
-        variable.assign(arrays[variable.path])
+        for fact, remedy in _REMEDIES.items():
+            if state[fact] != facts[fact]:
+                raise CheckpointError(
+                    f"{path} was made with {fact.replace('_', ' ')} {state[fact]}, this run has {facts[fact]}; "
+                    f"{remedy.format(state[fact])}, or begin anew in another --run-dir"
+                )
+        was, now = (",".join(value["configuration"]["metrics"]) for value in (state, facts))
+        if was != now and state["metrics"] is not None:
+            raise CheckpointError(
+                f"{path} lies within an epoch that was measured by --metrics {was}, this run has {now}; "
+                f"use --metrics {was}, or begin anew in another --run-dir"
+            )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} has no {error} in its state; begin anew in another --run-dir") from error
+
+
+def _changes(state: dict, facts: dict) -> list[str]:
+    """What is not as it was, in words."""
+    changes = []
+    if (state["strategy"], state["replicas"]) != (facts["strategy"], facts["replicas"]):
+        was, now = (f"{value['replicas']} workers ({value['strategy']})" for value in (state, facts))
+        changes.append(f"was {was}, now {now}")
+    if state["peak_learning_rate"] != facts["peak_learning_rate"]:
+        changes.append(f"was learning rate {state['peak_learning_rate']:.4g}, now {facts['peak_learning_rate']:.4g}")
+    if state["configuration_sha256"] != facts["configuration_sha256"]:
+        before, now = state["configuration"], facts["configuration"]
+        changes += [
+            f"was --{name.replace('_', '-')} {before.get(name)}, now {now.get(name)}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        ]
+    changes += [
+        f"was {name} {before}, now {facts['versions'][name]}"
+        for name, before in state["versions"].items()
+        if before != facts["versions"].get(name)
+    ]
+    return changes

@@ -2,22 +2,27 @@
 
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
 from data import BUILT_ONCE, Splits, load
 from data.errors import DataError
+from distributed import heartbeat
 from distributed.checkpoint import CheckpointError
 from distributed.control import check_agreement, together
 from distributed.errors import WorldError
+from distributed.planner import Calibration, Choice
+from distributed.preemption import Departure, code_of
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy, create_strategy
 from distributed.world import World
 from launch import config as configuration
-from launch import report, resume
+from launch import exchange, report, resume
 from launch.build import build, choose_image_size, choose_monitor
-from launch.callbacks import ReplicasDiffer
+from launch.callbacks import Miscount, ReplicasDiffer
+from launch.checkpoints import SaveFailed
 from launch.config import ConfigError, TrainConfig
 from launch.console import Console
 from launch.inputs import Inputs
@@ -28,66 +33,89 @@ from models import ModelError
 USER_ERRORS = (ConfigError, DataError, ModelError, WorldError, CheckpointError)
 
 
-def run(config: TrainConfig, world: World, threads: int) -> int:
+def run(config: TrainConfig, world: World, threads: int, departure: Departure) -> int:
     """Train, and answer for what goes wrong.
 
+    Args:
+        departure: what becomes of signals.
+
     Returns:
-        The exit code: 0 finished, 2 the user can mend it, 1 anything else.
+        The exit code: 0 finished, 2 the user can mend it, 85 or 130 left on request with all saved, 1 anything else.
     """
     tf.get_logger().setLevel("INFO" if config.verbose else "ERROR")
     try:
-        strategy = create_strategy(config.strategy, world, cpu_devices=config.cpu_devices, threads=threads)
+        strategy = create_strategy(
+            config.strategy, world, cpu_devices=config.cpu_devices, threads=threads, exact=config.exact
+        )
     except WorldError as error:
         Console(True).error(str(error))
         return 2
+    except Exception as error:
+        return fail(error, world, heartbeat.die)
+    heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
-    session = Session(config, strategy, console, threads)
+    session = Session(config, strategy, console, threads, departure)
     try:
         return session.run()
     except USER_ERRORS as error:
         # All workers raise these together; none leaves before the chief has spoken.
         console.stop()
         console.error(str(error))
-        strategy.control.agree(None)
-        return 2
-    except ReplicasDiffer as error:
+        return strategy.control.leave(2)
+    except (ReplicasDiffer, Miscount, SaveFailed) as error:
         console.stop()
         console.error(str(error))
-        strategy.control.agree(None)
-        return 1
+        return strategy.control.leave(1)
     except Exception as error:
-        # This worker failed alone: the others wait in a collective and must be taken down.
         console.stop()
         culprit = session.find_culprit() if isinstance(error, tf.errors.OpError) else None
+        return fail(error, world, strategy.control.abort, culprit)
+
+
+def fail(error: Exception, world: World, abort: Callable[[int], None], culprit: str | None = None) -> int:
+    """This worker failed alone: say so, and take down the others, who wait for it.
+
+    Args:
+        culprit: what the user can mend, if that was found.
+
+    Returns:
+        The exit code, where there are no others; else ``abort`` has ended this process.
+    """
+    code = 2 if culprit else 1
+    if world.size > 1:
+        # A lost neighbour shows as an error here too; its monitor is about to name it.
+        time.sleep(0.5)
+    if heartbeat.accuse():
         if culprit is None:
-            traceback.print_exc()
-        who = f"rank {world.rank} on {world.host}: " if world.size > 1 else ""
+            traceback.print_exception(error)
+        who = f"rank {world.rank} on {world.host} failed {heartbeat.place()}: " if world.size > 1 else ""
         Console(True).error(f"{who}{culprit or f'{type(error).__name__}: {error}'}")
-        code = 2 if culprit else 1
-        if world.size > 1:
-            strategy.control.abort(code)
-        return code
+    if world.size > 1:
+        abort(code)
+    return code
 
 
 class Session:
     """One run on one worker."""
 
-    def __init__(self, config: TrainConfig, strategy: Strategy, console: Console, threads: int):
+    def __init__(self, config: TrainConfig, strategy: Strategy, console: Console, threads: int, departure: Departure):
         self.config, self.strategy, self.console, self.threads = config, strategy, console, threads
+        self.departure = departure
         self.splits: Splits | None = None
         self.training: Training | None = None
 
     def run(self) -> int:
-        """Prepare, train, report; the exit code is 0, or 1 if the loss was not finite."""
+        """Prepare, train, report; the exit code is 0, 1 if the loss was not finite, or that of a run that left."""
         began = time.perf_counter()
         check_agreement(self.strategy.control, self.config.model_dump(mode="json") | report.versions())
         self.splits = self._load()
         fingerprints = [source and source.fingerprint() for source in self.splits]
         check_agreement(self.strategy.control, {"training data": fingerprints[0], "validation data": fingerprints[1]})
         inputs, monitor = self._together(self._plan)
-        model = self._together(lambda: self._build(inputs))
-        check_agreement(self.strategy.control, {"model": report.model_sha256(model.network)})
         directory = self._open_directory()
+        calibration = exchange.measure(self.config, self.strategy, directory, self.threads)
+        model, choices = self._together(lambda: self._build(inputs, calibration))
+        check_agreement(self.strategy.control, {"model": report.model_sha256(model.network)})
         self.training = Training(
             self.config,
             self.strategy,
@@ -97,25 +125,38 @@ class Session:
             directory=directory,
             monitor=monitor,
             fingerprint=fingerprints[0],
+            choices=choices,
         )
         if self._resume(self.training):
             return 0
         if self.strategy.is_chief:
             # Only now: a run that is refused must not touch what an earlier one has left.
             configuration.save(self.config.model_copy(update={"run_dir": directory}), directory / "config.yaml")
-        self._introduce(inputs, model, directory)
+        self._introduce(inputs, model, choices, directory)
+        self.departure.hand_over(self.training.notices.mine.add)
         stopped_by = self.training.fit()
+        heartbeat.enter("ending")
+        code = {"nan": 1, "preempted": code_of(self.training.left_by)}.get(stopped_by, 0)
         if self.strategy.is_chief:
             seconds = time.perf_counter() - began
             summary = report.summarize(self.config, self.strategy, self.training, stopped_by, seconds)
-            report.leave(summary, directory, monitor, self.console)
-        return 1 if stopped_by == "nan" else 0
+            if not report.leave(summary, directory, monitor, self.console):
+                code = 1
+        if stopped_by == "preempted":
+            self.departure.saved()
+        # Also a run that ends well: srun gives the last task only seconds after the first has gone.
+        return self.strategy.control.leave(code)
 
     def find_culprit(self) -> str | None:
         """After an input error in training: the example that cannot be read."""
         return self.training and self.training.inputs.find_culprit(self.training.progress.step)
 
+    def _show_indexing(self, done: int, total: int) -> None:
+        heartbeat.beat()
+        self.console.indexing(done, total)
+
     def _together(self, function):
+        heartbeat.beat()
         return together(self.strategy.control, USER_ERRORS, function)
 
     def _load(self) -> Splits:
@@ -129,7 +170,7 @@ class Session:
                 place,
                 seed=config.seed,
                 validation_split=config.validation_split,
-                progress=self.console.indexing,
+                progress=self._show_indexing,
             )
 
         if config.dataset not in BUILT_ONCE:
@@ -144,9 +185,15 @@ class Session:
         size = choose_image_size(self.config, train)
         return Inputs(self.config, plan, self.strategy, self.splits, size, self.threads), monitor
 
-    def _build(self, inputs: Inputs) -> LockstepModel:
-        classes = len(self.splits.train.classes)
-        return build(self.config, inputs.plan, self.strategy, classes=classes, image_size=inputs.image_size)
+    def _build(self, inputs: Inputs, calibration: Calibration | None) -> tuple[LockstepModel, dict[str, Choice]]:
+        return build(
+            self.config,
+            inputs.plan,
+            self.strategy,
+            classes=len(self.splits.train.classes),
+            image_size=inputs.image_size,
+            calibration=calibration,
+        )
 
     def _open_directory(self) -> Path:
         config = self.config
@@ -169,23 +216,28 @@ class Session:
         """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
         model, checkpoints = training.model, training.directory / "checkpoints"
         state = self._together(
-            lambda: resume.restore(self.config, self.strategy, model, checkpoints, training.checkpoints.facts)
+            lambda: resume.restore(
+                self.config, training.plan, self.strategy, model, checkpoints, training.checkpoints.facts
+            )
         )
         state = self.strategy.control.agree(state)
         self.strategy.broadcast([*model.network.variables, *model.optimizer.variables])
         if state is None:
             return False
         training.begin_at(state)
-        steps = training.plan.steps_per_epoch
-        epoch, step = divmod(state["step"], steps)
-        self.console.say(f"resumed from {state['path']}: epoch {epoch + 1}, {step} of {steps} steps done")
-        if state["stopped"] or state["step"] >= training.plan.total_steps:
+        steps, epoch = training.plan.steps_per_epoch, state["epoch"]
+        for note in state["notes"]:
+            self.console.say(note)
+        self.console.say(
+            f"resumed from {state['path']}: epoch {epoch + 1}, {state['step'] - epoch * steps} of {steps} steps done"
+        )
+        if state["reported"] and training.finished:
             advice = "raise --epochs to train on, or begin anew in another --run-dir"
             self.console.say(f"{training.directory} is already finished; {advice}")
             return True
         return False
 
-    def _introduce(self, inputs: Inputs, model: LockstepModel, directory: Path) -> None:
+    def _introduce(self, inputs: Inputs, model: LockstepModel, choices: dict[str, Choice], directory: Path) -> None:
         """Say what is about to run."""
         config, plan, world, say = self.config, inputs.plan, self.strategy.world, self.console.say
         train, validation = self.splits
@@ -204,4 +256,6 @@ class Session:
         if note := train.note:
             say(f"note: {note}")
         say(plan.sentence())
+        if plan.replicas > 1:
+            say(exchange.sentence(choices))
         say(f"run directory: {directory}")

@@ -19,20 +19,25 @@ from pathlib import Path
 # The repository's folders come first: `distributed` is also the name of an installed package on many machines.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from distributed import heartbeat, preemption
 from distributed.errors import WorldError
 from distributed.world import World
-from launch import environment
-from launch.arguments import parse_arguments
-from launch.config import ConfigError
 
 
 def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
-    """Run the main job and return the exit code: 0 finished, 2 the user can mend it, 1 anything else.
+    """Run the main job and return the exit code: 0 finished, 2 the user can mend it, 85 preempted (130 by Ctrl-C)
+    after a complete checkpoint, 1 anything else.
 
     Args:
         argv: the command line; default: the process's own.
         preset: settings that replace the defaults.
     """
+    # First of all, even before the imports that take a moment: from now on a signal is an answered request.
+    departure = preemption.listen()
+    from launch import environment
+    from launch.arguments import parse_arguments
+    from launch.config import ConfigError
+
     argv = sys.argv[1:] if argv is None else argv
     world = World()
     try:
@@ -44,12 +49,19 @@ def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
             time.sleep(1)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    departure.patience = 0.0 if world.is_chief else 1.0
     threads = environment.prepare(world, verbose=config.verbose)
-    with environment.silence(not config.verbose):
-        # TensorFlow is loaded only now that its environment is settled.
-        from launch.session import run
-
-    return run(config, world, threads)
+    launcher = environment.launcher()
+    heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
+    code = 1
+    try:
+        with environment.silence(not config.verbose):
+            # TensorFlow is loaded only now that its environment is settled.
+            from launch.session import run
+        code = run(config, world, threads, departure)
+    finally:
+        heartbeat.end(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -2,25 +2,32 @@
 
 from pathlib import Path
 
+import keras
+
+from distributed import heartbeat
 from distributed.decisions import Decisions, Rules
+from distributed.planner import Choice
+from distributed.saver import Saver
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
-from launch import report, resume
+from launch import resume
 from launch.callbacks import (
-    Checkpoints,
     CheckReplicas,
     Decide,
     LearningRate,
     NonFiniteLoss,
+    Noticed,
     Notices,
     Progress,
-    RestoreMetrics,
     StopOnNonFinite,
 )
+from launch.checkpoints import Checkpoints, RestoreMetrics
 from launch.config import TrainConfig
 from launch.console import Console
+from launch.events import TensorBoard
 from launch.inputs import Inputs
-from launch.observers import EpochLines, EpochTable, Stopwatch, TensorBoard
+from launch.observers import EpochLines, EpochTable, Stopwatch
+from launch.pulse import Saves, StepsBegin, StepsEnd
 
 
 class Training:
@@ -37,8 +44,10 @@ class Training:
         directory: Path,
         monitor: str,
         fingerprint: str,
+        choices: dict[str, Choice],
     ):
-        """Args: ``monitor`` is the metric that decides, ``fingerprint`` that of the training data."""
+        """Args: ``monitor`` is the metric that decides, ``fingerprint`` that of the training data, ``choices`` how the
+        gradients of dense layers travel."""
         plan = inputs.plan
         self.strategy, self.console = strategy, console
         self.plan, self.inputs, self.model, self.directory = plan, inputs, model, directory
@@ -54,6 +63,7 @@ class Training:
             plateau_factor=config.plateau_factor,
             plateau_cooldown=config.plateau_cooldown,
         )
+        self.choices = choices
         self.progress = Progress()
         validation = inputs.splits.validation
         validation_examples = len(validation) if validation else 0
@@ -61,42 +71,44 @@ class Training:
         self.decide = Decide(strategy, self.decisions, validation_examples)
         self.watch = Stopwatch(plan)
         self.metric_states = None
+        self.undecided = False
+        self.left_by: list[str] = []
         self.restore_best = config.restore_best_weights
-        facts = {
-            "model": config.model,
-            "seed": config.seed,
-            "optimizer": config.optimizer,
-            "global_batch": plan.global_batch,
-            "steps_per_epoch": plan.steps_per_epoch,
-            "dataset": fingerprint,
-            "versions": report.versions(),
-        }
+        self.notices = Notices(self.progress, strategy.control)
+        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
         self.checkpoints = Checkpoints(
             strategy,
-            directory / "checkpoints",
-            facts,
+            Saver(
+                directory / "checkpoints",
+                config.keep_checkpoints,
+                on_failure=lambda: self.notices.mine.add("save_failed"),
+            ),
+            resume.describe(config, plan, strategy, fingerprint),
             self.decide,
             self.progress,
             every=config.checkpoint_every_steps,
-            keep=config.keep_checkpoints,
+            flush_logs=self._flush_logs,
         )
-        self.notices = Notices(self.progress)
-        self.participants = [
+        self.callbacks = [
+            StepsEnd(),
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
             StopOnNonFinite(self.progress),
             CheckReplicas(strategy, self.progress, config.check_replicas),
             self.decide,
+            *self.observers,
+            Saves(),
             self.checkpoints,
             self.notices,
+            StepsBegin(self.progress),
         ]
-        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
 
     def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
         return [
-            EpochTable(self.directory / "metrics.csv", self.progress, self.watch, config.metrics),
+            EpochTable(self.directory / "metrics.csv", self.console, self.progress, self.watch, config.metrics),
             TensorBoard(
                 self.directory / "tensorboard",
+                self.console,
                 config.model_dump(mode="json"),
                 self.watch,
                 self.progress,
@@ -112,20 +124,34 @@ class Training:
         if self.strategy.is_chief:
             self.decisions.restore(state["decisions"])
         self.decisions.factor = state["decisions"]["factor"]
-        self.decide.stopped = state["stopped"]
-        self.progress.step = self.progress.began_at = state["step"]
+        self.decide.stopped, self.decide.metrics = state["stopped"], state["epoch_metrics"]
+        self.progress.step, self.progress.epochs_before = state["step"], state["epoch"]
+        self.progress.learning_rate = state["learning_rate"]
         self.metric_states = state["metrics"]
+        self.undecided = self.metric_states is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train or to decide."""
+        return not self.undecided and (self.decide.stopped or self.progress.step >= self.plan.total_steps)
 
     def fit(self) -> str:
-        """Train to the end and return what ended it: ``epochs``, ``early_stopping`` or ``nan``."""
+        """Train to the end and return what ended it: ``epochs``, ``early_stopping``, ``nan`` or ``preempted``.
+
+        Raises:
+            SaveFailed: on all workers, if a checkpoint could not be written.
+        """
         plan = self.plan
-        epoch, offset = divmod(self.progress.step, plan.steps_per_epoch)
-        validation = self.inputs.validation()
+        epoch, offset = self.progress.epochs_before, self.progress.step % plan.steps_per_epoch
+        validation, stopped_by = self.inputs.validation(), None
         try:
-            if offset:
-                # The rest of a broken epoch; its metrics go on from the checkpoint's, which are the chief's.
-                states = self.metric_states if self.strategy.is_chief else None
-                self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [RestoreMetrics(states)])
+            if offset or self.undecided:
+                # The rest of a broken epoch; its metrics go on from the checkpoint's.
+                restore = RestoreMetrics(self.metric_states)
+                if offset:
+                    self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [restore])
+                else:
+                    self._end_epoch(epoch, validation, restore)
                 epoch += 1
             if not self.decide.stopped and epoch < plan.epochs:
                 self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
@@ -134,12 +160,49 @@ class Training:
             self.console.error(str(error))
             self.progress.step = error.step
             self.checkpoints.commit(None)
-            return "nan"
-        if self.restore_best:
-            resume.restore_best(self.strategy, self.model, self.directory / "checkpoints")
-            if self.decisions.best_epoch is not None:
-                self.console.say(f"the weights are those of the best epoch, {self.decisions.best_epoch + 1}, again")
-        return "early_stopping" if self.decide.stopped else "epochs"
+            stopped_by = "nan"
+        except Noticed as notice:
+            self.console.stop()
+            self.undecided = notice.metric_states is not None
+            if not self.finished:
+                stopped_by, self.left_by = "preempted", notice.names
+                # After a save that has failed, this does nothing; why it did is the chief's to say, in finish.
+                self.checkpoints.commit(notice.metric_states)
+        heartbeat.enter("saving", self.progress.step)
+        self.checkpoints.finish()
+        if self.restore_best and not stopped_by:
+            self._restore_best()
+        return stopped_by or ("early_stopping" if self.decide.stopped else "epochs")
+
+    def _restore_best(self) -> None:
+        folder, best_epoch = self.directory / "checkpoints", self.decisions.best_epoch
+        if resume.restore_best(self.strategy, self.model, folder, self.progress.step):
+            if best_epoch is None:
+                return  # only the chief knows, and says it
+            self.console.say(f"the weights are those of the best epoch, {best_epoch + 1}, again")
+        elif best_epoch is not None:
+            self.restore_best = False
+            self.console.say(
+                f"warning: epoch {best_epoch + 1} was the best, but its checkpoint is not in {folder}; "
+                "the weights are the last ones"
+            )
+
+    def _flush_logs(self) -> None:
+        for observer in self.observers:
+            observer.flush()
+
+    def _end_epoch(self, epoch: int, validation: dict, restore: RestoreMetrics) -> None:
+        """Validate and decide on an epoch all of whose steps were taken before."""
+        callbacks = keras.callbacks.CallbackList([restore, *self.callbacks], model=self.model)
+        callbacks.on_train_begin()
+        callbacks.on_epoch_begin(epoch)
+        logs = self.model.get_metrics_result()
+        if validation:
+            data, steps = validation["validation_data"], validation["validation_steps"]
+            found = self.model.evaluate(data, steps=steps, callbacks=callbacks, return_dict=True, verbose=0)
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        callbacks.on_epoch_end(epoch, logs)
+        callbacks.on_train_end(logs)
 
     def _fit(self, first: int, end: int, steps: int, validation: dict, more: list | None = None) -> None:
         self.model.fit(
@@ -147,7 +210,7 @@ class Training:
             initial_epoch=first,
             epochs=end,
             steps_per_epoch=steps,
-            callbacks=[*(more or []), *self.participants, *self.observers],
+            callbacks=[*(more or []), *self.callbacks],
             shuffle=False,
             verbose=0,
             **validation,

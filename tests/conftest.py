@@ -62,6 +62,13 @@ def summary(run_dir: Path) -> dict:
     return json.loads((run_dir / "summary.json").read_text())
 
 
+def record_fault(kind: str, injected: int, lost: int) -> None:
+    """Add a line to the file that LOCKSTEP_FAULTS names: how many faults were injected, and how many cost something."""
+    if path := os.environ.get("LOCKSTEP_FAULTS"):
+        with open(path, "a") as file:
+            file.write(json.dumps({"fault": kind, "injected": injected, "lost": lost}) + "\n")
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """Image sets of 7 classes, 16x16, as npz.

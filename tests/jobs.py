@@ -8,11 +8,17 @@ tested is the way it is trained; everything else is the program as it is.  Each 
 what it trained on as FOLDER/NAME/seen-RANK.npz.
 
 A job may have a fault planted at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16 gradients
-overflow, "weight" changes one of its weights.
+overflow, "weight" changes one of its weights, "example" has it overlook a validation example; "SIGUSR1@step",
+"loop@saving" and the like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step]
+copies that run as it was after a kill with step's checkpoint as the newest: what was logged after it is there, later
+checkpoints, links and the summary are not.  ["limit", step, bytes] lets no file of the chief's grow beyond that from
+the save of that step on.
 """
 
 import json
 import os
+import resource
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -87,6 +93,24 @@ def scaled_losses(example_losses, factor: float, rank: int, step: int):
     return planted
 
 
+def lost_example(validation_batches, rank: int, _step: int):
+    """The validation pipeline, but one rank overlooks the first example of its first batch."""
+    import tensorflow as tf
+
+    def planted(*arguments, **named):
+        dataset = validation_batches(*arguments, **named)
+        if World.from_environment(os.environ).rank != rank:
+            return dataset
+
+        def overlook(index, batch):
+            images, labels, weights = batch
+            return images, labels, tf.where((tf.range(len(weights)) == 0) & (index == 0), 0.0, weights)
+
+        return dataset.enumerate().map(overlook)
+
+    return planted
+
+
 def changed_weight(check, rank: int, step: int):
     """The comparison of replicas, but one rank's fc7/bias is changed before that of one step."""
 
@@ -99,34 +123,71 @@ def changed_weight(check, rank: int, step: int):
     return planted
 
 
-def main(folder: Path) -> None:
+def limited(save, step: int, size: int):
+    """``Saver.save``, but from one step on the kernel refuses to let files grow."""
+
+    def planted(saver, now, *arguments, **named):
+        if now >= step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        save(saver, now, *arguments, **named)
+
+    return planted
+
+
+def cut(run: Path, target: Path, step: int) -> None:
+    shutil.copytree(run, target, symlinks=True)
+    for path in (target / "checkpoints").iterdir():
+        if path.is_symlink():
+            path.unlink()
+        elif path.name > f"step-{step:08d}":
+            shutil.rmtree(path)
+    (target / "summary.json").unlink()
+
+
+def main(folder: Path) -> int:
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
     import dataclasses
 
+    import deaths
     import numpy as np
 
     import models
+    from distributed import control
+    from distributed.saver import Saver
     from launch import build, callbacks, inputs
     from launch.train import main as train
 
-    models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
-    pipeline, losses, check, codes = inputs.training_batches, build.example_losses, callbacks.CheckReplicas.check, {}
     jobs = json.loads((folder / "jobs.json").read_text())
+    if not jobs.get("alone"):
+        # A job that leaves must not take the next ones with it.
+        control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
+    models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
+    pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
+    losses, check = build.example_losses, callbacks.CheckReplicas.check
+    save = Saver.save
     for name, line in jobs["lines"].items():
         seen = []
         kind, *place = jobs["plants"].get(name, [None])
         build.example_losses = scaled_losses(losses, FACTORS[kind], *place) if kind in FACTORS else losses
         callbacks.CheckReplicas.check = changed_weight(check, *place) if kind == "weight" else check
+        inputs.validation_batches = lost_example(validation, *place) if kind == "example" else validation
+        Saver.save = limited(save, *place) if kind == "limit" else save
         inputs.training_batches = record(pipeline, seen)
-        print(f"job: {name}", file=sys.stderr, flush=True)
+        deaths.plant(kind, *place)
+        if world.is_chief:
+            if kind == "cut":
+                cut(folder / place[0], folder / name, place[1])
+            for stream in (sys.stdout, sys.stderr):
+                print(f"job: {name}", file=stream, flush=True)
         codes[name] = train(line)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if seen and (folder / name).is_dir():
             ids, pixels = map(np.stack, zip(*seen, strict=True))
             np.savez(folder / name / f"seen-{world.rank}.npz", ids=ids, pixels=pixels)
-    if world.is_chief:
-        (folder / "codes.json").write_text(json.dumps(codes))
+    (folder / ("codes.json" if world.is_chief else f"codes-{world.rank}.json")).write_text(json.dumps(codes))
+    return codes[name] if jobs.get("alone") else 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))

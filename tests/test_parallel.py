@@ -3,6 +3,7 @@
 The rows train a tiny network through the real command line and the real ``fit`` for two epochs, under real launchers.
 """
 
+import csv
 from pathlib import Path
 
 import jobs
@@ -32,6 +33,16 @@ ROWS = {
     "check_replicas": "--check-replicas 3 --optimizer nadam --learning-rate 0.002",
     "plateau": "--plateau-patience 1 --min-delta 10 --schedule cosine --epochs 3",
     "early_stopping": "--early-stopping-patience 1 --min-delta 10 --epochs 4",
+    "allreduce": "--exchange allreduce",
+    "factors": "--exchange factors --weight-decay 0.01 --clip-norm 0.5",
+    "factors_accumulate": "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5",
+}
+# Micro-batches of one size on all workers: equal to the last bit.
+EXACT = {
+    "exact": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --augment flip_crop --clip-norm 0.5",
+    "exact_adam": "--micro-batch-size 6 --global-batch-size 24 --optimizer adam --learning-rate 0.002",
+    "exact_allreduce": "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01",
+    "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
 }
 VALIDATION_EXAMPLES = {"metrics": 1003, "validation_2": 2, "validation_1": 1, "no_validation": 0}
 WORKERS = {
@@ -50,22 +61,24 @@ COMMON = (
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny_data):
-    """``runs(workers)`` is the folder with one run directory per row; each set of workers is started once."""
+    """``runs(workers)`` is the folder with one run directory per row; each set of workers is started once, and once
+    more for the exact rows, which use the cores in another way."""
     folders = {}
 
-    def get(workers: str) -> Path:
-        if workers not in folders:
+    def get(workers: str, rows: dict[str, str] = ROWS) -> Path:
+        key = workers, rows is EXACT
+        if key not in folders:
             folder = tmp_path_factory.mktemp(workers)
             words = WORKERS[workers]
             launcher, flags = (words, ()) if words[:1] == ("horovodrun",) else ((), words)
             lines = {
                 row: merged([*COMMON.split(), "--data-dir", tiny_data], [*in_folder(line, tiny_data), *flags])
-                for row, line in ROWS.items()
+                for row, line in rows.items()
             }
             codes = run_jobs(folder, lines, *launcher)
-            assert codes == dict.fromkeys(ROWS, 0)
-            folders[workers] = folder
-        return folders[workers]
+            assert codes == dict.fromkeys(rows, 0)
+            folders[key] = folder
+        return folders[key]
 
     return get
 
@@ -92,6 +105,13 @@ def weights(run_dir: Path) -> dict[str, np.ndarray]:
     return load_file(run_dir / "checkpoints" / "last" / "weights.safetensors")
 
 
+def history(run_dir: Path) -> list[dict]:
+    """metrics.csv without what depends on the clock."""
+    with open(run_dir / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+
+
 def seen(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     """Sample ids and pixel sums in the order of the run: [steps, global batch]."""
     ranks = [np.load(run_dir / f"seen-{rank}.npz") for rank in range(len(list(run_dir.glob("seen-*.npz"))))]
@@ -103,6 +123,19 @@ def seen(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
         arrays = [rank[name][: facts["steps"] * per_rank].reshape(facts["steps"], -1) for rank in ranks]
         parts.append(np.concatenate(arrays, axis=1))
     return tuple(parts)
+
+
+@pytest.mark.parametrize("workers", [workers for workers in WORKERS if workers != "single"])
+@pytest.mark.parametrize("row", EXACT)
+def test_same_bits(runs, row, workers):
+    """Not a bit differs: weights, optimizer state, every metric of every epoch."""
+    one, many = runs("single", EXACT) / row, runs(workers, EXACT) / row
+    assert summary(many)["weights_sha256"] == summary(one)["weights_sha256"]
+    assert summary(many)["final"] == summary(one)["final"] and summary(many)["best"] == summary(one)["best"]
+    assert history(many) == history(one)
+    expected, actual = (load_file(run / "checkpoints" / "last" / "optimizer.safetensors") for run in (one, many))
+    assert expected.keys() == actual.keys()
+    assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 
 PAIRS = [(row, workers) for workers in WORKERS if workers != "single" for row in ROWS]
@@ -122,6 +155,14 @@ def test_same_result(runs, row, workers):
         assert np.linalg.norm(other - weight) <= 1e-5 * np.linalg.norm(weight), name
 
 
+@pytest.mark.parametrize("workers", ["mirrored-3", "horovod-4"])
+def test_exchanged_factors_give_the_summed_gradient(runs, workers):
+    """The row sgd exchanges all dense layers by factors, as auto chooses at this batch, the row allreduce none."""
+    summed = weights(runs(workers) / "allreduce")
+    for name, weight in weights(runs(workers) / "sgd").items():
+        assert np.linalg.norm(weight - summed[name]) <= 1e-6 * np.linalg.norm(weight), name
+
+
 def test_accumulation_equals_the_double_batch(runs, tmp_path, tiny_data):
     line = merged([*COMMON.split(), "--data-dir", tiny_data], ["--global-batch-size", 24])
     assert run_jobs(tmp_path, {"double": line}) == {"double": 0}
@@ -133,8 +174,8 @@ def test_accumulation_equals_the_double_batch(runs, tmp_path, tiny_data):
 def test_rows_differ(runs):
     """Each row does something: no two end with the same weights but for those that only look, so no flag is ignored."""
     digests = {row: summary(runs("single") / row)["weights_sha256"] for row in ROWS}
-    # What is measured or checked does not change what is trained.
-    alike = {"sgd", "metrics", "validation_2", "validation_1", "no_validation"}
+    # What is measured or checked, or how nothing is exchanged, does not change what is trained.
+    alike = {"sgd", "metrics", "validation_2", "validation_1", "no_validation", "allreduce"}
     assert len({digests[row] for row in alike}) == 1, digests
     assert len(set(digests.values())) == len(ROWS) - len(alike) + 1, digests
 

@@ -188,10 +188,14 @@ REFUSED = {
     ),
     "image too small": (["--image-size", 8], "image size for alexnet_cifar is 8"),
     "no such metric": (["--monitor", "val_f1"], "--monitor val_f1 is not a metric of this run"),
+    "no validation": (
+        ["--validation-split", "0", "--dataset", "npz", "--data-dir", "DATA/train_only.npz", "--plateau-patience", "2"],
+        "--plateau-patience goes by a validation metric, but there is no validation set",
+    ),
     "resume never": (["--resume", "never"], "--resume is never"),
     "another batch": (["--global-batch-size", 8], "--global-batch-size 16"),
     "no checkpoint there": (["--resume", "/nowhere", "--run-dir", "RUN"], "--resume /nowhere is neither"),
-    "several processes needed": (["--cpu-devices", 2, "--strategy", "horovod"], "--cpu-devices 2"),
+    "devices for another strategy": (["--cpu-devices", 2, "--strategy", "horovod"], "--cpu-devices 2"),
 }
 
 
@@ -203,7 +207,8 @@ def refusals(runs, tmp_path_factory, tiny_data):
     lines = {}
     for case, (flags, _) in REFUSED.items():
         line = [*TINY, "--data-dir", tiny_data, *flags]
-        lines[case] = [folder / "new" if word == "RUN" else word for word in line]
+        places = {"RUN": folder / "new", "DATA/train_only.npz": tiny_data.parent / "train_only.npz"}
+        lines[case] = [places.get(word, word) for word in line]
         if "--run-dir" not in lines[case]:
             lines[case] += ["--run-dir", finished]
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}

@@ -1,0 +1,63 @@
+"""Files that are on the disk when a call returns, and files that are files.  No TensorFlow in here."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_file(path: Path, parts: Iterable) -> dict:
+    """Write a new file through to the disk.
+
+    Args:
+        parts: bytes or memoryviews of bytes, which are written as they come.
+
+    Returns:
+        ``bytes`` and ``sha256`` of what was meant, so that reading back can find an error.
+
+    Raises:
+        OSError: naming the file.
+    """
+    digest, size = hashlib.sha256(), 0
+    try:
+        with open(path, "xb") as file:
+            for part in parts:
+                file.write(part)
+                digest.update(part)
+                size += len(part)
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(OSError):
+                # Forget the cached pages: what is read back shall come from the disk.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def open_regular(path: Path):
+    """Open a file for reading; a link or a pipe is an ``OSError``."""
+    try:
+        # Opening a pipe without O_NONBLOCK would wait for a writer.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a link, not a file", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def flush(path: Path) -> None:
+    """Bring a directory's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,70 @@
+"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with three differences.
+
+* The stock one loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several seconds and
+  a screenful of noise before anything starts.  setup.sh has asked already.
+* It can be asked to leave.  The stock one hides mpirun behind a shell that dies of any signal and leaves the ranks
+  running; and mpirun itself takes SIGTERM and Ctrl-C as an order to kill them two seconds later.  Here mpirun gets
+  SIGUSR1, which it hands on, and the ranks save and leave with exit code 85, after Ctrl-C 130.  A second signal kills.
+* Over Gloo the exit code is that of the first process that failed, not 1, and no traceback hides what that one said.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from horovod.runner import launch
+
+SAME_REQUEST = 0.5  # seconds; a signal to the process group may come twice
+
+
+def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> None:
+    """Stand in for the ``os.execve`` of ``sh -c "mpirun ..."`` with which the stock one ends."""
+    began = []
+
+    def hand_on(number, _):
+        now = time.monotonic()
+        if not began:
+            began.extend([now, number])
+            child.send_signal(signal.SIGUSR1)
+        elif now - began[0] > SAME_REQUEST:
+            child.terminate()
+
+    # In a process group of its own: a Ctrl-C must reach it as SIGUSR1 only. It dies with this process.
+    die_with_parent = ctypes.CDLL(None).prctl
+    child = subprocess.Popen(
+        [shell, words[1], f"exec {words[2]}"],
+        env=environment,
+        process_group=0,
+        preexec_fn=lambda: die_with_parent(1, signal.SIGTERM, 0, 0, 0),
+    )
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, hand_on)
+    code = child.wait()
+    interrupted = code == 85 and began and began[1] == signal.SIGINT
+    sys.exit(130 if interrupted else 128 - code if code < 0 else code)
+
+
+def main() -> int:
+    """Run Horovod's own main function, and return the exit code."""
+    if "--check-build" not in sys.argv and "-cb" not in sys.argv:
+        launch.mpi_built = launch.gloo_built = lambda verbose=False: True
+    os.execve = run_mpirun
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        # Over Gloo: as SIGTERM, which Horovod hands on to the ranks, with 5 seconds to leave.
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        return launch.run_commandline()
+    except RuntimeError as error:
+        code = re.search(r"Exit code: (\d+)", str(error))
+        if code is None:
+            raise
+        return int(code[1])
+
+
+# The guard matters: horovodrun starts helpers that import this file again.
+if __name__ == "__main__":
+    sys.exit(main())

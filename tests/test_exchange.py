@@ -1,0 +1,190 @@
+"""Gradients by factors, micro-batches and compression: the same sums by every way, and the choice between them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import run_jobs, summary
+from safetensors.numpy import load_file
+
+from distributed.exchange import Exchange, Factors, dense_layers, recording
+from distributed.planner import Calibration, Line, plan
+
+
+class Replicas:
+    """Two replicas in one process: what the other one adds is known beforehand."""
+
+    replicas = 2
+
+    def __init__(self, others):
+        self.others = others
+
+    def sum_replicas(self, tensors):
+        others = self.others.pop(0)
+        return [mine + other for mine, other in zip(tensors, others, strict=True)]
+
+    def gather_replicas(self, tensors):
+        others = self.others.pop(0) if tensors else []
+        return [tf.concat([mine, other], 0) for mine, other in zip(tensors, others, strict=True)]
+
+
+def network(policy="float32"):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv", dtype=policy)(inputs)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(32, activation="relu", name="wide", dtype=policy)(x)
+    x = keras.layers.Dense(32, activation="tanh", use_bias=False, name="unbiased", dtype=policy)(x)
+    return keras.Model(inputs, keras.layers.Dense(5, name="last", dtype=policy)(x))
+
+
+def shares(exchange, model, images, count=1):
+    """This replica's shares of the gradient of the mean loss over 16 examples, in ``count`` micro-batches."""
+    parts = tf.reshape(images, [count, -1, *images.shape[1:]])
+
+    def compute(index):
+        with recording() as record, tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(tf.cast(model(parts[index], training=True), tf.float32))) / 16
+        return loss, exchange.gradients(tape, loss, record, model.trainable_variables)
+
+    return tf.function(lambda: exchange.accumulate(count, compute, model.trainable_variables))()
+
+
+def reference(model, images):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(tf.cast(model(images, training=True), tf.float32))) / 16
+    return loss, tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+
+
+def multiplied(gradient):
+    return gradient.multiplied() if isinstance(gradient, Factors) else gradient
+
+
+def exchanged(mine, other, exact):
+    """The other replica's tensors in the order in which they are exchanged."""
+    factors = [tensor for part in other if isinstance(part, tuple) for tensor in part]
+    plain = [part for part in other if not isinstance(part, tuple)]
+    return [[*factors, *plain, mine]] if exact else [*([factors] if factors else []), [*plain, mine]]
+
+
+@pytest.mark.parametrize("exact", (False, True))
+@pytest.mark.parametrize("count", (1, 2, 4))
+@pytest.mark.parametrize(
+    "schemes", ({}, {"wide": "factors"}, {"wide": "factors", "unbiased": "factors", "last": "factors"})
+)
+def test_two_replicas_sum_to_the_gradient_of_the_whole_batch(schemes, count, exact):
+    images = tf.constant(np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype("float32"))
+    model = network()
+    loss, expected = reference(model, images)
+    strategy = Replicas([])
+    exchange = Exchange(model, strategy, schemes, exact=exact)
+    first, mine = shares(exchange, model, images[:8], count)
+    second, other = shares(exchange, model, images[8:], count)
+    report = tf.constant([1.0, 2.0])
+    strategy.others = exchanged(report[None] if exact else report, other, exact)
+    *gradients, total = exchange.sum([*mine, report])
+    assert float(first + second) == pytest.approx(float(loss), rel=1e-6)
+    assert list(np.asarray(total)) == [2.0, 4.0]
+    for gradient, value in zip(map(multiplied, gradients), expected, strict=True):
+        assert np.linalg.norm(gradient - value) <= 1e-6 * np.linalg.norm(value)
+
+
+def test_micro_batches_of_one_size_give_the_same_bits_on_one_and_two_replicas():
+    images = tf.constant(np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype("float32"))
+    model = network()
+    strategy, alone = Replicas([]), Replicas([])
+    alone.sum_replicas = alone.gather_replicas = list
+    report = tf.zeros(1)
+    exchange = Exchange(model, alone, {"wide": "factors"}, exact=True)
+    _, whole = shares(exchange, model, images, 4)
+    expected = exchange.sum([*whole, report])
+    exchange._strategy = strategy
+    (_, mine), (_, other) = (shares(exchange, model, half, 2) for half in (images[:8], images[8:]))
+    strategy.others = exchanged(report[None], other, True)
+    for actual, value in zip(exchange.sum([*mine, report]), expected, strict=True):
+        assert np.array_equal(multiplied(actual), multiplied(value))
+
+
+@pytest.mark.parametrize("scale", (1.0, 0.25))
+@pytest.mark.parametrize("bad", (None, float("nan"), float("inf")))
+def test_factors_say_whether_their_product_is_finite_and_how_large_it_may_be(bad, scale):
+    random = np.random.default_rng(0)
+    left, right = random.normal(size=(6, 5)).astype("float32"), random.normal(size=(6, 3)).astype("float32")
+    if bad is not None:
+        right[4, 1] = bad
+    factors = Factors(tf.constant(left), tf.constant(right))
+    product = factors.multiplied(tf.constant(scale) if scale != 1.0 else scale)
+    assert np.allclose(product, left.T @ right * scale, rtol=1e-5, equal_nan=True)
+    bound = float(factors.bound())
+    assert np.isfinite(bound) == (bad is None)
+    assert bad is not None or bound >= np.linalg.norm(left.T @ right)
+
+
+def test_factors_leave_the_model_a_plain_keras_model(tmp_path):
+    model, images = network(), np.ones((2, 6, 6, 2), np.float32)
+    before = model.to_json()
+    expected = model.predict(images, verbose=0)
+    Exchange(model, Replicas([]), dict.fromkeys(("wide", "unbiased", "last"), "factors"))
+    assert model.to_json() == before
+    model.save(tmp_path / "model.keras")
+    assert np.array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(images, verbose=0), expected)
+
+
+def test_dense_layers_are_found_by_kind_and_rank():
+    inputs = keras.Input((3, 4))
+    x = keras.layers.Dense(2, name="on_sequences")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="on_vectors")(keras.layers.Flatten()(x)))
+    assert [layer.name for layer in dense_layers(model)] == ["on_vectors"]
+
+
+LAYERS = {"large": (4096, 4096), "small": (64, 8)}
+FREE = Line(0.0, 0.0)
+
+
+def test_bytes_of_both_ways():
+    summed = plan(LAYERS, exchange="allreduce", global_batch=128, replicas=4, item_bytes=4, calibration=None)
+    assert summed["large"].bytes == 2 * 3 * 4096 * 4096  # 2 (N-1)/N of 4 in out bytes
+    factors = plan(LAYERS, exchange="factors", global_batch=128, replicas=4, item_bytes=2, calibration=None)
+    assert factors["large"].bytes == 2 * 128 * 8192 * 3 // 4
+    assert factors["large"].allreduce_bytes == summed["large"].bytes
+
+
+@pytest.mark.parametrize(
+    ("calibration", "schemes"),
+    (
+        (None, {"large": "factors", "small": "allreduce"}),
+        # The link costs, products are free.
+        (Calibration(Line(0, 1e-8), Line(0, 1e-8), FREE), {"large": "factors", "small": "allreduce"}),
+        # The link is free: what is multiplied for all replicas is wasted.
+        (Calibration(FREE, FREE, Line(0, 1e-12)), {"large": "allreduce", "small": "allreduce"}),
+    ),
+)
+def test_auto_takes_the_cheaper_way(calibration, schemes):
+    choices = plan(LAYERS, exchange="auto", global_batch=128, replicas=2, item_bytes=4, calibration=calibration)
+    assert {name: choice.scheme for name, choice in choices.items()} == schemes
+    for choice in choices.values():
+        assert choice.seconds is None or choice.seconds <= choice.allreduce_seconds
+
+
+def test_compressed_gradients_are_near_and_the_choice_is_kept(tmp_path, tiny_data):
+    line = ["--dataset", "npz", "--data-dir", tiny_data, "--global-batch-size", 12, "--epochs", 1, "--dropout", 0]
+    line += ["--learning-rate", 0.02]
+    jobs = {
+        "plain": [*line, "--run-dir", tmp_path / "plain"],
+        "compressed": [*line, "--exchange", "allreduce", "--compression", "fp16"],
+        "resumed": [*line, "--run-dir", tmp_path / "plain", "--epochs", 2],
+    }
+    assert run_jobs(tmp_path, jobs, "horovodrun", "-np", "2") == dict.fromkeys(jobs, 0)
+    plain, near = (
+        load_file(tmp_path / name / "checkpoints/step-00000016/weights.safetensors") for name in ("plain", "compressed")
+    )
+    measured = json.loads((tmp_path / "plain" / "exchange.json").read_text())
+    assert measured["workers"]["threads"] >= 1 and len(measured["workers"]["hosts"]) == 2
+    assert not (tmp_path / "compressed" / "exchange.json").exists()
+    distances = [
+        np.linalg.norm(near[name] - plain[name]) / np.linalg.norm(plain[name]) for name in plain if "kernel" in name
+    ]
+    assert 1e-7 < max(distances) < 1e-2
+    assert {entry["scheme"] for entry in summary(tmp_path / "compressed")["exchange"].values()} == {"allreduce"}

@@ -1,0 +1,238 @@
+"""A resumed run is the uninterrupted one: weights, metrics, decisions and logs, on every kind of workers."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import run_jobs, summary
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from launch import events
+
+# 203 images, batch 12: 16 steps per epoch.  The plateau reduces the rate at each epoch's end after the first.
+LINE = (
+    "--dataset npz --global-batch-size 12 --epochs 4 --learning-rate 0.02 --warmup-epochs 1 --dropout 0.5 "
+    "--deterministic --augment flip_crop --metrics accuracy,auc --plateau-patience 1 --plateau-factor 0.5 "
+    "--min-delta 10 --early-stopping-patience 3 --checkpoint-every-steps 5 --keep-checkpoints 99 --log-every-steps 2"
+)
+WORKERS = {
+    "single": ((), ""),
+    "mirrored": ((), "--strategy mirrored --cpu-devices 2"),
+    "horovod": (("horovodrun", "-np", "2"), ""),
+}
+# Newest checkpoint -> where that is; the whole run has 64 steps.
+CUTS = {20: "in the second epoch", 32: "at the end of the second", 60: "in the last", 64: "at the very end"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_data):
+    """``runs(workers)`` is the folder of the run ``whole`` and of a resumed one per cut, named by its step."""
+    folders = {}
+
+    def get(workers):
+        if workers not in folders:
+            folder = tmp_path_factory.mktemp(workers)
+            launcher, flags = WORKERS[workers]
+            line = [*LINE.split(), *flags.split(), "--data-dir", tiny_data]
+            jobs = {"whole": line} | {str(step): line for step in CUTS}
+            codes = run_jobs(folder, jobs, *launcher, plants={str(step): ["cut", "whole", step] for step in CUTS})
+            assert codes == dict.fromkeys(jobs, 0)
+            folders[workers] = folder
+        return folders[workers]
+
+    return get
+
+
+def table(run):
+    """``metrics.csv`` without its two columns of times."""
+    rows = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+    times = [rows[0].index(name) for name in ("images_per_second", "seconds")]
+    return [[cell for index, cell in enumerate(row) if index not in times] for row in rows]
+
+
+def curves(run, part):
+    """What TensorBoard shows of each tag: [(step, value)], without speeds."""
+    events = EventAccumulator(str(run / "tensorboard" / part), size_guidance={"tensors": 0}).Reload()
+    return {
+        tag: [(event.step, make_ndarray(event.tensor_proto).tolist()) for event in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+        if not tag.endswith("images_per_second")
+    }
+
+
+def last_state(run):
+    return json.loads((run / "checkpoints" / "step-00000064" / "state.json").read_text())
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_resumed_run_is_the_uninterrupted_one(runs, workers, cut):
+    whole, resumed = runs(workers) / "whole", runs(workers) / str(cut)
+    facts, expected = summary(resumed), summary(whole)
+    timed = ("seconds", "images_per_second")
+    assert {name: facts[name] for name in facts if name not in timed} == {
+        name: expected[name] for name in expected if name not in timed
+    }
+    assert (facts["stopped_by"], facts["steps"], facts["epochs"]) == ("early_stopping", 64, 4)
+    assert last_state(resumed)["decisions"] == last_state(whole)["decisions"]
+    assert last_state(resumed)["decisions"]["factor"] < 1
+    for name in ("weights", "optimizer"):
+        file = f"checkpoints/step-00000064/{name}.safetensors"
+        assert (resumed / file).read_bytes() == (whole / file).read_bytes()
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("workers", WORKERS)
+def test_its_logs_show_no_gap_and_no_step_twice(runs, workers, cut):
+    whole, resumed = runs(workers) / "whole", runs(workers) / str(cut)
+    assert table(resumed) == table(whole) and [row[:2] for row in table(whole)[1:]] == [
+        [str(epoch), str(16 * epoch)] for epoch in (1, 2, 3, 4)
+    ]
+    for part in ("train", "validation"):
+        ours, theirs = curves(resumed, part), curves(whole, part)
+        assert ours == theirs
+        for tag, points in ours.items():
+            steps = [step for step, _ in points]
+            assert steps == sorted(set(steps)), tag
+    assert [step for step, _ in curves(resumed, "train")["step/learning_rate"]] == [*range(1, 65)]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_links_are_made_anew_and_the_best_is_the_best(runs, workers):
+    whole, resumed = runs(workers) / "whole" / "checkpoints", runs(workers) / "20" / "checkpoints"
+    best = summary(runs(workers) / "whole")["best"]["epoch"]
+    assert (whole / "best").resolve().name == f"step-{16 * best:08d}"
+    for link in ("best", "last"):
+        assert (resumed / link).resolve().name == (whole / link).resolve().name
+    manifest = json.loads((whole / "best" / "manifest.json").read_text())
+    assert manifest["best"] and manifest["monitored"]["val_accuracy"] == pytest.approx(
+        summary(runs(workers) / "whole")["best"]["val_accuracy"]
+    )
+
+
+def test_the_state_says_all_about_the_run(runs):
+    state = json.loads((runs("horovod") / "whole" / "checkpoints" / "step-00000020" / "state.json").read_text())
+    assert (state["epoch"], state["epoch_step"], state["step"]) == (1, 4, 20)
+    assert (state["world_size"], state["replicas"], state["strategy"]) == (2, 2, "horovod")
+    assert (state["seed"], state["global_batch"]) == (0, 12)
+    assert len(state["metrics"]) == 2 and state["learning_rate"] > 0 and state["decisions"]["best"] > 0
+    assert len(state["configuration_sha256"]) == 64 and "tensorflow" in state["versions"]
+
+
+@pytest.fixture(scope="module")
+def moved(runs, tmp_path_factory, tiny_data):
+    """The run of two ranks, cut at step 20 and gone on with by other workers or after other misfortunes."""
+    folder, whole = tmp_path_factory.mktemp("moved"), runs("horovod") / "whole"
+    shutil.copytree(whole, folder / "whole", symlinks=True)
+    line = [*LINE.split(), "--data-dir", tiny_data]
+    jobs = {
+        "alone": line,
+        "damaged": line,
+        "lost": line,
+        "other batch": [*line, "--global-batch-size", 8],
+        "other metrics": [*line, "--metrics", "accuracy"],
+        "longer": [*line, "--epochs", 5, "--early-stopping-patience", 4],
+        "elsewhere": [*line, "--resume", folder / "whole" / "checkpoints" / "best"],
+        "finished": line,
+    }
+    for name, step in {"damaged": 20, "lost": 5}.items():
+        jobs_cut(whole, folder / name, step)
+        weights = folder / name / "checkpoints" / f"step-{step:08d}" / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-7])
+    shutil.copytree(whole, folder / "finished", symlinks=True)
+    plants = {name: ["cut", "whole", 20] for name in ("alone", "other batch", "other metrics")} | {
+        "longer": ["cut", "whole", 64]
+    }
+    codes = run_jobs(folder, jobs, plants=plants)
+    parts = (folder / "output.txt").read_text().split("job: ")[1:]
+    said = {}
+    for part in parts:
+        name, _, text = part.partition("\n")
+        said[name] = said.get(name, "") + text
+    return folder, codes, said
+
+
+def jobs_cut(*arguments):
+    import jobs
+
+    jobs.cut(*arguments)
+
+
+def test_another_number_of_workers_goes_on_and_is_told_what_changed(runs, moved):
+    folder, codes, said = moved
+    assert codes["alone"] == 0
+    assert "was 2 workers (horovod), now 1 workers (single)" in said["alone"]
+    ours, theirs = summary(folder / "alone"), summary(runs("horovod") / "whole")
+    assert (ours["steps"], ours["stopped_by"]) == (theirs["steps"], theirs["stopped_by"])
+    assert ours["final"] == pytest.approx(theirs["final"], rel=1e-3)
+    # The broken epoch's metrics have not lost the second rank's part.
+    assert np.array(table(folder / "alone")[2], float) == pytest.approx(
+        np.array(table(runs("horovod") / "whole")[2], float), rel=1e-3
+    )
+
+
+def test_a_damaged_checkpoint_is_said_and_passed_over(runs, moved):
+    folder, codes, said = moved
+    assert codes["damaged"] == 0
+    assert "warning: " in said["damaged"] and "step-00000020/weights.safetensors is not the file" in said["damaged"]
+    assert "going on from step-00000016" in said["damaged"]
+    assert summary(folder / "damaged")["steps"] == 64
+
+
+def test_if_none_can_be_read_nothing_begins_anew(moved):
+    folder, codes, said = moved
+    assert codes["lost"] == 2 and "none of the 1 checkpoints in" in said["lost"]
+    assert not (folder / "lost" / "summary.json").exists()
+
+
+def test_another_global_batch_is_told_both_ways_out(moved):
+    _, codes, said = moved
+    assert codes["other batch"] == 2
+    assert "go on with --global-batch-size 12 or --batch-size 12 (and --base-batch-size 12" in said["other batch"]
+    assert "or begin anew in another --run-dir" in said["other batch"]
+
+
+def test_other_metrics_do_not_go_on_within_an_epoch(moved):
+    _, codes, said = moved
+    assert codes["other metrics"] == 2 and "use --metrics accuracy,auc, or begin anew" in said["other metrics"]
+
+
+def test_a_longer_run_says_which_settings_changed(moved):
+    folder, codes, said = moved
+    assert codes["longer"] == 0 and "was --epochs 4, now 5" in said["longer"]
+
+
+def test_another_runs_checkpoint_may_be_named_by_its_link(runs, moved):
+    folder, codes, said = moved
+    assert codes["elsewhere"] == 0 and summary(folder / "elsewhere")["steps"] == 64
+    assert summary(folder / "elsewhere")["best"] == summary(folder / "whole")["best"]
+
+
+def test_a_finished_run_stays_as_it_is(runs, moved):
+    folder, codes, said = moved
+    assert codes["finished"] == 0 and "is already finished" in said["finished"]
+    assert summary(folder / "finished") == summary(runs("horovod") / "whole")
+
+
+def test_torn_event_files_are_cut_at_the_tear(tmp_path):
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(tmp_path))
+    for step in range(1, 7):
+        with writer.as_default(step=step):
+            tf.summary.scalar("step/loss", float(step))
+    writer.close()
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-3])
+    assert events.rewind(tmp_path, 100, 100)
+    assert [step for step, _ in curves_of(tmp_path)["step/loss"]] == [1, 2, 3, 4, 5]
+    assert events.rewind(tmp_path, 3, 100)
+    assert [step for step, _ in curves_of(tmp_path)["step/loss"]] == [1, 2, 3]
+    assert not events.rewind(tmp_path, -1, -1) and not list(tmp_path.iterdir())
+
+
+def curves_of(folder):
+    accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    return {tag: [(event.step, None) for event in accumulator.Tensors(tag)] for tag in accumulator.Tags()["tensors"]}
