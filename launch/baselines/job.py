@@ -39,8 +39,13 @@ def build(job: argparse.Namespace) -> keras.Model:
     return build_model(job.model, classes=int(job.y.max()) + 1, image_size=job.image_size, seed=0)
 
 
-def dataset(job: argparse.Namespace, batch: int, *, rank: int = 0, size: int = 1) -> tf.data.Dataset:
-    """One epoch of (images uint8 [batch, s, s, 3], labels int32 [batch]): shuffle, map each image, batch, prefetch."""
+def dataset(
+    job: argparse.Namespace, batch: int, *, rank: int = 0, size: int = 1, to_float: bool = False
+) -> tf.data.Dataset:
+    """One epoch of (images uint8 [batch, s, s, 3], labels int32 [batch]): shuffle, map each image, batch, prefetch.
+
+    ``to_float`` gives float32 in [0, 1], as most tutorials do; the models here take uint8 and scale by themselves.
+    """
 
     def prepare(image, label):
         if job.augment:
@@ -50,7 +55,7 @@ def dataset(job: argparse.Namespace, batch: int, *, rank: int = 0, size: int = 1
             image = tf.image.random_flip_left_right(image)
         if image.shape[0] != job.image_size:
             image = tf.cast(tf.image.resize(image, [job.image_size, job.image_size]), tf.uint8)
-        return image, label
+        return (tf.cast(image, tf.float32) / 255.0 if to_float else image), label
 
     examples = tf.data.Dataset.from_tensor_slices((job.x, job.y)).shard(size, rank)
     if job.repeat_batch:

@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
 
     class InTurns(Training):
         def _fit(self, *arguments):
-            # After the observers, which are not on every rank: what they cost belongs to the step.
-            self.observers = [*self.observers, turn_callback(self, world.rank)]
+            # After all others: what they cost belongs to the step.
+            self.callbacks.append(turn_callback(self, world.rank))
             super()._fit(*arguments)
 
     session.Training = InTurns

@@ -60,7 +60,8 @@ def lockstep(
         *("--model", case.model, "--image-size", case.image_size, "--batch-size", case.batch),
         *("--precision", case.precision, "--dataset", "npz", "--data-dir", data, "--validation-split", 0),
         *("--optimizer", "sgd", "--momentum", 0.9, "--schedule", "constant", "--warmup-epochs", 0),
-        *("--epochs", 1_000_000, "--keep-checkpoints", 1, "--run-dir", folder / name.replace(" ", "_"), *flags),
+        *("--epochs", 1_000_000, "--keep-checkpoints", 1, "--run-dir", folder / name.replace(" ", "_")),
+        *("--hang-timeout", 0, *flags),  # who sleeps between turns does not hang
         *(("--strategy", "mirrored", "--cpu-devices", devices) if devices > 1 else ()),
     ]
     command = [sys.executable, HERE / "contestant.py", *words]

@@ -11,10 +11,11 @@ from launch.bench.limits import limit, time_update
 from launch.bench.links import Link
 from launch.bench.measure import Arena, speedup
 from launch.bench.report import Result
-from launch.config import ConfigError, TrainConfig
+from launch.config import ConfigError
 
 RANKS = 2
 REPEAT = "--repeat-batch"
+OWN = "lockstep auto"
 ALONE, BY_HAND = "without exchange", "horovod by hand"
 BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
@@ -65,12 +66,11 @@ def bytes_per_step(parameters: int, dense: list[list[int]], case: Case) -> dict[
 def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, result: Result) -> None:
     data, place = made_up_data(case.classes, arena.folder), {"ranks": RANKS, "launcher": link.launcher}
     beside, timings = arguments.beside, {}
-    schemes = ("auto", "allreduce")[: 1 + ("allreduce" in beside)] if "exchange" in TrainConfig.model_fields else ("",)
     link.shape("none")
-    for scheme in schemes:
-        name, flags = f"lockstep {scheme}".strip(), ["--exchange", scheme] if scheme else []
-        timings[name] = arena.enter(lockstep(name, case, data, arena.folder, REPEAT, *flags, **place))
-    own, *_ = timings
+    for name, scheme in ((OWN, "auto"), ("lockstep allreduce", "allreduce")):
+        if name == OWN or scheme in beside:
+            flags = (REPEAT, "--exchange", scheme)
+            timings[name] = arena.enter(lockstep(name, case, data, arena.folder, *flags, **place))
     for key, name, flags in (("grouped", BY_HAND, ["--grouped"]), ("per-tensor", f"{BY_HAND}, per tensor", [])):
         if key in beside:
             timings[name] = arena.enter(horovod_manual(name, case, data, REPEAT, *flags, **place))
@@ -78,12 +78,12 @@ def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, resul
         cores = [[core] for core in (all_cores() * RANKS)[:RANKS]]
         timings[ALONE] = arena.enter(alone(ALONE, case, data, arena.folder, REPEAT, cores=cores))
     update = time_update(arena, ALONE) if ALONE in timings else None
-    facts = timings[own].facts
+    facts = timings[OWN].facts
     model = bytes_per_step(facts["parameters"], facts["dense"], case)
     for rate, bits in rates.items():
         link.shape(rate)
         slow = 8 * model["all-reduce"] / bits > arguments.longest_step
-        names = [name for name in timings if not slow or name in (own, ALONE)]
+        names = [name for name in timings if not slow or name in (OWN, ALONE)]
         if slow:
             result.notes.append(
                 f"{case.label}, {rate}: a plain all-reduce would take {8 * model['all-reduce'] / bits:.0f} s a step at "
@@ -91,20 +91,19 @@ def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, resul
             )
         arena.rounds(arguments.rounds, names=names, seconds=arguments.turn_seconds, meter=link.sent)
         for name in names:
-            result.add(case.label, rate, name, _columns(name, timings, names, model, schemes))
-        for name in (own, BY_HAND):
+            result.add(case.label, rate, name, _columns(name, timings, names, model))
+        for name in (OWN, BY_HAND):
             if name in names and update is not None:
                 result.limits.append(limit(case.label, rate, name, timings[name], alone=timings[ALONE], update=update))
 
 
-def _columns(name: str, timings: dict, names: list[str], model: dict, schemes: tuple[str, ...]) -> dict:
+def _columns(name: str, timings: dict, names: list[str], model: dict) -> dict:
     timing = timings[name]
     columns = timing.row()
     if name == ALONE:
         return columns
     columns["mb_per_step"] = sorted(timing.metered)[len(timing.metered) // 2] / RANKS / 1e6
-    cheapest = name == "lockstep auto"
-    columns["mb_model"] = model["cheapest" if cheapest else "all-reduce"] / 1e6
+    columns["mb_model"] = model["cheapest" if name == OWN else "all-reduce"] / 1e6
     if name != BY_HAND and BY_HAND in names:
         by_hand = timings[BY_HAND]
         columns |= speedup(timing, by_hand) | {"ratio_to": BY_HAND}

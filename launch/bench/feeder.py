@@ -13,16 +13,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 BATCHES = 10  # a step: fetched inside the graph, since Python would take longer than the faster pipelines
 
 
+WAYS = ("lockstep", "per element", "per element to float", "decode, crop, resize")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--way", choices=("lockstep", "per element", "decode, crop, resize"), required=True)
+    parser.add_argument("--way", choices=WAYS, required=True)
     parser.add_argument("--data", required=True, help="npz file, or class folders of images")
     parser.add_argument("--augment", choices=("none", "flip_crop", "inception"), required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--image-size", type=int, default=32)
     job = parser.parse_args()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    dataset = per_element(job) if job.way == "per element" else lockstep(job)
+    dataset = per_element(job) if job.way.startswith("per element") else lockstep(job)
 
     import tensorflow as tf
 
@@ -83,7 +86,7 @@ def per_element(job):
     with np.load(job.data) as archive:
         job.x, job.y = archive["x_train"], archive["y_train"]
     job.augment, job.repeat_batch = job.augment != "none", False
-    return dataset(job, job.batch_size).repeat()
+    return dataset(job, job.batch_size, to_float=job.way.endswith("to float")).repeat()
 
 
 if __name__ == "__main__":

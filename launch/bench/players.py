@@ -18,7 +18,8 @@ import psutil
 
 from launch.bench.contestants import HERE, Contestant
 
-PATIENCE = 900.0  # seconds for which a contestant may be silent
+# Seconds in which a contestant must be ready for its first step, and in which it must have taken a turn.
+START, TURN = 300.0, 7200.0
 FAREWELL = 10.0  # seconds for a launcher to notice that its ranks have gone
 
 
@@ -53,10 +54,10 @@ class Player:
         """Accept the ranks' connections, hear from each that it is ready; returns the facts that the chief tells."""
         hellos = []
         while len(hellos) < self.ranks:
-            self._wait_for(listener)
+            self._wait_for(listener, START)
             line = _Line(listener.accept()[0])
             self._lines.append(line)
-            hello = json.loads(self._hear(line))
+            hello = json.loads(self._hear(line, START))
             self._pids.append(hello["pid"])
             hellos.append((hello, line))
         hellos.sort(key=lambda pair: pair[0]["rank"])
@@ -109,23 +110,23 @@ class Player:
         times = [psutil.Process(pid).cpu_times() for pid in self._pids]
         return sum(time.user + time.system for time in times)
 
-    def _hear(self, line: "_Line") -> bytes:
+    def _hear(self, line: "_Line", patience: float = TURN) -> bytes:
         while not line.heard.endswith(b"\n"):
-            self._wait_for(line.socket)
+            self._wait_for(line.socket, patience)
             if not (more := line.socket.recv(65536)):
                 raise self._failure("ended")
             line.heard += more
         heard, line.heard = line.heard, b""
         return heard
 
-    def _wait_for(self, source: socket.socket) -> None:
+    def _wait_for(self, source: socket.socket, patience: float) -> None:
         """Until something can be read, as long as the processes live."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not select.select([source], [], [], 0.2)[0]:
             if any(process.poll() is not None for process in self._processes):
                 raise self._failure("ended")
             if time.monotonic() > deadline:
-                raise self._failure(f"was silent for {PATIENCE:.0f} s")
+                raise self._failure(f"said nothing for {patience:.0f} s")
 
     def _failure(self, what: str) -> BenchError:
         printed = self._log.read_text(errors="replace")[-3000:]
