@@ -11,10 +11,12 @@ import faulthandler
 import hashlib
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from distributed.world import World
@@ -196,7 +198,18 @@ def _shared_folder(world: World, launcher: tuple | None) -> Path:
     run = repr((launcher, shared) if world.size > 1 else os.getpid())
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     folder = Path(memory) / f"lockstep-{os.getuid()}-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
+    _sweep(folder.parent.glob(f"lockstep-{os.getuid()}-*"))
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         folder = Path(tempfile.mkdtemp(prefix="lockstep-"))
     return folder
+
+
+def _sweep(folders) -> None:
+    """Remove what runs have left whose monitors were killed too: folders of an hour ago in which no rank lives."""
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):
+            ranks = [Record.open(path) for path in folder.iterdir() if path.name.isdigit()]
+            dead = all(process_state(record.pid)[0] == "X" for record in ranks)
+            if dead and time.time() - folder.stat().st_mtime > 3600:
+                shutil.rmtree(folder)
