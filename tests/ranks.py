@@ -35,6 +35,7 @@ def main(folder: Path, limit: float, fault: str, victim: int) -> None:
     world = World.from_environment(os.environ)
     launcher = environment.launcher()
     heartbeat.start(world, limit, launcher and launcher.pid)
+    (folder / "records").write_text(str(heartbeat._folder))
     (folder / f"pid-{world.rank}").write_text(str(os.getpid()))
     departure.hand_over(lambda name: None)
     mine = world.rank == victim
@@ -48,8 +49,8 @@ def main(folder: Path, limit: float, fault: str, victim: int) -> None:
         if step == 3 and mine and place == "exchange":
             strike(kind)
         if step == 3 and mine and place == "read":
-            with open(folder / "fifo") as never:
-                never.read()
+            with open(folder / "fifo", "rb", buffering=0) as never:
+                never.read(1)
         if step == 3:
             heartbeat.enter("saving")
             time.sleep(slow)
