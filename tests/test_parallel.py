@@ -40,7 +40,7 @@ ROWS = {
 # Micro-batches of one size on all workers: equal to the last bit.
 EXACT = {
     "exact": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --augment flip_crop --clip-norm 0.5",
-    "exact_adam": "--micro-batch-size 6 --global-batch-size 24 --optimizer adam --learning-rate 0.002",
+    "exact_adam": "--micro-batch-size 2 --global-batch-size 24 --optimizer adam --learning-rate 0.002",
     "exact_allreduce": "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01",
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
 }
