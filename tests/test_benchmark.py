@@ -37,9 +37,14 @@ CONTESTANTS = {
 }
 
 
-def namespaces():
+def namespaces(pid=""):
+    """Those of a benchmark, or of all: others may run on this machine."""
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    return {line.split()[0] for line in listed.splitlines() if line.startswith(links.PREFIX)}
+    return {line.split()[0] for line in listed.splitlines() if line.startswith(f"{links.PREFIX}{pid}")}
+
+
+def left_behind():
+    return {name for name in namespaces() if not psutil.pid_exists(int(name.split("-")[1]))}
 
 
 def members_of(spaces):
@@ -86,9 +91,8 @@ def test_quick_comparison_shows_and_saves_all_contestants(command, tmp_path):
 
 @WITH_LINKS
 def test_quick_exchange_counts_the_bytes_of_the_link(tmp_path):
-    before = namespaces()
     result = run_quick("exchange", tmp_path)
-    assert namespaces() == before
+    assert not left_behind()
     rows = {row["contestant"]: row for row in result["rows"]}
     assert {"horovod by hand", "horovod by hand, per tensor", "without exchange"} < set(rows)
     for name, row in rows.items():
@@ -101,7 +105,6 @@ def test_quick_exchange_counts_the_bytes_of_the_link(tmp_path):
 @WITH_LINKS
 @pytest.mark.parametrize(("number", "code"), ((signal.SIGTERM, 143), (signal.SIGINT, 130)))
 def test_interrupted_exchange_takes_down_ranks_and_namespaces(number, code):
-    before = namespaces()
     words = [sys.executable, BENCHMARK, "exchange", "--quick"]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
@@ -109,13 +112,13 @@ def test_interrupted_exchange_takes_down_ranks_and_namespaces(number, code):
         while not any("contestant.py" in line for line in members.values()):
             assert process.poll() is None
             time.sleep(0.5)
-            members = members_of(namespaces() - before)
+            members = members_of(namespaces(f"{process.pid}-"))
         process.send_signal(number)
         assert process.wait(60) == code
     finally:
         process.kill()
         process.wait()
-    assert namespaces() == before
+    assert not namespaces(f"{process.pid}-")
     _, alive = psutil.wait_procs(members, 20)
     assert not alive
 
