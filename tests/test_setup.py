@@ -54,7 +54,7 @@ def test_pins_satisfy_pyproject():
 @pytest.fixture
 def clone(tmp_path):
     """The files that the setup reads, and a .venv that it must not touch."""
-    for name in (*PINS, "pyproject.toml", "launch/setup.sh"):
+    for name in (*PINS, "pyproject.toml", "launch/setup.sh", "launch/horovodrun.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
@@ -98,7 +98,7 @@ def test_a_choice_that_cannot_be_is_one_sentence(clone, bare, choices, words):
 
 def finish(clone, choices):
     """Leave the stamp of a complete setup; its last two words are LOCKSTEP_MPI and GPU."""
-    read = b"".join((clone / name).read_bytes() for name in (*PINS, "launch/setup.sh"))
+    read = b"".join((clone / name).read_bytes() for name in (*PINS, "launch/setup.sh", "launch/horovodrun.py"))
     (clone / ".venv" / "setup.stamp").write_text(f"{hashlib.sha256(read).hexdigest()}  - {choices}\n")
 
 
@@ -111,7 +111,7 @@ def test_a_second_run_does_nothing(clone, bare, made, asked):
     assert (clone / ".venv" / "precious").exists()
 
 
-@pytest.mark.parametrize("change", ["requirements.txt", "launch/setup.sh", "GPU", "no stamp"])
+@pytest.mark.parametrize("change", ["requirements.txt", "launch/setup.sh", "launch/horovodrun.py", "GPU", "no stamp"])
 def test_a_change_begins_a_new_setup(clone, bare, change):
     finish(clone, "wheel 0")
     if change == "no stamp":
