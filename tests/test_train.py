@@ -72,7 +72,7 @@ def test_run_directory(runs):
     facts = summary(directory)
     contract = (
         "strategy model parameters dataset world_size replicas global_batch_size epochs steps final best "
-        "validation_examples images_per_second seconds stopped_by learning_rate weights_sha256 versions"
+        "validation_examples images_per_second seconds stopped_by learning_rate exchange weights_sha256 versions"
     )
     assert list(facts) == contract.split()
     assert (facts["steps"], facts["epochs"], facts["validation_examples"], facts["stopped_by"]) == (
