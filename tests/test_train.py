@@ -272,6 +272,7 @@ def test_quiet_by_default_and_chief_alone_speaks(tmp_path):
         "workers:",
         "data:",
         "batch:",
+        "exchange:",
         "run directory:",
         "epoch 1/1",
         "best:",
