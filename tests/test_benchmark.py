@@ -76,6 +76,7 @@ def run_quick(command, tmp_path, *words):
     return result
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("command", CONTESTANTS)
 def test_quick_comparison_shows_and_saves_all_contestants(command, tmp_path):
     if command == "scaling" and len(os.sched_getaffinity(0)) < 2:
@@ -90,6 +91,7 @@ def test_quick_comparison_shows_and_saves_all_contestants(command, tmp_path):
 
 
 @WITH_LINKS
+@pytest.mark.faults
 def test_quick_exchange_counts_the_bytes_of_the_link(tmp_path):
     result = run_quick("exchange", tmp_path)
     assert not left_behind()

@@ -13,6 +13,8 @@ from conftest import ROOT, run_jobs, summary
 from distributed import heartbeat, preemption
 from distributed.preemption import Departure
 
+pytestmark = pytest.mark.faults
+
 TERM, USR1, USR2, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT
 
 

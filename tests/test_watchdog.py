@@ -12,6 +12,8 @@ from conftest import ROOT, environment
 
 MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2")
 GLOO = ("horovodrun", "--gloo", "-np", "2")
+pytestmark = pytest.mark.faults
+
 LIMIT = 3.0  # seconds: what a process of a busy machine may be late
 
 
