@@ -1,5 +1,6 @@
 """How gradients of dense layers travel in this run: measured once per set of workers, said aloud, kept with the run."""
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,9 @@ def measure(config: TrainConfig, strategy: Strategy, directory: Path, threads: i
         return Calibration(**{name: Line(**line) for name, line in kept.items()})
     calibration = calibrate(strategy, config.precision)
     if strategy.is_chief:
-        path.write_text(json.dumps({"workers": workers, "calibration": asdict(calibration)}, indent=1) + "\n")
+        # Only saves the next run a second: a folder that cannot be written is not this file's to complain about.
+        with contextlib.suppress(OSError):
+            path.write_text(json.dumps({"workers": workers, "calibration": asdict(calibration)}, indent=1) + "\n")
     return calibration
 
 

@@ -64,26 +64,21 @@ def create_plan(config: TrainConfig, *, examples: int, replicas: int) -> Plan:
         data.errors.DataError: if there are fewer examples than one global batch.
     """
     accumulate = config.accumulate_steps
-    if config.micro_batch_size:
-        micro = config.micro_batch_size
-        accumulate, rest = divmod(config.global_batch_size, replicas * micro)
-        if rest or not accumulate:
-            share = replicas * micro
+    if config.global_batch_size:
+        # Either the size of the micro-batches is given or their number; the other one follows.
+        given, word = (
+            config.micro_batch_size or accumulate,
+            "micro-batch size" if config.micro_batch_size else "accumulation",
+        )
+        share = replicas * given
+        follows, rest = divmod(config.global_batch_size, share)
+        if rest or not follows:
             near = max(share, config.global_batch_size // share * share)
             raise ConfigError(
                 f"--global-batch-size {config.global_batch_size} does not divide by {replicas} replicas x "
-                f"--micro-batch-size {micro}; use a multiple of {share}, for example {near}, or smaller micro-batches"
+                f"{given} {word}; use a multiple of {share}, for example {near}"
             )
-    elif config.global_batch_size:
-        micro, rest = divmod(config.global_batch_size, replicas * accumulate)
-        if rest or not micro:
-            share = replicas * accumulate
-            near = max(share, config.global_batch_size // share * share)
-            raise ConfigError(
-                f"--global-batch-size {config.global_batch_size} does not divide by "
-                f"{replicas} replicas x {accumulate} accumulation "
-                f"steps; use a multiple of {share}, for example {near}"
-            )
+        micro, accumulate = (given, follows) if config.micro_batch_size else (follows, given)
     else:
         micro = config.batch_size or DEFAULT_BATCH
     global_batch = micro * replicas * accumulate
