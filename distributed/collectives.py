@@ -13,6 +13,9 @@ from distributed.errors import WorldError
 from distributed.heartbeat import waiting
 from distributed.world import World
 
+# Bytes summed in one exchange: enough that its latency does not count, few enough that the first one leaves early.
+BUCKET = 4 << 20
+
 
 class Collectives:
     """Collectives of a run of one process: everything is already everywhere."""
@@ -21,7 +24,11 @@ class Collectives:
         self.world = world
 
     def sum_tensors(self, tensors: Sequence) -> list:
-        """Sum each tensor over the workers, in the graph, in one fused exchange; shapes and dtypes stay."""
+        """Sum each tensor over the workers, in the graph; shapes and dtypes stay.
+
+        They travel in a few fused exchanges, the last tensors first: gradients that are listed by layer become known in
+        that order, so that the last layers' sums are on their way while the first layers are still being computed.
+        """
         return list(tensors)
 
     def gather_tensors(self, tensors: Sequence) -> list:
@@ -63,7 +70,10 @@ class HorovodCollectives(Collectives):
 
     def sum_tensors(self, tensors):
         def reduce(group, name):
-            return self._horovod.grouped_allreduce(group, op=self._horovod.Sum, name=f"sum_{name}")
+            sums = []
+            for bucket in _buckets(group):
+                sums = [*self._horovod.grouped_allreduce(bucket, op=self._horovod.Sum, name=f"sum_{name}"), *sums]
+            return sums
 
         return _by_dtype(tensors, reduce)
 
@@ -99,6 +109,18 @@ class HorovodCollectives(Collectives):
     @waiting()
     def gather_bytes(self, payload):
         return self._horovod.allgather_object(payload, name="gathered_bytes")
+
+
+def _buckets(tensors: Sequence) -> list[list]:
+    """Cut a list, from its end, in runs of about ``BUCKET`` bytes; the last run holds the first tensors."""
+    buckets, free = [], 0
+    for tensor in reversed(tensors):
+        if free <= 0:
+            buckets.append([])
+            free = BUCKET
+        buckets[-1].insert(0, tensor)
+        free -= tensor.dtype.size * tensor.shape.num_elements()
+    return buckets
 
 
 def _by_dtype(tensors: Sequence, collective: Callable) -> list:

@@ -5,17 +5,14 @@ stands.  Here the mask of an example is a pure function of (seed, step, sample, 
 the ids of its samples around the forward pass, and the layer hashes them to a key per example.
 """
 
-import contextlib
-import threading
-
 import keras
 import tensorflow as tf
 
-# Thread-local, because MirroredStrategy traces the replicas in threads of their own.
-_context = threading.local()
+from distributed.scoped import Scoped
+
+_keys = Scoped()  # (step, sample ids) of the batch in the forward pass
 
 
-@contextlib.contextmanager
 def samples(step: tf.Tensor, sample_ids: tf.Tensor):
     """Within this context ``SampleDropout`` draws the masks of these samples at this step.
 
@@ -23,12 +20,7 @@ def samples(step: tf.Tensor, sample_ids: tf.Tensor):
         step: int64 scalar, the number of steps taken before this one.
         sample_ids: int64 [b], the examples' indices in their source.
     """
-    before = getattr(_context, "keys", None)
-    _context.keys = (step, sample_ids)
-    try:
-        yield
-    finally:
-        _context.keys = before
+    return _keys.set((step, sample_ids))
 
 
 def _mix(value: tf.Tensor) -> tf.Tensor:
@@ -46,12 +38,11 @@ class SampleDropout(keras.layers.Dropout):
     """``keras.layers.Dropout`` (Srivastava et al. 2014) with a mask keyed by (seed, step, sample)."""
 
     def call(self, inputs, training=False):
-        keys = getattr(_context, "keys", None)
         if not training or self.rate == 0:
             return inputs
-        if keys is None:
+        if _keys.value is None:
             return super().call(inputs, training=training)
-        step, sample_ids = keys
+        step, sample_ids = _keys.value
         width = inputs.shape[-1]
         row = _mix(
             tf.cast(sample_ids, tf.uint32)

@@ -10,18 +10,16 @@ micro-batches of one fixed size, so that every kernel sees the same shapes; fact
 examples and multiplied once, all other gradients are gathered by micro-batch and summed in the order of these.
 """
 
-import contextlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from distributed.scoped import Scoped
 from distributed.strategies import Strategy
 
-# Thread-local, because MirroredStrategy traces the replicas in threads of their own.
-_context = threading.local()
+_record = Scoped()  # what the forward pass of wrapped layers notes
 
 
 class Factors(NamedTuple):
@@ -42,10 +40,7 @@ class Factors(NamedTuple):
 
     def multiplied(self, scale: tf.Tensor | float = 1.0) -> tf.Tensor:
         """The gradient times ``scale``, float32 [in, out]."""
-        gradients = self.output_gradients
-        if not isinstance(scale, float) or scale != 1.0:
-            gradients = gradients * tf.cast(scale, gradients.dtype)
-        return tf.cast(tf.matmul(self.inputs, gradients, transpose_a=True), tf.float32)
+        return tf.cast(tf.matmul(self.inputs, times(self.output_gradients, scale), transpose_a=True), tf.float32)
 
 
 class Exchange:
@@ -171,20 +166,19 @@ class Exchange:
         return sums.stack() if self._exact else sums
 
 
+def times(tensor: tf.Tensor, scale: tf.Tensor | float) -> tf.Tensor:
+    """The tensor times ``scale``; for the number 1.0 the tensor itself, unread."""
+    return tensor if isinstance(scale, float) and scale == 1.0 else tensor * tf.cast(scale, tensor.dtype)
+
+
 def dense_layers(network: keras.Model) -> list[keras.layers.Dense]:
     """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in]."""
     return [layer for layer in network.layers if type(layer) is keras.layers.Dense and len(layer.input.shape) == 2]
 
 
-@contextlib.contextmanager
 def recording():
     """Within this context the forward pass of wrapped layers is noted: name -> (inputs, outputs before activation)."""
-    before = getattr(_context, "record", None)
-    _context.record = {}
-    try:
-        yield _context.record
-    finally:
-        _context.record = before
+    return _record.set({})
 
 
 def _recorded(layer: keras.layers.Dense) -> Callable:
@@ -192,13 +186,12 @@ def _recorded(layer: keras.layers.Dense) -> Callable:
     plain = layer.call
 
     def call(inputs, training=None):
-        record = getattr(_context, "record", None)
-        if record is None:
+        if _record.value is None:
             return plain(inputs, training=training)
         outputs = keras.ops.matmul(inputs, layer.kernel)
         if layer.bias is not None:
             outputs = keras.ops.add(outputs, layer.bias)
-        record[layer.name] = inputs, outputs
+        _record.value[layer.name] = inputs, outputs
         return outputs if layer.activation is None else layer.activation(outputs)
 
     return call

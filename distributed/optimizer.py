@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from distributed.exchange import Factors
+from distributed.exchange import Factors, times
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
 INITIAL_LOSS_SCALE = 2.0**15
@@ -133,9 +133,7 @@ class LockstepOptimizer:
 
 def _multiplied(gradient, scale=1.0) -> tf.Tensor:
     """The gradient as a tensor, times ``scale``; factors are scaled before they grow to a kernel's size."""
-    if isinstance(gradient, Factors):
-        return gradient.multiplied(scale)
-    return gradient if isinstance(scale, float) and scale == 1.0 else gradient * tf.cast(scale, gradient.dtype)
+    return gradient.multiplied(scale) if isinstance(gradient, Factors) else times(gradient, scale)
 
 
 class FusedSGD:

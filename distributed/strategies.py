@@ -22,6 +22,7 @@ class SingleDevice:
 
     name = "single"
     replicas = 1
+    shares_memory = True  # all replicas are in this process: nothing travels between processes
 
     def __init__(self, world: World):
         self.world = world
@@ -149,6 +150,7 @@ class Horovod(SingleDevice):
     def __init__(self, world: World):
         super().__init__(world)
         self.replicas = world.size
+        self.shares_memory = world.size == 1
 
     def _create_collectives(self):
         # Alone, nothing needs to be exchanged, and a process without a launcher must not start MPI.

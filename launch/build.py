@@ -65,8 +65,8 @@ def choose_exchange(
 ) -> dict[str, Choice]:
     """Dense layer's name -> how its gradient travels."""
     exchange = config.exchange
-    if exchange == "auto" and not config.exact and strategy.world.size == 1:
-        # Replicas in one process share its memory: summing costs less than multiplying for all of them.
+    if exchange == "auto" and not config.exact and strategy.shares_memory:
+        # In one memory summing costs less than multiplying for all of them.
         exchange = "allreduce"
     return planner.plan(
         {layer.name: tuple(layer.kernel.shape) for layer in dense_layers(network)},

@@ -2,34 +2,46 @@
 
 import contextlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distributed.planner import Calibration, Choice, Line, calibrate
 from distributed.strategies import Strategy
 from launch.config import TrainConfig
 
+FILE = "exchange.json"
 
-def measure(config: TrainConfig, strategy: Strategy, directory: Path, threads: int) -> Calibration | None:
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement, and the set of workers that it holds for, as a JSON value."""
+
+    workers: dict
+    calibration: Calibration
+
+
+def measure(config: TrainConfig, strategy: Strategy, directory: Path, threads: int) -> Measured | None:
     """Measure what ``--exchange auto`` decides by, or read what ``directory/exchange.json`` has of these workers.
 
     Returns:
         None where nothing is to be measured: one process, a choice by flag, or ``--deterministic``, since a choice that
         hangs on a measurement would not be the same in every run.
     """
-    if strategy.world.size == 1 or config.exchange != "auto" or config.deterministic:
+    if strategy.shares_memory or config.exchange != "auto" or config.deterministic:
         return None
     workers = {"hosts": strategy.control.gather(strategy.world.host), "threads": threads, "dtype": config.precision}
-    path = directory / "exchange.json"
-    kept = strategy.control.agree(_read(path, workers) if strategy.is_chief else None)
+    kept = strategy.control.agree(_read(directory / FILE, workers) if strategy.is_chief else None)
     if kept is not None:
-        return Calibration(**{name: Line(**line) for name, line in kept.items()})
-    calibration = calibrate(strategy, config.precision)
-    if strategy.is_chief:
-        # Only saves the next run a second: a folder that cannot be written is not this file's to complain about.
-        with contextlib.suppress(OSError):
-            path.write_text(json.dumps({"workers": workers, "calibration": asdict(calibration)}, indent=1) + "\n")
-    return calibration
+        return Measured(workers, Calibration(**{name: Line(**line) for name, line in kept.items()}))
+    return Measured(workers, calibrate(strategy, config.precision))
+
+
+def keep(measured: Measured | None, directory: Path) -> None:
+    """Leave the measurement in ``directory`` for the next run; call it on the chief."""
+    # It only saves a second: a folder that cannot be written is not this file's to complain about.
+    with contextlib.suppress(OSError):
+        if measured is not None:
+            (directory / FILE).write_text(json.dumps(asdict(measured), indent=1) + "\n")
 
 
 def sentence(choices: dict[str, Choice]) -> str:

@@ -1,8 +1,6 @@
 """A run, from its configuration to its files.  Orchestration only: what is done here is done by the other rooms."""
 
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -25,7 +23,9 @@ from launch.callbacks import Miscount, ReplicasDiffer
 from launch.checkpoints import SaveFailed
 from launch.config import ConfigError, TrainConfig
 from launch.console import Console
+from launch.failure import fail
 from launch.inputs import Inputs
+from launch.introduction import introduce
 from launch.plan import create_plan
 from launch.training import Training
 from models import ModelError
@@ -72,29 +72,6 @@ def run(config: TrainConfig, world: World, threads: int, departure: Departure) -
         return fail(error, world, strategy.control.abort, culprit)
 
 
-def fail(error: Exception, world: World, abort: Callable[[int], None], culprit: str | None = None) -> int:
-    """This worker failed alone: say so, and take down the others, who wait for it.
-
-    Args:
-        culprit: what the user can mend, if that was found.
-
-    Returns:
-        The exit code, where there are no others; else ``abort`` has ended this process.
-    """
-    code = 2 if culprit else 1
-    if world.size > 1:
-        # A lost neighbour shows as an error here too; its monitor is about to name it.
-        time.sleep(0.5)
-    if heartbeat.accuse():
-        if culprit is None:
-            traceback.print_exception(error)
-        who = f"rank {world.rank} on {world.host} failed {heartbeat.place()}: " if world.size > 1 else ""
-        Console(True).error(f"{who}{culprit or f'{type(error).__name__}: {error}'}")
-    if world.size > 1:
-        abort(code)
-    return code
-
-
 class Session:
     """One run on one worker."""
 
@@ -113,8 +90,8 @@ class Session:
         check_agreement(self.strategy.control, {"training data": fingerprints[0], "validation data": fingerprints[1]})
         inputs, monitor = self._together(self._plan)
         directory = self._open_directory()
-        calibration = exchange.measure(self.config, self.strategy, directory, self.threads)
-        model, choices = self._together(lambda: self._build(inputs, calibration))
+        measured = exchange.measure(self.config, self.strategy, directory, self.threads)
+        model, choices = self._together(lambda: self._build(inputs, measured and measured.calibration))
         check_agreement(self.strategy.control, {"model": report.model_sha256(model.network)})
         self.training = Training(
             self.config,
@@ -132,7 +109,9 @@ class Session:
         if self.strategy.is_chief:
             # Only now: a run that is refused must not touch what an earlier one has left.
             configuration.save(self.config.model_copy(update={"run_dir": directory}), directory / "config.yaml")
-        self._introduce(inputs, model, choices, directory)
+            exchange.keep(measured, directory)
+        introduce(self.console, self.config, self.strategy, inputs, self.splits, model, choices)
+        self.console.say(f"run directory: {directory}")
         self.departure.hand_over(self.training.notices.mine.add)
         stopped_by = self.training.fit()
         heartbeat.enter("ending")
@@ -236,26 +215,3 @@ class Session:
             self.console.say(f"{training.directory} is already finished; {advice}")
             return True
         return False
-
-    def _introduce(self, inputs: Inputs, model: LockstepModel, choices: dict[str, Choice], directory: Path) -> None:
-        """Say what is about to run."""
-        config, plan, world, say = self.config, inputs.plan, self.strategy.world, self.console.say
-        train, validation = self.splits
-        replicas = f"{plan.replicas} replica{'s' * (plan.replicas > 1)}"
-        processes = f"{world.size} process{'es' * (world.size > 1)}"
-        device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {self.threads} cores per process"
-        parameters = f"{model.network.count_params():,} parameters"
-        say(f"model: {config.model}, {parameters}, {config.precision}")
-        say(f"workers: {self.strategy.name}, {replicas} in {processes} ({device})")
-        held_out = f"{len(validation):,} validation" if validation else "no validation"
-        size = f"{inputs.image_size}x{inputs.image_size}"
-        say(
-            f"data: {config.dataset}, {len(train):,} training and {held_out} "
-            f"images, {len(train.classes)} classes, {size}"
-        )
-        if note := train.note:
-            say(f"note: {note}")
-        say(plan.sentence())
-        if plan.replicas > 1:
-            say(exchange.sentence(choices))
-        say(f"run directory: {directory}")

@@ -100,7 +100,8 @@ def test_quick_exchange_counts_the_bytes_of_the_link(tmp_path):
     for name, row in rows.items():
         if name != "without exchange":
             # Headers and control messages on top, never less.
-            assert 0.999 < row["mb_per_step"] / row["mb_model"] < 1.03, name
+            talk = row["mb_control"] / row["mb_model"]
+            assert 0.999 < row["mb_per_step"] / row["mb_model"] < 1.03 + talk, result["rows"]
     assert rows["horovod by hand"]["mb_model"] == pytest.approx(4 * 18_075_242 / 1e6)
 
 

@@ -2,7 +2,8 @@
 
 The bytes are those that the link's ends counted, headers included, per rank and step; beside them stands a model of the
 payload: what all-reducing every gradient moves, and what moves if each dense layer takes the cheaper of that and of
-gathering its inputs and output gradients.
+gathering its inputs and output gradients.  Horovod's ranks also ask each other about a thousand times a second whether
+there is something to do: that is measured on idle ranks and shown apart, since it grows with time and not with steps.
 """
 
 from launch.bench.cases import Case, made_up_data
@@ -14,6 +15,7 @@ from launch.bench.report import Result
 from launch.config import ConfigError
 
 RANKS = 2
+IDLE = 1.0  # seconds
 REPEAT = "--repeat-batch"
 OWN = "lockstep auto"
 ALONE, BY_HAND = "without exchange", "horovod by hand"
@@ -89,20 +91,23 @@ def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, resul
                 f"{case.label}, {rate}: a plain all-reduce would take {8 * model['all-reduce'] / bits:.0f} s a step at "
                 "least and was left out (--longest-step)"
             )
+        chatter = arena.idle(OWN, IDLE, link.sent) / RANKS
         arena.rounds(arguments.rounds, names=names, seconds=arguments.turn_seconds, meter=link.sent)
         for name in names:
-            result.add(case.label, rate, name, _columns(name, timings, names, model))
+            result.add(case.label, rate, name, _columns(name, timings, names, model, chatter))
         for name in (OWN, BY_HAND):
             if name in names and update is not None:
                 result.limits.append(limit(case.label, rate, name, timings[name], alone=timings[ALONE], update=update))
 
 
-def _columns(name: str, timings: dict, names: list[str], model: dict) -> dict:
+def _columns(name: str, timings: dict, names: list[str], model: dict, chatter: float) -> dict:
     timing = timings[name]
     columns = timing.row()
     if name == ALONE:
         return columns
-    columns["mb_per_step"] = sorted(timing.metered)[len(timing.metered) // 2] / RANKS / 1e6
+    # One turn, not medians of both: bytes and seconds belong together.
+    metered, awake = sorted(zip(timing.metered, timing.awake, strict=True))[len(timing.metered) // 2]
+    columns["mb_per_step"], columns["mb_control"] = metered / RANKS / 1e6, chatter * awake / 1e6
     columns["mb_model"] = model["cheapest" if name == OWN else "all-reduce"] / 1e6
     if name != BY_HAND and BY_HAND in names:
         by_hand = timings[BY_HAND]

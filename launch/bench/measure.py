@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ WARM_UP = 3  # steps; the first holds the tracing of the graph
 
 @dataclass
 class Timing:
-    """What the turns of one contestant gave: per turn, seconds per step, busy cores, what the contestant noted and what
-    a meter counted per step; and facts it told about itself."""
+    """What the turns of one contestant gave: per turn, seconds per step, busy cores, what the contestant noted, what a
+    meter counted per step, and for how many seconds per step it was awake; and facts it told about itself."""
 
     batch: int
     steps: int = 0
@@ -25,11 +26,12 @@ class Timing:
     cores_busy: list[float] = field(default_factory=list)
     notes: list[dict] = field(default_factory=list)
     metered: list[float] = field(default_factory=list)
+    awake: list[float] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
 
     def begin(self, steps: int) -> None:
         """Drop the turns so far; the next ones have so many steps."""
-        self.steps, self.seconds, self.cores_busy, self.notes, self.metered = steps, [], [], [], []
+        self.steps, self.seconds, self.cores_busy, self.notes, self.metered, self.awake = steps, [], [], [], [], []
 
     @property
     def median(self) -> float:
@@ -122,9 +124,16 @@ class Arena:
         for number in range(count):
             self._say(f"round {number + 1} of {count}")
             for player, timing in chosen:
-                before = meter()
+                before, began = meter(), time.perf_counter()
                 took, cores, notes = player.turn(timing.steps)
                 timing.seconds.append(took)
                 timing.cores_busy.append(cores)
                 timing.notes.append(notes)
                 timing.metered.append((meter() - before) / timing.steps)
+                timing.awake.append((time.perf_counter() - began) / timing.steps)
+
+    def idle(self, name: str, seconds: float, meter: Callable[[], float]) -> float:
+        """What the meter counts per second while a contestant is awake and does nothing."""
+        before = meter()
+        took = self._players[name].idle(seconds)
+        return (meter() - before) / took

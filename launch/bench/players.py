@@ -81,6 +81,14 @@ class Player:
         self._signal(signal.SIGSTOP)
         return answers
 
+    def idle(self, seconds: float) -> float:
+        """Be awake without a turn; returns the seconds that it lasted."""
+        began = time.perf_counter()
+        self._signal(signal.SIGCONT)
+        time.sleep(seconds)
+        self._signal(signal.SIGSTOP)
+        return time.perf_counter() - began
+
     def end(self) -> None:
         """End all processes, asleep or not."""
         for line in self._lines:

@@ -57,6 +57,7 @@ COLUMNS = {
     "cores_busy": ("cores busy", _number(".2f")),
     "mb_per_step": ("MB/step/rank", _number(",.2f")),
     "mb_model": ("model", _number(",.2f")),
+    "mb_control": ("idle talk", _number(",.2f")),
     "fewer_bytes": ("fewer bytes", _number(".1f", "x")),
     "blocked_seconds": ("in the callback s", _number(".3f")),
     "cost_seconds": ("cost of a save s", _number(".3f")),

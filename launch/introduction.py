@@ -1,0 +1,40 @@
+"""What the chief says before the first step."""
+
+import tensorflow as tf
+
+from data import Splits
+from distributed.planner import Choice
+from distributed.step import LockstepModel
+from distributed.strategies import Strategy
+from launch import exchange
+from launch.config import TrainConfig
+from launch.console import Console
+from launch.inputs import Inputs
+
+
+def introduce(
+    console: Console,
+    config: TrainConfig,
+    strategy: Strategy,
+    inputs: Inputs,
+    splits: Splits,
+    model: LockstepModel,
+    choices: dict[str, Choice],
+) -> None:
+    """Say what is about to run: the model, the workers, the data, the batch arithmetic, the exchange."""
+    plan, world, say = inputs.plan, strategy.world, console.say
+    train, validation = splits
+    replicas = f"{plan.replicas} replica{'s' * (plan.replicas > 1)}"
+    processes = f"{world.size} process{'es' * (world.size > 1)}"
+    device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {inputs.threads} cores per process"
+    parameters = f"{model.network.count_params():,} parameters"
+    say(f"model: {config.model}, {parameters}, {config.precision}")
+    say(f"workers: {strategy.name}, {replicas} in {processes} ({device})")
+    held_out = f"{len(validation):,} validation" if validation else "no validation"
+    size = f"{inputs.image_size}x{inputs.image_size}"
+    say(f"data: {config.dataset}, {len(train):,} training and {held_out} images, {len(train.classes)} classes, {size}")
+    if note := train.note:
+        say(f"note: {note}")
+    say(plan.sentence())
+    if plan.replicas > 1:
+        say(exchange.sentence(choices))
