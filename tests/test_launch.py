@@ -1,0 +1,74 @@
+"""The entry scripts and launchers, as a user types them, and what they print."""
+
+import json
+import sys
+
+import numpy as np
+from conftest import BIN, ROOT, run_command, summary
+
+TRAIN = (sys.executable, ROOT / "launch" / "train.py")
+
+
+def test_truncated_image_names_the_file_on_two_ranks(tmp_path):
+    """One unreadable file ends both ranks with exit code 2, and its path is on the screen."""
+    import tensorflow as tf
+
+    for label in ("cat", "dog"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for index in range(20):
+            pixels = np.random.default_rng(index).integers(0, 255, (32, 32, 3), np.uint8)
+            tf.io.write_file(str(tmp_path / "images" / label / f"{index}.jpg"), tf.io.encode_jpeg(pixels))
+    victim = tmp_path / "images" / "dog" / "7.jpg"
+    victim.write_bytes(victim.read_bytes()[:200])
+    line = ("--dataset", "image_folder", "--data-dir", tmp_path / "images", "--image-size", 16, "--batch-size", 4)
+    done = run_command("horovodrun", "-np", 2, *TRAIN, *line, "--epochs", 1, "--run-dir", tmp_path / "run")
+    assert str(victim) in done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
+
+
+def test_quiet_by_default_and_chief_alone_speaks(tmp_path):
+    """Nothing of TensorFlow's or Open MPI's reaches the user, and every line is said once."""
+    line = ("--steps-per-epoch", 2, "--epochs", 1, "--batch-size", 8, "--run-dir", tmp_path / "run")
+    done = run_command("horovodrun", "-np", 2, *TRAIN, *line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.strip() == ""
+    lines = [text.partition(">:")[2] or text for text in done.stdout.splitlines()]
+    starts = (
+        "model:",
+        "workers:",
+        "data:",
+        "batch:",
+        "exchange:",
+        "run directory:",
+        "epoch 1/1",
+        "best:",
+        "finished",
+        "curves:",
+        "look at it:",
+    )
+    assert [text.startswith(start) for text, start in zip(lines, starts, strict=True)] == [True] * len(starts), (
+        done.stdout
+    )
+
+
+def test_mirrored_script(tmp_path):
+    script = ROOT / "launch" / "train_mirrored.py"
+    line = ("--cpu-devices", 2, "--steps-per-epoch", 2, "--epochs", 1, "--batch-size", 4, "--run-dir", tmp_path / "run")
+    done = run_command(sys.executable, script, *line)
+    assert done.returncode == 0, done.stderr
+    facts = summary(tmp_path / "run")
+    assert (facts["strategy"], facts["replicas"], facts["world_size"]) == ("mirrored", 2, 1)
+
+
+def test_help_lists_every_flag():
+    done = run_command(*TRAIN, "--help")
+    assert done.returncode == 0
+    for flag in ("--global-batch-size", "--plateau-patience", "--checkpoint-every-steps", "--config"):
+        assert flag in done.stdout
+
+
+def test_interpreter_is_the_environments():
+    """The launchers on PATH in these tests are those of the environment that runs them."""
+    assert json.loads(run_command("python", "-c", "import json, sys; print(json.dumps(sys.prefix))").stdout) == str(
+        BIN.parent
+    )
