@@ -16,9 +16,9 @@ from pathlib import Path
 
 import crash_writer
 import pytest
+from checkpoints import damage, read, same
 from conftest import ROOT, record_fault
 from crash_writer import REFUSED, SAVED, example
-from test_checkpoint import damage, read, same
 
 from distributed import checkpoint
 from distributed.checkpoint import CheckpointError

@@ -1,6 +1,7 @@
 """Signals: what they mean at each moment, and that a run which left goes on as if it had not."""
 
 import csv
+import functools
 import json
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, run_jobs, summary
+from conftest import ROOT, record_fault, run_jobs, summary
 
 from distributed import heartbeat, preemption
 from distributed.preemption import Departure
@@ -122,19 +123,24 @@ CASES = [(workers, moment) for workers in SETS for moment in (MOMENTS if workers
 
 
 @pytest.fixture(scope="module")
-def departed(request, tmp_path_factory, tiny_data):
-    """For one set of workers: (folder, exit codes) of the whole run, and of those that left and that went on."""
-    launcher, more = SETS[request.param]
-    folder = tmp_path_factory.mktemp(request.param)
-    line = [*LINE.split(), *more, "--data-dir", tiny_data.with_name("val1003.npz")]
-    jobs, plants = {"whole": line, "left": line}, {"left": ["SIGUSR1@step", 0, 4]}
-    for moment, (fault, rank, step) in MOMENTS.items():
-        if not launcher and moment not in ALONE:
-            continue
-        jobs[moment] = line
-        plants[moment] = [fault, rank if launcher else 0, step]
-        jobs[f"{moment} again"] = [*line, "--run-dir", folder / moment]
-    return folder, run_jobs(folder, jobs, *launcher, plants=plants)
+def departed(tmp_path_factory, tiny_data):
+    """Workers -> (folder, exit codes) of the whole run, and of those that left and that went on."""
+
+    @functools.cache
+    def run(workers):
+        launcher, more = SETS[workers]
+        folder = tmp_path_factory.mktemp(workers)
+        line = [*LINE.split(), *more, "--data-dir", tiny_data.with_name("val1003.npz")]
+        jobs, plants = {"whole": line, "left": line}, {"left": ["SIGUSR1@step", 0, 4]}
+        for moment, (fault, rank, step) in MOMENTS.items():
+            if not launcher and moment not in ALONE:
+                continue
+            jobs[moment] = line
+            plants[moment] = [fault, rank if launcher else 0, step]
+            jobs[f"{moment} again"] = [*line, "--run-dir", folder / moment]
+        return folder, run_jobs(folder, jobs, *launcher, plants=plants)
+
+    return run
 
 
 def rows(folder):
@@ -145,9 +151,9 @@ def rows(folder):
         ]
 
 
-@pytest.mark.parametrize(("departed", "moment"), CASES, indirect=["departed"])
-def test_leaves_with_its_code_and_goes_on_as_if_it_had_not(departed, moment):
-    folder, codes = departed
+@pytest.mark.parametrize(("workers", "moment"), CASES)
+def test_leaves_with_its_code_and_goes_on_as_if_it_had_not(departed, workers, moment):
+    folder, codes = departed(workers)
     fault = MOMENTS[moment][0]
     left = {"SIGINT@step": 130}.get(fault, 85)
     if moment == "last_step":
@@ -157,14 +163,15 @@ def test_leaves_with_its_code_and_goes_on_as_if_it_had_not(departed, moment):
         assert codes[moment] == left
     assert codes[f"{moment} again"] == 0
     resumed, whole = summary(folder / moment), summary(folder / "whole")
+    record_fault(f"a signal, {workers}", 1, int(resumed["weights_sha256"] != whole["weights_sha256"]))
     for field in ("final", "best", "steps", "epochs", "stopped_by", "learning_rate", "weights_sha256"):
         assert resumed[field] == whole[field], field
     assert rows(folder / moment) == rows(folder / "whole")
 
 
-@pytest.mark.parametrize("departed", SETS, indirect=True)
-def test_a_run_that_left_says_so(departed):
-    folder, codes = departed
+@pytest.mark.parametrize("workers", SETS)
+def test_a_run_that_left_says_so(departed, workers):
+    folder, codes = departed(workers)
     said = (folder / "output.txt").read_text()
     assert said.count(": checkpoint saved; run the same command again to go on") == sum(
         code in (85, 130) for code in codes.values()
@@ -176,9 +183,9 @@ def test_a_run_that_left_says_so(departed):
     ]
 
 
-@pytest.mark.parametrize("departed", SETS, indirect=True)
-def test_the_state_of_a_broken_validation_is_that_before_it(departed):
-    folder, _ = departed
+@pytest.mark.parametrize("workers", SETS)
+def test_the_state_of_a_broken_validation_is_that_before_it(departed, workers):
+    folder, _ = departed(workers)
     # The checkpoint was replaced once the epoch had been decided: the resumed run has validated.
     manifest = json.loads((folder / "validation" / "checkpoints" / "step-00000012" / "manifest.json").read_text())
     assert manifest["monitored"] is not None

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checkpoints import layout
 from conftest import ROOT
-from test_checkpoint import layout
 
 from distributed import checkpoint, saver
 from distributed.saver import Saver, copy_to_host

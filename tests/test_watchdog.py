@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+from conftest import ROOT, environment, record_fault
 
 MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2")
 GLOO = ("horovodrun", "--gloo", "-np", "2")
@@ -21,7 +21,7 @@ class Run:
     """Two ranks (see ranks.py), one of which suffers a fault."""
 
     def __init__(self, folder: Path, fault: str, launcher=MPIRUN, victim: int = 1, limit: float = LIMIT):
-        self.folder = folder
+        self.folder, self.fault = folder, fault
         os.mkfifo(folder / "fifo")
         # A writer keeps the pipe open, so that opening it succeeds and reading it waits.
         self.writer = os.open(folder / "fifo", os.O_RDWR)
@@ -81,6 +81,7 @@ def ended(run: Run, timeout: float = 60) -> str:
     code, said = run.wait(timeout)
     assert code != 0, said
     wait_until(lambda: all(map(gone, pids)), timeout=10)
+    record_fault(f"one of two bare ranks: {run.fault.replace('@', ' at ')}", 1, 0)
     return said
 
 
