@@ -85,6 +85,8 @@ def test_quick_comparison_shows_and_saves_all_contestants(command, tmp_path):
     result = run_quick(command, tmp_path, *words)
     assert {row["contestant"] for row in result["rows"]} == CONTESTANTS[command]
     assert bool(result["limits"]) == (command != "input")
+    if command == "throughput":
+        assert all(("between_epochs_ms" in row) == (row["contestant"] == "lockstep") for row in result["rows"])
     if command == "checkpoint":
         (saving,) = [row for row in result["rows"] if row["contestant"] == "saving"]
         assert saving["blocked_seconds"] > 0

@@ -44,8 +44,25 @@ def main(argv: list[str]) -> int:
 
 
 def turn_callback(training, rank: int):
-    """The callback that waits for turns, tells what a byte model needs, and notes the time that saving takes."""
+    """The callback that waits for turns, tells what a byte model needs, and notes the time that saving takes and that
+    which passes between an epoch's last step and the next one's first."""
     from launch.baselines.turns import TurnCallback, Turns
+
+    class NotesGaps(TurnCallback):
+        stepped = ended = None  # when the last step ended, and when the epoch's last one did
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if self.ended is not None:
+                turns.notes["between_epochs"] = time.perf_counter() - self.ended
+                self.ended = None
+            super().on_train_batch_begin(batch, logs)
+
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            self.stepped = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.ended = self.stepped
 
     network = training.model.network
     dense = [layer for layer in network.layers if type(layer).__name__ == "Dense"]
@@ -58,7 +75,7 @@ def turn_callback(training, rank: int):
     saver = training.checkpoints
     saver.on_train_batch_end = timed(saver.on_train_batch_end, turns.notes)
     saver.on_epoch_end = timed(saver.on_epoch_end, turns.notes)
-    return TurnCallback(turns)
+    return NotesGaps(turns)
 
 
 def timed(method, notes: dict):

@@ -59,6 +59,7 @@ COLUMNS = {
     "mb_model": ("model", _number(",.2f")),
     "mb_control": ("idle talk", _number(",.2f")),
     "fewer_bytes": ("fewer bytes", _number(".1f", "x")),
+    "between_epochs_ms": ("between epochs ms", _number(",.1f")),
     "blocked_seconds": ("in the callback s", _number(".3f")),
     "cost_seconds": ("cost of a save s", _number(".3f")),
     "share_of_20_s": ("of a 20 s epoch", _number(".1%")),

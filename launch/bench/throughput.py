@@ -1,7 +1,8 @@
 """One process on real images, whole epochs: Lockstep and Keras' fit with a per-element pipeline.
 
 Both read the same arrays, shuffle, crop and flip at random, and train with SGD and momentum.  A turn is one epoch with
-all that an epoch's end brings: on Lockstep's side also the checkpoint, which the bare fit does not write.
+all that an epoch's end brings: on Lockstep's side also the checkpoint, which the bare fit does not write.  The time
+from an epoch's last step to the next one's first is shown without the time that saving blocks.
 """
 
 from itertools import groupby
@@ -42,6 +43,8 @@ def _compare(cases, data, arguments, arena: Arena, result: Result) -> None:
     for case in cases:
         ours, theirs = timings[f"lockstep {case.precision}"], timings[f"keras fit {case.precision}"]
         columns = ours.row() | speedup(ours, theirs) | {"ratio_to": "keras fit"}
+        gaps = [notes["between_epochs"] - notes.get("saving", 0.0) for notes in ours.notes]
+        columns["between_epochs_ms"] = 1000 * median(gaps)
         result.add(case.label, "", "lockstep", columns)
         result.add(case.label, "", "keras fit", theirs.row())
         if case.precision != first.precision:
