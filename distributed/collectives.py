@@ -35,6 +35,10 @@ class Collectives:
         """Join each tensor [b, ...] of all workers along its first axis, by rank, in the graph; all have one b."""
         return list(tensors)
 
+    def scatter_sum(self, tensor):
+        """Sum a tensor [N b, ...] over the N workers, in the graph; by rank each gets its own [b, ...] of the sum."""
+        return tensor
+
     def sum_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Sum float64 arrays over the workers, eagerly, in one exchange."""
         return [np.asarray(array, np.float64) for array in arrays]
@@ -89,6 +93,11 @@ class HorovodCollectives(Collectives):
             return [tf.bitcast(whole, group[0].dtype) for whole in joined]
 
         return _by_dtype(tensors, gather)
+
+    def scatter_sum(self, tensor):
+        mine = self._horovod.reducescatter(tensor, op=self._horovod.Sum, name="scatter_sum")
+        mine.set_shape([tensor.shape[0] // self.world.size, *tensor.shape[1:]])
+        return mine
 
     @waiting()
     def sum_arrays(self, arrays):

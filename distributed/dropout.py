@@ -23,6 +23,11 @@ def samples(step: tf.Tensor, sample_ids: tf.Tensor):
     return _keys.set((step, sample_ids))
 
 
+def current() -> tuple[tf.Tensor, tf.Tensor] | None:
+    """(step, sample ids) of the training step that is being traced, or None outside of one."""
+    return _keys.value
+
+
 def _mix(value: tf.Tensor) -> tf.Tensor:
     """The 32-bit finaliser of MurmurHash3 (Appleby 2016): every input bit reaches every output bit."""
     value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32))) * tf.constant(
@@ -40,16 +45,19 @@ class SampleDropout(keras.layers.Dropout):
     def call(self, inputs, training=False):
         if not training or self.rate == 0:
             return inputs
-        if _keys.value is None:
+        if current() is None:
             return super().call(inputs, training=training)
-        step, sample_ids = _keys.value
+        return self.drop(inputs, *current())
+
+    def drop(self, inputs: tf.Tensor, step: tf.Tensor, sample_ids: tf.Tensor, *, first_column: int = 0) -> tf.Tensor:
+        """Mask ``inputs`` [b, units] of these samples, which begin with unit ``first_column`` of the whole layer."""
         width = inputs.shape[-1]
         row = _mix(
             tf.cast(sample_ids, tf.uint32)
             ^ _mix(tf.cast(step, tf.uint32) + _mix(tf.constant(self.seed & 0xFFFFFFFF, tf.uint32)))
         )
         # An odd multiple of the column's number walks through all 32-bit keys without meeting one twice.
-        column = tf.range(width, dtype=tf.int64)
+        column = tf.range(first_column, first_column + width, dtype=tf.int64)
         bits = _mix(row[:, None] + tf.cast(column * 0x9E3779B1 % 2**32, tf.uint32)[None, :])
         keep = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
         return tf.where(keep, inputs * tf.cast(1.0 / (1.0 - self.rate), inputs.dtype), tf.zeros((), inputs.dtype))

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from distributed.scoped import Scoped
+from distributed.split import SplitPair
 from distributed.strategies import Strategy
 
 _record = Scoped()  # what the forward pass of wrapped layers notes
@@ -43,6 +44,26 @@ class Factors(NamedTuple):
         return tf.cast(tf.matmul(self.inputs, times(self.output_gradients, scale), transpose_a=True), tf.float32)
 
 
+class Owned(NamedTuple):
+    """The gradient of this worker's part of a variable, that of the whole global batch: nothing is left to sum.
+
+    Attributes:
+        gradient: float32, of the part's shape.
+        square: the sum of the squares of all workers' parts, once these have exchanged it.
+    """
+
+    gradient: tf.Tensor
+    square: tf.Tensor
+
+    def bound(self) -> tf.Tensor:
+        """The norm of the whole gradient."""
+        return tf.sqrt(self.square)
+
+    def multiplied(self, scale: tf.Tensor | float = 1.0) -> "Owned":
+        """The gradient times ``scale``."""
+        return Owned(times(self.gradient, scale), self.square)
+
+
 class Exchange:
     """Takes gradients from a tape in the form in which they travel, and sums them over the replicas."""
 
@@ -54,6 +75,7 @@ class Exchange:
         *,
         exact: bool = False,
         compress: bool = False,
+        split: SplitPair | None = None,
     ):
         """
         Args:
@@ -62,9 +84,10 @@ class Exchange:
             schemes: dense layer's name -> ``factors`` or ``allreduce``; a layer that is missing is all-reduced.
             exact: whether gradients must not depend on the number of replicas, to the last bit.
             compress: whether what is all-reduced travels as float16: half the bytes, and an approximation.
+            split: two of the layers, divided between the workers.
         """
-        assert not (exact and compress)
-        self._strategy, self._exact = strategy, exact
+        assert not (exact and (compress or split))
+        self._strategy, self._exact, self.split = strategy, exact, split
         self._compress = compress and strategy.replicas > 1
         self._layers = {}
         for layer in dense_layers(network):
@@ -73,23 +96,25 @@ class Exchange:
                 layer.call = _recorded(layer)
 
     def gradients(self, tape: tf.GradientTape, loss, record: Mapping, variables: Sequence[keras.Variable]) -> list:
-        """This replica's shares: for each variable a tensor of its shape, or ``Factors``.
+        """This replica's shares: for each variable a tensor of its shape, ``Factors`` or ``Owned``.
 
         Args:
             tape: has seen ``loss`` computed within ``record``.
             record: what ``recording()`` gave.
         """
-        records = [self._record_of(variable, record) for variable in variables]
-        pairs = list(zip(variables, records, strict=True))
-        gradients = tape.gradient(loss, [entry[1] if entry else variable.value for variable, entry in pairs])
-        return [
-            Factors(entry[0], gradient) if entry else gradient
-            for (_, entry), gradient in zip(pairs, gradients, strict=True)
+        entries = [self._layers.get(id(variable)) and record[self._layers[id(variable)].name] for variable in variables]
+        parts = [self.split and self.split.part_of(variable) for variable in variables]
+        targets = [
+            entry[1] if entry else (variable if part is None else part).value
+            for variable, entry, part in zip(variables, entries, parts, strict=True)
         ]
 
-    def _record_of(self, variable: keras.Variable, record: Mapping):
-        layer = self._layers.get(id(variable))
-        return layer and record[layer.name]
+        def share(gradient, entry, part):
+            if part is not None:
+                return Owned(gradient, 2 * tf.nn.l2_loss(gradient))
+            return Factors(entry[0], gradient) if entry else gradient
+
+        return list(map(share, tape.gradient(loss, targets), entries, parts))
 
     def accumulate(self, count: int, compute: Callable, variables: Sequence[keras.Variable]) -> tuple:
         """Compute the shares of ``count`` micro-batches, one after the other, and join them.
@@ -121,9 +146,17 @@ class Exchange:
         of any shape that travels along.
 
         Returns:
-            The sums in the same order; what came as ``Factors`` is ``Factors`` of all replicas.
+            The sums in the same order; what came as ``Factors`` is ``Factors`` of all replicas, what came as ``Owned``
+            stays but for its square.
         """
         *shares, report = shares
+        if owned := [share for share in shares if isinstance(share, Owned)]:
+            others = [share for share in shares if not isinstance(share, Owned)]
+            squares = tf.stack([share.square for share in owned])
+            *others, report = self.sum([*others, tf.concat([report, squares], 0)])
+            report, squares = tf.split(report, [-1, len(owned)])
+            others, owned = iter(others), map(Owned, (share.gradient for share in owned), tf.unstack(squares))
+            return [*(next(owned if isinstance(share, Owned) else others) for share in shares), report]
         shares = [*shares, report[None] if self._exact else report]
         plain = [share for share in shares if not isinstance(share, Factors)]
         factors = [part for share in shares if isinstance(share, Factors) for part in share]

@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from distributed.exchange import Factors, times
+from distributed.exchange import Factors, Owned, times
+from distributed.split import SplitPair
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
 INITIAL_LOSS_SCALE = 2.0**15
@@ -36,6 +37,7 @@ class LockstepOptimizer:
         self._sum_replicas = sum_replicas
         self._clip_norm = clip_norm
         self._scaled = scaled
+        self._split = self._of_parts = None
         make = self.add_variable
         # Loss scale and the good steps since it last changed; halted is 1 from the first bad step on.
         self.loss_scale = make(
@@ -43,6 +45,14 @@ class LockstepOptimizer:
         )
         self.good_steps = make((), "zeros", "int64", "none", name="good_steps")
         self.halted = make((), "zeros", "int32", "none", name="halted")
+
+    def adopt(self, split: SplitPair, of_parts: keras.optimizers.Optimizer) -> None:
+        """Let ``of_parts``, made with the same settings, keep the state of what this worker owns of ``split``; called
+        once, after ``build``."""
+        of_parts.build(split.parts)
+        split.add_slots([slot for slot in of_parts.variables if len(slot.shape)], self.variables)
+        of_parts._iterations = self._iterations  # bias corrections count the run's steps
+        self._split, self._of_parts = split, of_parts
 
     def scale_loss(self, loss):
         return loss * self.loss_scale if self._scaled else loss
@@ -52,7 +62,7 @@ class LockstepOptimizer:
 
         Args:
             gradients: this replica's share of the mean gradient over the global batch, times the loss scale: tensors,
-                or ``Factors`` where a gradient travels not multiplied out.
+                ``Factors`` where a gradient travels not multiplied out, ``Owned`` where it need not travel.
             variables: the Keras variables they belong to.
             report: float32 [k]: what the step tells the host, summed over the replicas together with the gradients.
                 Any value that is not finite halts the optimizer before this step is applied.
@@ -64,7 +74,7 @@ class LockstepOptimizer:
         if self._clip_norm is not None:
             gradients = [_multiplied(gradient) for gradient in gradients]
         # Factors are finite if their norms are: there is no need to read tens of millions of products for that.
-        norm = tf.linalg.global_norm([g.bound() if isinstance(g, Factors) else g for g in gradients])
+        norm = tf.linalg.global_norm([g.bound() if isinstance(g, Factors | Owned) else g for g in gradients])
         factor = 1.0
         if self._scaled:
             norm, factor = norm / self.loss_scale, 1.0 / self.loss_scale
@@ -86,7 +96,11 @@ class LockstepOptimizer:
         )
 
         def apply_in_replica(*gradients):
-            self.apply(list(gradients), variables)
+            pairs = list(zip(gradients, variables, strict=True))
+            if self._of_parts is not None:
+                self._apply_to_parts([pair for pair in pairs if isinstance(pair[0], Owned)])
+                pairs = [pair for pair in pairs if not isinstance(pair[0], Owned)]
+            self.apply(*map(list, zip(*pairs, strict=True)))
 
         def good():
             if tf.distribute.in_cross_replica_context():
@@ -111,6 +125,13 @@ class LockstepOptimizer:
         fine = tf.logical_and(tf.logical_and(loss_finite, gradient_finite), tf.equal(self.halted, 0))
         return tf.cond(fine, good, bad)
 
+    def _apply_to_parts(self, pairs):
+        # Before ``apply``, which counts the step.
+        parts = [self._split.part_of(variable) for _, variable in pairs]
+        self._apply_weight_decay(parts)
+        for (gradient, _), part in zip(pairs, parts, strict=True):
+            self._of_parts.update_step(gradient.gradient, part, self.learning_rate)
+
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # Keras would sum over the replicas here, after clipping; the sum has been taken.
         return grads_and_vars
@@ -131,9 +152,9 @@ class LockstepOptimizer:
         tf.__internal__.distribute.interim.maybe_merge_call(apply, self._distribution_strategy, variables)
 
 
-def _multiplied(gradient, scale=1.0) -> tf.Tensor:
-    """The gradient as a tensor, times ``scale``; factors are scaled before they grow to a kernel's size."""
-    return gradient.multiplied(scale) if isinstance(gradient, Factors) else times(gradient, scale)
+def _multiplied(gradient, scale=1.0) -> tf.Tensor | Owned:
+    """The gradient, multiplied out, times ``scale``; factors are scaled before they grow to a kernel's size."""
+    return gradient.multiplied(scale) if isinstance(gradient, Factors | Owned) else times(gradient, scale)
 
 
 class FusedSGD:
@@ -150,7 +171,16 @@ class FusedSGD:
         )
 
 
-def synchronize(optimizer_class: type, settings: dict, *, sum_replicas, clip_norm: float | None, scaled: bool):
+def synchronize(
+    optimizer_class: type,
+    settings: dict,
+    variables: Sequence,
+    *,
+    sum_replicas,
+    clip_norm: float | None,
+    scaled: bool,
+    split: SplitPair | None = None,
+):
     """Build a Keras optimizer whose steps are taken by all replicas together.
 
     The class keeps its Keras name and module, so that what is saved names a plain optimizer.
@@ -158,12 +188,17 @@ def synchronize(optimizer_class: type, settings: dict, *, sum_replicas, clip_nor
     Args:
         optimizer_class: a class of ``keras.optimizers``.
         settings: its constructor's arguments; clipping is not among them.
+        variables: what it is to train.
         sum_replicas: sums a list of tensors over all replicas, inside a step.
         clip_norm: largest global norm of the reduced gradient, or None.
         scaled: whether the loss is scaled (float16).
+        split: those of the variables that are divided between the workers.
     """
     names = {"__module__": optimizer_class.__module__, "__qualname__": optimizer_class.__qualname__}
     fused = (FusedSGD,) if optimizer_class is keras.optimizers.SGD else ()
     optimizer = type(optimizer_class.__name__, (LockstepOptimizer, *fused, optimizer_class), names)(**settings)
     optimizer.prepare(sum_replicas, clip_norm, scaled)
+    optimizer.build(variables)
+    if split is not None:
+        optimizer.adopt(split, type(optimizer_class.__name__, (*fused, optimizer_class), names)(**settings))
     return optimizer

@@ -4,14 +4,16 @@ Per step a layer's gradient costs a replica, with a global batch of ``B`` exampl
 
 * *allreduce*: ``2 (N-1)/N in out`` numbers on the wire (the bandwidth-optimal all-reduce of Patarasuk and Yuan 2009),
   and the product over its own ``B/N`` examples;
-* *factors*: ``(N-1)/N B (in + out)`` numbers on the wire, and the product over all ``B`` examples.
+* *factors*: ``(N-1)/N B (in + out)`` numbers on the wire, and the product over all ``B`` examples;
+* *split*, of two layers in a row (see ``split.py``): ``2 (N-1)/N B in`` of the first and ``2 (N-1)/N B out`` of the
+  second, in four exchanges that the step waits for, and an N-th of the products over all ``B`` examples.
 
 Seconds follow from the measured time per byte of both collectives and from the measured rate of such products.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -64,16 +66,18 @@ def plan(
     replicas: int,
     item_bytes: int,
     calibration: Calibration | None,
+    pair: tuple[str, str] | None = None,
 ) -> dict[str, Choice]:
     """Choose for each layer.
 
     Args:
         layers: name -> (in, out) of the kernel.
-        exchange: ``auto``, or the one way for all layers.
+        exchange: ``auto``, or the one way for all layers; ``split`` is that of the pair, the others' is chosen.
         global_batch: examples per optimizer step.
         replicas: copies of the model that exchange.
         item_bytes: size of one number of the factors; gradients travel as float32.
-        calibration: None decides ``auto`` by bytes alone, the same for any number of replicas.
+        calibration: None decides ``auto`` by bytes alone, the same for any number of replicas, and never to split.
+        pair: names of two layers in a row that may be split.
     """
     choices = {}
     for name, (inputs, outputs) in layers.items():
@@ -88,10 +92,33 @@ def plan(
             everything = numbers * calibration.multiply.seconds(global_batch)
             seconds = calibration.gather.seconds(item_bytes * factors / replicas) + everything
             cheaper = seconds < summed_seconds
-        by_factors = cheaper if exchange == "auto" else exchange == "factors"
+        by_factors = cheaper if exchange in ("auto", "split") else exchange == "factors"
         scheme, used = ("factors", factor_bytes) if by_factors else ("allreduce", summed_bytes)
         choices[name] = Choice(scheme, used, summed_bytes, seconds if by_factors else summed_seconds, summed_seconds)
+    if pair and exchange in ("auto", "split"):
+        divided = _split(pair, layers, choices, global_batch, replicas, calibration)
+        if exchange == "split" or (calibration and _total(divided) < _total({name: choices[name] for name in pair})):
+            choices |= divided
     return choices
+
+
+def _total(choices: dict[str, Choice]) -> float:
+    return sum(choice.seconds for choice in choices.values())
+
+
+def _split(pair, layers, choices, global_batch: int, replicas: int, calibration: Calibration | None) -> dict:
+    """The choices for a pair that is divided between the workers."""
+    split = {}
+    for name, width in zip(pair, (layers[pair[0]][0], layers[pair[1]][1]), strict=True):
+        seconds, numbers = None, layers[name][0] * layers[name][1]
+        if calibration is not None:
+            rows = 4 * global_batch * width
+            # A gather of a worker's rows, and half an all-reduce of all rows.
+            exchanged = calibration.gather.seconds(rows / replicas) + calibration.reduce.seconds(rows / 2)
+            seconds = exchanged + numbers / replicas * calibration.multiply.seconds(global_batch)
+        moved = 2 * 4 * global_batch * width * (replicas - 1) // replicas
+        split[name] = replace(choices[name], scheme="split", bytes=moved, seconds=seconds)
+    return split
 
 
 def calibrate(strategy: Strategy, dtype: str) -> Calibration:

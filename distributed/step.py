@@ -56,6 +56,7 @@ class LockstepModel(keras.Model):
             tf.zeros(len(NOTICES)), dtype="float32", trainable=False, aggregation="only_first_replica", name="notices"
         )
         self.built = True
+        self._joined_at = None  # the step at which what is split was last whole
 
     def call(self, images, training=False):
         return self.network(images, training=training)
@@ -102,6 +103,19 @@ class LockstepModel(keras.Model):
         losses = self._losses(labels, logits)
         self._global_metrics.update(labels, logits, losses, weights)
         return {"loss": tf.reduce_mean(losses)}
+
+    def cut(self) -> None:
+        """Take up the network's weights and the optimizer's state as they are now; call it before the first step."""
+        if self._exchange.split is not None:
+            self._exchange.split.cut()
+            self._joined_at = int(self.optimizer.iterations)
+
+    def join(self) -> None:
+        """Make the network's weights and the optimizer's state those of the latest step, where workers own parts of
+        them; all workers must call it, at the same step."""
+        if self._exchange.split is not None and self._joined_at != int(self.optimizer.iterations):
+            self._exchange.split.join()
+            self._joined_at = int(self.optimizer.iterations)
 
     @property
     def metrics(self):

@@ -56,6 +56,11 @@ class SingleDevice:
         """Join each tensor [b, ...] of all replicas along its first axis, in their order, inside a train step."""
         return list(tensors)
 
+    def scatter_sum_replicas(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Sum a tensor [N b, ...] over the N replicas, inside a train step, and give each its own [b, ...] of the sum;
+        only where the replicas do not share memory."""
+        return self.collectives.scatter_sum(tensor)
+
     def sum_workers(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Sum float64 arrays over the workers, outside of any step, in one exchange."""
         return self.collectives.sum_arrays(arrays)

@@ -10,6 +10,7 @@ from distributed.exchange import Exchange, dense_layers
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.optimizer import synchronize
 from distributed.planner import Calibration, Choice
+from distributed.split import SplitPair, find_pair
 from distributed.step import LockstepModel
 from distributed.strategies import Strategy
 from launch.config import ConfigError, TrainConfig
@@ -61,11 +62,16 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
 
 
 def choose_exchange(
-    config: TrainConfig, plan: Plan, strategy: Strategy, network: keras.Model, calibration: Calibration | None
+    config: TrainConfig,
+    plan: Plan,
+    strategy: Strategy,
+    network: keras.Model,
+    pair: tuple | None,
+    calibration: Calibration | None,
 ) -> dict[str, Choice]:
     """Dense layer's name -> how its gradient travels."""
     exchange = config.exchange
-    if exchange == "auto" and not config.exact and strategy.shares_memory:
+    if exchange in ("auto", "split") and not config.exact and strategy.shares_memory:
         # In one memory summing costs less than multiplying for all of them.
         exchange = "allreduce"
     return planner.plan(
@@ -75,7 +81,17 @@ def choose_exchange(
         replicas=plan.replicas,
         item_bytes=4 if config.precision == "float32" else 2,
         calibration=calibration,
+        pair=pair and (pair[0].name, pair[1].name),
     )
+
+
+def find_split(config: TrainConfig, plan: Plan, strategy: Strategy, network: keras.Model) -> tuple | None:
+    """The two dense layers that this run may divide between its workers, and the dropout between them; or None."""
+    if strategy.shares_memory or config.exact or config.precision != "float32" or plan.accumulate > 1:
+        # Sums of half-precision products would be rounded once more than one worker rounds them.
+        return None
+    # Nadam keeps a running product that each of its steps updates once.
+    return None if config.optimizer == "nadam" else find_pair(network, plan.replicas)
 
 
 def build(
@@ -113,17 +129,21 @@ def build(
             dropout_layer=SampleDropout,
             seed=config.seed,
         )
-        choices = choose_exchange(config, plan, strategy, network, calibration)
+        pair = find_split(config, plan, strategy, network)
+        choices = choose_exchange(config, plan, strategy, network, pair, calibration)
         schemes = {name: choice.scheme for name, choice in choices.items()}
-        exchange = Exchange(network, strategy, schemes, exact=config.exact, compress=config.compression == "fp16")
+        split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
+        compress = config.compression == "fp16"
+        exchange = Exchange(network, strategy, schemes, exact=config.exact, compress=compress, split=split)
         optimizer = synchronize(
             OPTIMIZERS[config.optimizer],
             settings,
+            network.trainable_variables,
             sum_replicas=exchange.sum,
             clip_norm=config.clip_norm,
             scaled=config.precision == "float16",
+            split=split,
         )
-        optimizer.build(network.trainable_variables)
         model = LockstepModel(
             network,
             strategy,

@@ -55,6 +55,20 @@ class LearningRate(keras.callbacks.Callback):
         self.progress.step += 1
 
 
+class Join(keras.callbacks.Callback):
+    """Where workers own parts of layers: let steps begin from the whole weights, and make these true for all who look
+    at an epoch's end.  Put before them."""
+
+    def on_train_begin(self, logs=None):
+        self.model.cut()
+
+    def on_test_begin(self, logs=None):
+        self.model.join()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.join()
+
+
 class StopOnNonFinite(keras.callbacks.Callback):
     """Raise ``NonFiniteLoss`` on all workers in the same step.
 
@@ -205,6 +219,7 @@ class CheckReplicas(keras.callbacks.Callback):
         variables = [*self.model.network.weights, *self.model.optimizer.variables]
         if self.strategy.replicas == 1:
             return
+        self.model.join()
         digests = self.strategy.replica_digests(variables)
         for variable, by_replica in zip(variables, zip(*digests, strict=True), strict=True):
             usual = max(by_replica, key=by_replica.count)

@@ -45,12 +45,13 @@ class Checkpoints(keras.callbacks.Callback):
         self.commit(None, judged=True)
 
     def commit(self, metric_states: list | None, *, judged: bool = False) -> None:
-        """Begin to save the run as it stands.
+        """Begin to save the run as it stands; all workers must call it.
 
         Args:
             metric_states: those of an epoch that is under way, as ``LockstepModel.metric_states`` gives them.
             judged: whether an epoch has just ended and been decided on.
         """
+        self.model.join()
         if not self.strategy.is_chief:
             return
         self.flush_logs()

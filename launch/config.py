@@ -114,7 +114,7 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     """Steps between two comparisons of weights and optimizer state over all replicas; default: each epoch; 0: never."""
     deterministic: bool = False
     """Bit-identical reruns at the same worker count; with micro-batch-size at any."""
-    exchange: Literal["auto", "allreduce", "factors"] = "auto"
+    exchange: Literal["auto", "allreduce", "factors", "split"] = "auto"
     """How gradients of dense layers travel: summed, as the factors they are the product of, or whichever is cheaper."""
     compression: Literal["none", "fp16"] = "none"
     """fp16: gradients that are summed travel as float16, half the bytes; an approximation."""

@@ -47,7 +47,7 @@ def keep(measured: Measured | None, directory: Path) -> None:
 def sentence(choices: dict[str, Choice]) -> str:
     """Who travels how, and the bytes per step."""
     ways = []
-    for scheme, words in (("factors", "by factors"), ("allreduce", "summed")):
+    for scheme, words in (("split", "split between the workers"), ("factors", "by factors"), ("allreduce", "summed")):
         if names := [name for name, choice in choices.items() if choice.scheme == scheme]:
             ways.append(f"{', '.join(names)} {words}")
     used, summed = (

@@ -14,6 +14,7 @@ from launch import resume
 from launch.callbacks import (
     CheckReplicas,
     Decide,
+    Join,
     LearningRate,
     NonFiniteLoss,
     Noticed,
@@ -91,6 +92,7 @@ class Training:
         )
         self.callbacks = [
             StepsEnd(),
+            Join(),
             self.watch,
             LearningRate(plan, self.decisions, self.progress),
             StopOnNonFinite(self.progress),

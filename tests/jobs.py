@@ -42,7 +42,7 @@ def tiny(spec):
     x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2", kernel_initializer=init())(x)
     x = keras.layers.Flatten()(x)
     for name in ("fc6", "fc7"):
-        x = keras.layers.Dense(64, activation="relu", name=name, kernel_initializer=init())(x)
+        x = keras.layers.Dense(48, activation="relu", name=name, kernel_initializer=init())(x)
         if spec.dropout:
             x = spec.dropout_layer(spec.dropout, seed=1 if name == "fc6" else 2, name=f"{name}_dropout")(x)
     x = keras.layers.Dense(spec.classes, name="fc8", kernel_initializer=init())(x)
@@ -84,7 +84,7 @@ def scaled_losses(example_losses, factor: float, rank: int, step: int):
         losses = example_losses(*arguments)
 
         def scaled(labels, logits):
-            keys = dropout._keys.value
+            keys = dropout.current()
             if keys is None or World.from_environment(os.environ).rank != rank:
                 return losses(labels, logits)
             return losses(labels, logits) * tf.where(keys[0] == step, factor, 1.0)

@@ -31,9 +31,8 @@ def of_three(tensors):
 def make(weights=((1.0, 2.0), (3.0,)), name="SGD", *, sum_replicas=list, clip=None, scaled=False, **settings):
     settings = {"learning_rate": 0.1} | settings
     cls = getattr(keras.optimizers, name)
-    optimizer = synchronize(cls, settings, sum_replicas=sum_replicas, clip_norm=clip, scaled=scaled)
     variables = [keras.Variable(np.float32(weight)) for weight in weights]
-    optimizer.build(variables)
+    optimizer = synchronize(cls, settings, variables, sum_replicas=sum_replicas, clip_norm=clip, scaled=scaled)
     return optimizer, variables
 
 
@@ -202,8 +201,9 @@ def run(steps, scaled=False, **settings):
     settings = {"learning_rate": 1.0} | settings
     with strategy.scope():
         weight = keras.Variable(0.0)
-        optimizer = synchronize(keras.optimizers.SGD, settings, sum_replicas=sum_replicas, clip_norm=1.0, scaled=scaled)
-        optimizer.build([weight])
+        optimizer = synchronize(
+            keras.optimizers.SGD, settings, [weight], sum_replicas=sum_replicas, clip_norm=1.0, scaled=scaled
+        )
     @tf.function
     def step(gradients, losses):
         def replica():

@@ -36,6 +36,8 @@ ROWS = {
     "allreduce": "--exchange allreduce",
     "factors": "--exchange factors --weight-decay 0.01 --clip-norm 0.5",
     "factors_accumulate": "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5",
+    "split": "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --check-replicas 5",
+    "split_adam": "--exchange split --optimizer adam --learning-rate 0.001 --checkpoint-every-steps 7",
 }
 # Micro-batches of one size on all workers: equal to the last bit.
 EXACT = {
@@ -161,6 +163,18 @@ def test_exchanged_factors_give_the_summed_gradient(runs, workers):
     summed = weights(runs(workers) / "allreduce")
     for name, weight in weights(runs(workers) / "sgd").items():
         assert np.linalg.norm(weight - summed[name]) <= 1e-6 * np.linalg.norm(weight), name
+
+
+@pytest.mark.parametrize("workers", ["horovod-2", "horovod-3", "horovod-4"])
+def test_split_layers_are_split_and_saved_whole(runs, workers):
+    facts = summary(runs(workers) / "split")["exchange"]
+    assert [facts[name]["scheme"] == "split" for name in ("fc6", "fc7", "fc8")] == [True, True, False]
+    # The optimizer's state is that of one process too, name by name.
+    saved = [runs(one) / "split_adam" / "checkpoints" / "last" / "optimizer.safetensors" for one in ("single", workers)]
+    expected, actual = map(load_file, saved)
+    assert expected.keys() == actual.keys()
+    for name, slot in expected.items():
+        assert np.linalg.norm(actual[name] - slot) <= 1e-5 * np.linalg.norm(slot), name
 
 
 def test_accumulation_equals_the_double_batch(runs, tmp_path, tiny_data):

@@ -20,7 +20,7 @@ LINE = (
 WORKERS = {
     "single": ((), ""),
     "mirrored": ((), "--strategy mirrored --cpu-devices 2"),
-    "horovod": (("horovodrun", "-np", "2"), ""),
+    "horovod": (("horovodrun", "-np", "2"), "--exchange split"),  # test_kill_resume.py has it without
 }
 # Newest checkpoint -> where that is; the whole run has 64 steps.
 CUTS = {20: "in the second epoch", 32: "at the end of the second", 60: "in the last", 64: "at the very end"}
