@@ -23,6 +23,7 @@ from distributed.strategies import Strategy
 # Two sizes of message tell latency and rate apart: bytes per replica.
 _SMALL, _LARGE = 1 << 16, 1 << 22
 _ROUNDS = 3
+_COPIES = 3  # of each weight that a join gathers: itself, and the optimizer's state
 _BUDGET = 1.5  # seconds; on a slow link the large message is left out
 
 
@@ -67,6 +68,7 @@ def plan(
     item_bytes: int,
     calibration: Calibration | None,
     pair: tuple[str, str] | None = None,
+    join_every: int = 1,
 ) -> dict[str, Choice]:
     """Choose for each layer.
 
@@ -78,6 +80,7 @@ def plan(
         item_bytes: size of one number of the factors; gradients travel as float32.
         calibration: None decides ``auto`` by bytes alone, the same for any number of replicas, and never to split.
         pair: names of two layers in a row that may be split.
+        join_every: steps after which what is split is gathered, to be saved or compared.
     """
     choices = {}
     for name, (inputs, outputs) in layers.items():
@@ -96,7 +99,7 @@ def plan(
         scheme, used = ("factors", factor_bytes) if by_factors else ("allreduce", summed_bytes)
         choices[name] = Choice(scheme, used, summed_bytes, seconds if by_factors else summed_seconds, summed_seconds)
     if pair and exchange in ("auto", "split"):
-        divided = _split(pair, layers, choices, global_batch, replicas, calibration)
+        divided = _split(pair, layers, choices, global_batch, replicas, calibration, join_every)
         if exchange == "split" or (calibration and _total(divided) < _total({name: choices[name] for name in pair})):
             choices |= divided
     return choices
@@ -106,7 +109,7 @@ def _total(choices: dict[str, Choice]) -> float:
     return sum(choice.seconds for choice in choices.values())
 
 
-def _split(pair, layers, choices, global_batch: int, replicas: int, calibration: Calibration | None) -> dict:
+def _split(pair, layers, choices, global_batch, replicas, calibration: Calibration | None, join_every: int) -> dict:
     """The choices for a pair that is divided between the workers."""
     split = {}
     for name, width in zip(pair, (layers[pair[0]][0], layers[pair[1]][1]), strict=True):
@@ -115,7 +118,8 @@ def _split(pair, layers, choices, global_batch: int, replicas: int, calibration:
             rows = 4 * global_batch * width
             # A gather of a worker's rows, and half an all-reduce of all rows.
             exchanged = calibration.gather.seconds(rows / replicas) + calibration.reduce.seconds(rows / 2)
-            seconds = exchanged + numbers / replicas * calibration.multiply.seconds(global_batch)
+            joined = calibration.gather.seconds(4 * _COPIES * numbers / replicas) / join_every
+            seconds = exchanged + joined + numbers / replicas * calibration.multiply.seconds(global_batch)
         moved = 2 * 4 * global_batch * width * (replicas - 1) // replicas
         split[name] = replace(choices[name], scheme="split", bytes=moved, seconds=seconds)
     return split

@@ -82,6 +82,7 @@ def choose_exchange(
         item_bytes=4 if config.precision == "float32" else 2,
         calibration=calibration,
         pair=pair and (pair[0].name, pair[1].name),
+        join_every=min(filter(None, (plan.steps_per_epoch, config.checkpoint_every_steps, config.check_replicas))),
     )
 
 

@@ -115,7 +115,8 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     deterministic: bool = False
     """Bit-identical reruns at the same worker count; with micro-batch-size at any."""
     exchange: Literal["auto", "allreduce", "factors", "split"] = "auto"
-    """How gradients of dense layers travel: summed, as the factors they are the product of, or whichever is cheaper."""
+    """How gradients of dense layers travel: summed, or as the factors they are the product of, or not at all, where two
+    layers are split between the workers; auto: whichever is cheaper."""
     compression: Literal["none", "fp16"] = "none"
     """fp16: gradients that are summed travel as float16, half the bytes; an approximation."""
 

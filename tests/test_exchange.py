@@ -9,8 +9,10 @@ import tensorflow as tf
 from conftest import run_jobs, summary
 from safetensors.numpy import load_file
 
+from distributed.dropout import SampleDropout
 from distributed.exchange import Exchange, Factors, dense_layers, recording
 from distributed.planner import Calibration, Line, plan
+from distributed.split import find_pair
 
 
 class Replicas:
@@ -166,6 +168,46 @@ def test_auto_takes_the_cheaper_way(calibration, schemes):
     assert {name: choice.scheme for name, choice in choices.items()} == schemes
     for choice in choices.values():
         assert choice.seconds is None or choice.seconds <= choice.allreduce_seconds
+
+
+CHEAP = Calibration(Line(1e-4, 1e-10), Line(1e-4, 1e-10), Line(0, 5e-12))  # what a link moves costs less than products
+
+
+@pytest.mark.parametrize(
+    ("exchange", "calibration", "join_every", "scheme"),
+    (
+        ("auto", CHEAP, 500, "split"),
+        ("auto", CHEAP, 1, "factors"),  # a checkpoint in every step gathers all of it
+        ("auto", Calibration(Line(1, 0), Line(1e-4, 1e-10), CHEAP.multiply), 500, "factors"),  # waiting costs more
+        ("auto", None, 500, "factors"),
+        ("split", None, 1, "split"),
+        ("factors", CHEAP, 500, "factors"),
+    ),
+)
+def test_a_pair_is_split_where_that_is_cheaper(exchange, calibration, join_every, scheme):
+    layers = {"first": (1024, 4096), "second": (4096, 4096), "last": (4096, 10)}
+    settings = {"global_batch": 128, "replicas": 2, "item_bytes": 4, "join_every": join_every}
+    choices = plan(layers, exchange=exchange, calibration=calibration, pair=("first", "second"), **settings)
+    assert [choices[name].scheme for name in ("first", "second")] == [scheme, scheme]
+    assert choices["last"].scheme != "split"
+    if scheme == "split":
+        # X and its gradient; Y and its gradient: half of each is of the other worker.
+        assert choices["first"].bytes == 4 * 128 * 1024 and choices["second"].bytes == 4 * 128 * 4096
+
+
+def test_pairs_are_found_by_what_lies_between():
+    def build(*between, units=8):
+        inputs = keras.Input((4,))
+        x = keras.layers.Dense(units, name="first")(inputs)
+        for layer in between:
+            x = layer(x)
+        return keras.Model(inputs, keras.layers.Dense(3, name="second")(x))
+
+    found = find_pair(build(SampleDropout(0.5, seed=1)), 2)
+    assert [layer.name for layer in found[:2]] == ["first", "second"] and len(found[2]) == 1
+    assert find_pair(build(), 4) is not None
+    assert find_pair(build(), 3) is None  # 8 units do not divide
+    assert find_pair(build(keras.layers.BatchNormalization()), 2) is None
 
 
 def test_compressed_gradients_are_near_and_the_choice_is_kept(tmp_path, tiny_data):

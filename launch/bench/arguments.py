@@ -19,7 +19,7 @@ HELP = {
 }
 DEFAULT_MODELS = {"throughput": "alexnet_cifar", "checkpoint": "alexnet_cifar"}
 PRECISIONS = ("float32", "bfloat16")
-BESIDE = {"scaling": ("grouped", "alone"), "exchange": ("allreduce", "grouped", "per-tensor", "alone")}
+BESIDE = {"scaling": ("grouped", "alone"), "exchange": ("factors", "allreduce", "grouped", "per-tensor", "alone")}
 QUICK = {
     "models": "alexnet_cifar:4",
     "rounds": 2,
@@ -89,7 +89,7 @@ def _add_flags(parser: argparse.ArgumentParser, command: str) -> None:
         return
     add("--precision", "float32", "arithmetic of the layers", choices=PRECISIONS)
     if command in BESIDE:
-        words = ",".join(BESIDE[command])
+        words = ",".join(word for word in BESIDE[command] if word != "factors")
         text = "who takes part beside Lockstep, comma-separated; all live at once, which large models may not fit"
         add("--beside", words, text, type=partial(_words, BESIDE[command]))
     if command == "scaling":

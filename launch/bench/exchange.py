@@ -1,9 +1,9 @@
 """Two ranks over links of several rates: time and bytes of a step, by Lockstep's exchange and by hand-written Horovod.
 
 The bytes are those that the link's ends counted, headers included, per rank and step; beside them stands a model of the
-payload: what all-reducing every gradient moves, and what moves if each dense layer takes the cheaper of that and of
-gathering its inputs and output gradients.  Horovod's ranks also ask each other about a thousand times a second whether
-there is something to do: that is measured on idle ranks and shown apart, since it grows with time and not with steps.
+payload: what all-reducing every gradient moves, and what that is with each dense layer's way as the planner chose it.
+Horovod's ranks also ask each other about a thousand times a second whether there is something to do: that is measured
+on idle ranks and shown apart, since it grows with time and not with steps.
 """
 
 from launch.bench.cases import Case, made_up_data
@@ -50,27 +50,17 @@ def bits_per_second(rate: str) -> float:
     return int(number) * BITS[unit]
 
 
-def bytes_per_step(parameters: int, dense: list[list[int]], case: Case) -> dict[str, float]:
-    """What a rank sends per step: by ``all-reduce`` of everything, and by the cheaper scheme for each dense kernel.
-
-    A ring all-reduce of n bytes sends 2 (N - 1) / N n from each rank, a ring gather of b bytes per rank (N - 1) b.
-    """
-    around = 2 * (RANKS - 1) / RANKS
-    everything = around * 4 * parameters
-    width = 4 if case.precision == "float32" else 2
-    cheapest = everything
-    for rows, columns in dense:
-        gathered = (RANKS - 1) * case.batch * (rows + columns) * width
-        cheapest -= max(0.0, around * 4 * rows * columns - gathered)
-    return {"all-reduce": everything, "cheapest": cheapest}
+def all_reduce_bytes(parameters: int) -> float:
+    """What a rank sends per step if every gradient is all-reduced: a ring sends 2 (N - 1) / N n bytes for n."""
+    return 2 * (RANKS - 1) / RANKS * 4 * parameters
 
 
 def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, result: Result) -> None:
     data, place = made_up_data(case.classes, arena.folder), {"ranks": RANKS, "launcher": link.launcher}
     beside, timings = arguments.beside, {}
     link.shape("none")
-    for name, scheme in ((OWN, "auto"), ("lockstep allreduce", "allreduce")):
-        if name == OWN or scheme in beside:
+    for scheme in ("auto", "factors", "allreduce"):
+        if (name := f"lockstep {scheme}") == OWN or scheme in beside:
             flags = (REPEAT, "--exchange", scheme)
             timings[name] = arena.enter(lockstep(name, case, data, arena.folder, *flags, **place))
     for key, name, flags in (("grouped", BY_HAND, ["--grouped"]), ("per-tensor", f"{BY_HAND}, per tensor", [])):
@@ -80,27 +70,26 @@ def _compare(case: Case, rates: dict, arguments, arena: Arena, link: Link, resul
         cores = [[core] for core in (all_cores() * RANKS)[:RANKS]]
         timings[ALONE] = arena.enter(alone(ALONE, case, data, arena.folder, REPEAT, cores=cores))
     update = time_update(arena, ALONE) if ALONE in timings else None
-    facts = timings[OWN].facts
-    model = bytes_per_step(facts["parameters"], facts["dense"], case)
+    plain = all_reduce_bytes(timings[OWN].facts["parameters"])
     for rate, bits in rates.items():
         link.shape(rate)
-        slow = 8 * model["all-reduce"] / bits > arguments.longest_step
-        names = [name for name in timings if not slow or name in (OWN, ALONE)]
+        slow = 8 * plain / bits > arguments.longest_step
+        names = [name for name in timings if not slow or name in (OWN, "lockstep factors", ALONE)]
         if slow:
             result.notes.append(
-                f"{case.label}, {rate}: a plain all-reduce would take {8 * model['all-reduce'] / bits:.0f} s a step at "
+                f"{case.label}, {rate}: a plain all-reduce would take {8 * plain / bits:.0f} s a step at "
                 "least and was left out (--longest-step)"
             )
         chatter = arena.idle(OWN, IDLE, link.sent) / RANKS
         arena.rounds(arguments.rounds, names=names, seconds=arguments.turn_seconds, meter=link.sent)
         for name in names:
-            result.add(case.label, rate, name, _columns(name, timings, names, model, chatter))
+            result.add(case.label, rate, name, _columns(name, timings, names, plain, chatter))
         for name in (OWN, BY_HAND):
             if name in names and update is not None:
                 result.limits.append(limit(case.label, rate, name, timings[name], alone=timings[ALONE], update=update))
 
 
-def _columns(name: str, timings: dict, names: list[str], model: dict, chatter: float) -> dict:
+def _columns(name: str, timings: dict, names: list[str], plain: float, chatter: float) -> dict:
     timing = timings[name]
     columns = timing.row()
     if name == ALONE:
@@ -108,7 +97,7 @@ def _columns(name: str, timings: dict, names: list[str], model: dict, chatter: f
     # One turn, not medians of both: bytes and seconds belong together.
     metered, awake = sorted(zip(timing.metered, timing.awake, strict=True))[len(timing.metered) // 2]
     columns["mb_per_step"], columns["mb_control"] = metered / RANKS / 1e6, chatter * awake / 1e6
-    columns["mb_model"] = model["cheapest" if name == OWN else "all-reduce"] / 1e6
+    columns["mb_model"] = (plain - timing.facts.get("saved_bytes", 0)) / 1e6
     if name != BY_HAND and BY_HAND in names:
         by_hand = timings[BY_HAND]
         columns |= speedup(timing, by_hand) | {"ratio_to": BY_HAND}
