@@ -19,7 +19,6 @@ MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2")
 DEATHS = {
     "killed": (HOROVODRUN, "SIGKILL@step", 1, 17, "at step 17 (training)", 137),
     "raised": (HOROVODRUN, "raise@step", 1, 17, "failed at step 17 (training): RuntimeError: planted", 1),
-    "hangs": (HOROVODRUN, "loop@validation", 1, 12, "at step 12 (validation)", 1),
 }
 MORE_DEATHS = {
     "killed at start": (HOROVODRUN, "SIGKILL@start", 1, 0, "(start)", 137),
@@ -34,6 +33,7 @@ MORE_DEATHS = {
     "raised over gloo": (GLOO, "raise@step", 1, 17, "failed at step 17 (training): RuntimeError: planted", None),
     "stopped": (HOROVODRUN, "SIGSTOP@step", 1, 17, "it is stopped (SIGSTOP)", 137),
     "stopped at start": (HOROVODRUN, "SIGSTOP@start", 1, 0, "it is stopped (SIGSTOP)", 137),
+    "hangs in validation": (HOROVODRUN, "loop@validation", 1, 12, "at step 12 (validation)", 1),
     "hangs in a step": (HOROVODRUN, "loop@step", 1, 17, "at step 17 (training)", 1),
     "hangs at exit": (HOROVODRUN, "loop@exit", 1, 0, "(ending)", 1),
     "hangs over gloo": (GLOO, "SIGSTOP@step", 1, 17, "it is stopped (SIGSTOP)", None),

@@ -69,6 +69,7 @@ def turn_callback(training, rank: int):
     facts = {
         "parameters": network.count_params(),
         "saved_bytes": saved_bytes(network, training.choices),
+        "predicted_saving": predicted_saving(training.choices),
         "steps_per_epoch": training.plan.steps_per_epoch,
     }
     turns = Turns(rank, facts, {"update": lambda count: time_update(training.model, count)})
@@ -86,6 +87,13 @@ def saved_bytes(network, choices) -> int:
         weights, bias = (math.prod(variable.shape) for variable in network.get_layer(split[0]).weights)
         saved += choices[split[0]].allreduce_bytes * bias // weights
     return saved
+
+
+def predicted_saving(choices) -> float | None:
+    """Seconds of a step that the planner expects to save against all-reducing everything; None if it did not say."""
+    if any(choice.seconds is None for choice in choices.values()):
+        return None
+    return sum(choice.allreduce_seconds - choice.seconds for choice in choices.values())
 
 
 def timed(method, notes: dict):
