@@ -10,11 +10,12 @@ from data.errors import DataError
 from distributed import heartbeat
 from distributed.checkpoint import CheckpointError
 from distributed.control import check_agreement, together
+from distributed.devices import create_strategy
 from distributed.errors import WorldError
 from distributed.planner import Calibration, Choice
 from distributed.preemption import Departure, code_of
 from distributed.step import LockstepModel
-from distributed.strategies import Strategy, create_strategy
+from distributed.strategies import Strategy
 from distributed.world import World
 from launch import config as configuration
 from launch import exchange, report, resume
