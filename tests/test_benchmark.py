@@ -108,6 +108,7 @@ def test_quick_exchange_counts_the_bytes_of_the_link(tmp_path):
 
 
 @WITH_LINKS
+@pytest.mark.faults
 @pytest.mark.parametrize(("number", "code"), ((signal.SIGTERM, 143), (signal.SIGINT, 130)))
 def test_interrupted_exchange_takes_down_ranks_and_namespaces(number, code):
     words = [sys.executable, BENCHMARK, "exchange", "--quick"]
@@ -194,6 +195,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, expected):
     assert line.startswith("error: ") and expected in line
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("script", ("keras_fit", "mirrored_fit", "horovod_manual", "horovod_manual --grouped"))
 def test_baselines_run_by_hand(script, tmp_path):
     data = made_up_data(10, tmp_path)
