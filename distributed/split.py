@@ -25,6 +25,9 @@ from distributed import dropout
 from distributed.heartbeat import waiting
 from distributed.strategies import Strategy
 
+# Activations of a unit that do not look at the others (as softmax does), which another worker may own.
+UNIT_BY_UNIT = (keras.activations.relu, keras.activations.linear)
+
 
 class Part(NamedTuple):
     """What this worker owns of a variable: an N-th along ``axis``."""
@@ -153,15 +156,17 @@ class SplitPair:
         return tf.reshape(inputs, [batch * self._replicas, units // self._replicas])
 
 
-def find_pair(network: keras.Model, replicas: int) -> tuple[keras.layers.Dense, keras.layers.Dense, list] | None:
-    """Two dense layers with nothing but dropout between them, whose hidden units divide by ``replicas``, and that
-    dropout; None if there are none."""
-    dense = [layer for layer in network.layers if type(layer) is keras.layers.Dense and len(layer.input.shape) == 2]
+def find_pair(
+    network: keras.Model, dense: Sequence[keras.layers.Dense], replicas: int
+) -> tuple[keras.layers.Dense, keras.layers.Dense, list] | None:
+    """Two of the ``dense`` layers with nothing but dropout between them, whose hidden units divide by ``replicas`` and
+    are activated one by one, and that dropout; None if there are none."""
     for first, second in zip(dense, dense[1:], strict=False):
         place = network.layers.index
         between = network.layers[place(first) + 1 : place(second)]
         chain = [first, *between, second]
         in_a_row = all(after.input is before.output for before, after in zip(chain, chain[1:], strict=False))
-        if in_a_row and all(type(layer) is dropout.SampleDropout for layer in between) and not first.units % replicas:
+        divides = not first.units % replicas and first.activation in UNIT_BY_UNIT
+        if in_a_row and divides and all(type(layer) is dropout.SampleDropout for layer in between):
             return first, second, between
     return None

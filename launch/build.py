@@ -92,7 +92,7 @@ def find_split(config: TrainConfig, plan: Plan, strategy: Strategy, network: ker
         # Sums of half-precision products would be rounded once more than one worker rounds them.
         return None
     # Nadam keeps a running product that each of its steps updates once.
-    return None if config.optimizer == "nadam" else find_pair(network, plan.replicas)
+    return None if config.optimizer == "nadam" else find_pair(network, dense_layers(network), plan.replicas)
 
 
 def build(

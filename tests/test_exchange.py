@@ -196,18 +196,20 @@ def test_a_pair_is_split_where_that_is_cheaper(exchange, calibration, join_every
 
 
 def test_pairs_are_found_by_what_lies_between():
-    def build(*between, units=8):
+    def find(*between, replicas=2, activation="relu"):
         inputs = keras.Input((4,))
-        x = keras.layers.Dense(units, name="first")(inputs)
+        x = keras.layers.Dense(8, activation, name="first")(inputs)
         for layer in between:
             x = layer(x)
-        return keras.Model(inputs, keras.layers.Dense(3, name="second")(x))
+        network = keras.Model(inputs, keras.layers.Dense(3, name="second")(x))
+        return find_pair(network, dense_layers(network), replicas)
 
-    found = find_pair(build(SampleDropout(0.5, seed=1)), 2)
+    found = find(SampleDropout(0.5, seed=1))
     assert [layer.name for layer in found[:2]] == ["first", "second"] and len(found[2]) == 1
-    assert find_pair(build(), 4) is not None
-    assert find_pair(build(), 3) is None  # 8 units do not divide
-    assert find_pair(build(keras.layers.BatchNormalization()), 2) is None
+    assert find(replicas=4) is not None and find(activation=None) is not None
+    assert find(replicas=3) is None  # 8 units do not divide
+    assert find(keras.layers.BatchNormalization()) is None
+    assert find(activation="softmax") is None  # needs all units
 
 
 def test_compressed_gradients_are_near_and_the_choice_is_kept(tmp_path, tiny_data):
