@@ -5,6 +5,8 @@
 .PHONY: setup train test test-faults test-tools lint clean
 
 WORKERS ?= 2
+# Test files run two at a time: what starts TensorFlow keeps one core busy, kills and Slurm keep none.
+TESTS := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 export LOCKSTEP_MPI GPU
 
@@ -16,11 +18,11 @@ train: setup
 
 test: setup
 	@rm -f .faults.jsonl
-	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" python -m pytest $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) $(ARGS)
 
 # After make test; both together are what RELIABILITY.md counts.
 test-faults: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" python -m pytest -m faults $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) -m faults $(ARGS)
 
 test-tools:
 	@bash tests/install_tools.sh

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from distributed.product import kernel_gradient, multiply
 from distributed.scoped import Scoped
 from distributed.split import SplitPair
 from distributed.strategies import Strategy
@@ -41,7 +42,7 @@ class Factors(NamedTuple):
 
     def multiplied(self, scale: tf.Tensor | float = 1.0) -> tf.Tensor:
         """The gradient times ``scale``, float32 [in, out]."""
-        return tf.cast(tf.matmul(self.inputs, times(self.output_gradients, scale), transpose_a=True), tf.float32)
+        return tf.cast(kernel_gradient(self.inputs, times(self.output_gradients, scale)), tf.float32)
 
 
 class Owned(NamedTuple):
@@ -81,7 +82,7 @@ class Exchange:
         Args:
             network: a plain Keras model; the ``call`` of its dense layers is wrapped, nothing else changes.
             strategy: how the replicas exchange.
-            schemes: dense layer's name -> ``factors`` or ``allreduce``; a layer that is missing is all-reduced.
+            schemes: dense layer's name -> ``factors``, ``allreduce`` or ``split``; one that is missing is all-reduced.
             exact: whether gradients must not depend on the number of replicas, to the last bit.
             compress: whether what is all-reduced travels as float16: half the bytes, and an approximation.
             split: two of the layers, divided between the workers.
@@ -91,8 +92,10 @@ class Exchange:
         self._compress = compress and strategy.replicas > 1
         self._layers = {}
         for layer in dense_layers(network):
-            if schemes.get(layer.name) == "factors":
+            scheme = schemes.get(layer.name)
+            if scheme == "factors":
                 self._layers[id(layer.kernel)] = layer
+            if scheme != "split":
                 layer.call = _recorded(layer)
 
     def gradients(self, tape: tf.GradientTape, loss, record: Mapping, variables: Sequence[keras.Variable]) -> list:
@@ -221,7 +224,7 @@ def _recorded(layer: keras.layers.Dense) -> Callable:
     def call(inputs, training=None):
         if _record.value is None:
             return plain(inputs, training=training)
-        outputs = keras.ops.matmul(inputs, layer.kernel)
+        outputs = multiply(inputs, tf.convert_to_tensor(layer.kernel))
         if layer.bias is not None:
             outputs = keras.ops.add(outputs, layer.bias)
         _record.value[layer.name] = inputs, outputs

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from distributed import dropout
 from distributed.heartbeat import waiting
+from distributed.product import multiply
 from distributed.strategies import Strategy
 
 # Activations of a unit that do not look at the others (as softmax does), which another worker may own.
@@ -114,7 +115,7 @@ class SplitPair:
         def call(inputs, training=None):
             if dropout.current() is None:
                 return plain(inputs, training=training)
-            hidden = tf.matmul(self._gather(inputs), self.part_of(layer.kernel).value)
+            hidden = multiply(self._gather(inputs), self.part_of(layer.kernel).value)
             if layer.bias is not None:
                 hidden += self.part_of(layer.bias).value
             # As many numbers as the plain layer puts out, and in its shape, which Keras holds the next layer to.
@@ -143,7 +144,7 @@ class SplitPair:
         def call(inputs, training=None):
             if dropout.current() is None:
                 return plain(inputs, training=training)
-            outputs = self._scatter_sum(tf.matmul(self._all_examples(inputs), self.part_of(layer.kernel).value))
+            outputs = self._scatter_sum(multiply(self._all_examples(inputs), self.part_of(layer.kernel).value))
             if layer.bias is not None:
                 outputs += layer.bias.value
             return layer.activation(outputs)

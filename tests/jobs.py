@@ -1,11 +1,9 @@
 """Run many jobs of train.py in the processes that a launcher has started: python tests/jobs.py FOLDER.
 
 Starting ranks and loading TensorFlow takes longer than a small run, hence once for all.  FOLDER/jobs.json maps a name
-to
-a command line; the exit codes go to FOLDER/codes.json.  ``alexnet_cifar`` is replaced by a tiny network, so that what
-is
-tested is the way it is trained; everything else is the program as it is.  Each rank leaves the order and the pixels of
-what it trained on as FOLDER/NAME/seen-RANK.npz.
+to a command line; the exit codes go to FOLDER/codes.json.  ``alexnet_cifar`` is replaced by a tiny network, so that
+what is tested is the way it is trained; everything else is the program as it is.  Each rank leaves the order and the
+pixels of what it trained on as FOLDER/NAME/seen-RANK.npz.
 
 A job may have a fault planted at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16 gradients
 overflow, "weight" changes one of its weights, "example" has it overlook a validation example; "SIGUSR1@step",
