@@ -16,7 +16,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from distributed.product import kernel_gradient, multiply
+from distributed.product import kernel_gradient, multiply, times
 from distributed.scoped import Scoped
 from distributed.split import SplitPair
 from distributed.strategies import Strategy
@@ -42,7 +42,7 @@ class Factors(NamedTuple):
 
     def multiplied(self, scale: tf.Tensor | float = 1.0) -> tf.Tensor:
         """The gradient times ``scale``, float32 [in, out]."""
-        return tf.cast(kernel_gradient(self.inputs, times(self.output_gradients, scale)), tf.float32)
+        return kernel_gradient(self.inputs, self.output_gradients, scale)
 
 
 class Owned(NamedTuple):
@@ -90,13 +90,12 @@ class Exchange:
         assert not (exact and (compress or split))
         self._strategy, self._exact, self.split = strategy, exact, split
         self._compress = compress and strategy.replicas > 1
-        self._layers = {}
-        for layer in dense_layers(network):
-            scheme = schemes.get(layer.name)
-            if scheme == "factors":
-                self._layers[id(layer.kernel)] = layer
-            if scheme != "split":
-                layer.call = _recorded(layer)
+        self._layers = {
+            id(layer.kernel): layer for layer in dense_layers(network) if schemes.get(layer.name) != "split"
+        }
+        self._factored = {key: layer for key, layer in self._layers.items() if schemes.get(layer.name) == "factors"}
+        for layer in self._layers.values():
+            layer.call = _recorded(layer)
 
     def gradients(self, tape: tf.GradientTape, loss, record: Mapping, variables: Sequence[keras.Variable]) -> list:
         """This replica's shares: for each variable a tensor of its shape, ``Factors`` or ``Owned``.
@@ -112,12 +111,15 @@ class Exchange:
             for variable, entry, part in zip(variables, entries, parts, strict=True)
         ]
 
-        def share(gradient, entry, part):
+        def share(variable, gradient, entry, part):
             if part is not None:
                 return Owned(gradient, 2 * tf.nn.l2_loss(gradient))
-            return Factors(entry[0], gradient) if entry else gradient
+            if entry is None:
+                return gradient
+            factors = Factors(entry[0], gradient)
+            return factors if id(variable) in self._factored else factors.multiplied()
 
-        return list(map(share, tape.gradient(loss, targets), entries, parts))
+        return list(map(share, variables, tape.gradient(loss, targets), entries, parts))
 
     def accumulate(self, count: int, compute: Callable, variables: Sequence[keras.Variable]) -> tuple:
         """Compute the shares of ``count`` micro-batches, one after the other, and join them.
@@ -186,7 +188,7 @@ class Exchange:
 
     def _nothing(self, count: int, variable: keras.Variable):
         """What micro-batches are added to: a sum, or for what must keep its order a list."""
-        layer = self._layers.get(id(variable))
+        layer = self._factored.get(id(variable))
         if layer is not None:
             return Factors(*(tf.TensorArray(layer.compute_dtype, count) for _ in Factors._fields))
         return tf.TensorArray(variable.dtype, count) if self._exact else tf.zeros(variable.shape, variable.dtype)
@@ -200,11 +202,6 @@ class Exchange:
         if isinstance(sums, Factors):
             return Factors(*(array.concat() for array in sums))
         return sums.stack() if self._exact else sums
-
-
-def times(tensor: tf.Tensor, scale: tf.Tensor | float) -> tf.Tensor:
-    """The tensor times ``scale``; for the number 1.0 the tensor itself, unread."""
-    return tensor if isinstance(scale, float) and scale == 1.0 else tensor * tf.cast(scale, tensor.dtype)
 
 
 def dense_layers(network: keras.Model) -> list[keras.layers.Dense]:

@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from distributed.exchange import Factors, Owned, times
+from distributed.exchange import Factors, Owned
+from distributed.product import times
 from distributed.split import SplitPair
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.

@@ -18,11 +18,23 @@ def multiply(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """[b, in] times [in, out], both of one dtype: [b, out]."""
 
     def gradients(output_gradients):
-        return tf.einsum("bo,io->bi", output_gradients, kernel), kernel_gradient(inputs, output_gradients)
+        input_gradient = tf.einsum("bo,io->bi", output_gradients, kernel)
+        return input_gradient, tf.cast(kernel_gradient(inputs, output_gradients), kernel.dtype)
 
     return tf.matmul(inputs, kernel), gradients
 
 
-def kernel_gradient(inputs: tf.Tensor, output_gradients: tf.Tensor) -> tf.Tensor:
-    """The sum over examples of [b, in] by [b, out]: [in, out]."""
-    return tf.einsum("bi,bo->io", inputs, output_gradients)
+def kernel_gradient(inputs: tf.Tensor, output_gradients: tf.Tensor, scale: tf.Tensor | float = 1.0) -> tf.Tensor:
+    """The sum over examples of [b, in] by [b, out], times ``scale``: float32 [in, out].
+
+    Factors of 16 bits are widened first: a product in 16 bits would be rounded to them, and to widen tens of millions
+    of numbers takes longer than to multiply in float32.  ``scale`` is applied in float32 too: what float16's loss scale
+    has kept from underflow must not underflow when it is divided by it.
+    """
+    output_gradients = times(tf.cast(output_gradients, tf.float32), scale)
+    return tf.einsum("bi,bo->io", tf.cast(inputs, tf.float32), output_gradients)
+
+
+def times(tensor: tf.Tensor, scale: tf.Tensor | float) -> tf.Tensor:
+    """The tensor times ``scale``; for the number 1.0 the tensor itself, unread."""
+    return tensor if isinstance(scale, float) and scale == 1.0 else tensor * tf.cast(scale, tensor.dtype)

@@ -71,7 +71,7 @@ def choose_exchange(
 ) -> dict[str, Choice]:
     """Dense layer's name -> how its gradient travels."""
     exchange = config.exchange
-    if exchange in ("auto", "split") and not config.exact and strategy.shares_memory:
+    if exchange in ("auto", "split") and not config.exact and strategy.shares_memory and plan.replicas > 1:
         # In one memory summing costs less than multiplying for all of them.
         exchange = "allreduce"
     return planner.plan(
