@@ -6,7 +6,7 @@
 
 WORKERS ?= 2
 # Test files run two at a time: what starts TensorFlow keeps one core busy, kills and Slurm keep none.
-TESTS := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TESTS := python -m pytest --numprocesses 2 --dist loadfile
 BIN := .venv/bin
 export LOCKSTEP_MPI GPU
 
@@ -22,7 +22,7 @@ test: setup
 
 # After make test; both together are what RELIABILITY.md counts.
 test-faults: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) -m faults $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) --no-loadscope-reorder -m faults $(ARGS)
 
 test-tools:
 	@bash tests/install_tools.sh

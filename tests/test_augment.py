@@ -140,3 +140,42 @@ def test_grey_and_transparent_files_become_rgb(channels):
     if channels == 1:
         grey = augment.central_decode(tf.io.encode_jpeg(pixels, quality=100), 32, 8).numpy()
         assert abs(grey.astype(int) - pixels).max() < 4 and grey.shape == (32, 32, 3)
+
+
+def test_flip_and_colour_are_those_of_the_formula():
+    """Contrast around the image's mean grey, saturation around each pixel's grey, then brightness, in float64."""
+    random = np.random.default_rng(0)
+    images, draw = random.integers(0, 256, (6, 9, 9, 3)), random.uniform(size=(6, 8))
+    draw[:, 4] = np.arange(6) % 2 * 0.9
+    brightness, contrast, saturation = (0.8 + 0.4 * draw[:, i, None, None, None] for i in (5, 6, 7))
+    luma = np.array(augment.LUMA)
+    mean = (images @ luma).mean((1, 2))[:, None, None, None]
+    expected = mean + (images - mean) * contrast
+    grey = (expected @ luma)[..., None]
+    expected = np.clip(np.round((grey + (expected - grey) * saturation) * brightness), 0, 255)
+    expected[::2] = expected[::2, :, ::-1]
+    batched = augment._flip_and_colour(tf.constant(images, tf.uint8), tf.constant(draw, tf.float32)).numpy()
+    # Where float32 and float64 fall on two sides of a half, they round apart.
+    assert abs(batched - expected).max() <= 1 and (batched != expected).mean() < 0.01
+    for image, numbers, together in zip(images, draw, batched, strict=True):
+        alone = augment._flip_and_colour(tf.constant(image, tf.uint8), tf.constant(numbers, tf.float32)).numpy()
+        assert (alone == together).all()
+
+
+@pytest.mark.parametrize("axis", (0, 1))
+@pytest.mark.parametrize("shape", ((64, 96), (20, 24), (64, 16), (32, 64), (32, 32)))
+def test_resizing_keeps_gradients_and_does_not_alias(shape, axis):
+    """Whichever way is taken, a gradient stays one, and stripes finer than the result become grey."""
+
+    def resized(line):
+        """A picture that changes along one axis only, resized: that line of it."""
+        picture = np.broadcast_to(line[:, None, None] if axis == 0 else line[None, :, None], (*shape, 3))
+        return np.moveaxis(augment.resize(tf.constant(picture), 32).numpy(), axis, 0)[2:-2, 16, 0].astype(int)
+
+    length = shape[axis]
+    gradient = np.linspace(0, 255, length).round().astype("uint8")
+    places = (np.arange(32) + 0.5) * length / 32 - 0.5
+    assert abs(resized(gradient) - np.interp(places, np.arange(length), gradient)[2:-2]).max() <= 2
+    if length > 32:
+        stripes = (np.arange(length) % 2 * 255).astype("uint8")
+        assert abs(resized(stripes) - 127).max() <= 50

@@ -6,6 +6,7 @@ python launch/bench/feeder.py --way WAY --data PLACE --augment HOW --batch-size 
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -13,7 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 BATCHES = 10  # a step: fetched inside the graph, since Python would take longer than the faster pipelines
 
 
-WAYS = ("lockstep", "per element", "per element to float", "decode, crop, resize")
+# Of files: one operation after the other, with the resizing that ignores pixels between those it samples, and with one
+# that does not, as Lockstep's.
+BY_HAND = {"decode, crop, resize": False, "decode, crop, antialiased resize": True}
+WAYS = ("lockstep", "per element", "per element to float", *BY_HAND)
 
 
 def main() -> None:
@@ -49,8 +53,9 @@ def lockstep(job):
     from data import load
     from data.pipeline import training_batches
 
-    if job.way == "decode, crop, resize":
+    if job.way in BY_HAND:
         views.decode_window = decode_then_crop
+        views.resize = partial(resize, antialias=BY_HAND[job.way])
     kind = "npz" if job.data.endswith(".npz") else "image_folder"
     source = load(kind, job.data, seed=0, validation_split=0).train
     return training_batches(
@@ -75,6 +80,13 @@ def decode_then_crop(data, choose):
     image = tf.image.decode_jpeg(data, channels=3)
     y, x, height, width = choose(tf.shape(image)[0], tf.shape(image)[1])
     return image[y : y + height, x : x + width]
+
+
+def resize(image, size, antialias):
+    """``data.augment.resize`` by one operation for all cases."""
+    import tensorflow as tf
+
+    return tf.cast(tf.round(tf.image.resize(image, [size, size], antialias=antialias)), tf.uint8)
 
 
 def per_element(job):

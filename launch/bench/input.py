@@ -3,7 +3,8 @@
 Arrays: Lockstep's pipeline (a batch gathered at once) and one that shuffles and maps single images, both without
 augmentation and with random crop and flip.  Without augmentation the latter is shown twice: with the conversion to
 float that tutorials do there, and with nothing to do for each image, so that tf.data drops the map.  JPEG files:
-Lockstep's pipeline, which decodes only what it crops, and the same with decode, crop, resize one after the other.
+Lockstep's pipeline, which decodes only what it crops, and the same with decode, crop, resize one after the other, both
+with TensorFlow's plain bilinear resizing and with its antialiased one.
 """
 
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 
 from launch.bench.cases import real_data
 from launch.bench.contestants import HERE, Contestant, all_cores
+from launch.bench.feeder import BATCHES, BY_HAND
 from launch.bench.measure import Arena, Timing, speedup
 from launch.bench.report import Result
 from launch.config import ConfigError
@@ -31,7 +33,7 @@ def run(arguments, arena: Arena) -> Result:
     kinds = (
         ("arrays, no augmentation", arrays, "none", ("per element to float", "per element"), ()),
         ("arrays, flip and crop", arrays, "flip_crop", ("per element",), ()),
-        ("JPEG files, inception crop", files, "inception", ("decode, crop, resize",), size),
+        ("JPEG files, inception crop", files, "inception", tuple(BY_HAND), size),
     )
     for kind, data, augment, others, more in kinds:
         timings = {}
@@ -80,7 +82,5 @@ def _row(timing: Timing) -> dict:
 
 
 def _feeder(way: str, flags: list, batch: int) -> Contestant:
-    from launch.bench.feeder import BATCHES
-
     words = [str(word) for word in (sys.executable, HERE / "feeder.py", *flags)]
     return Contestant(way, [words], [all_cores()], 1, batch * BATCHES)
