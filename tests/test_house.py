@@ -99,7 +99,7 @@ def test_no_file_names_a_home_or_work_folder():
 
 
 def test_readme_lists_every_flag_and_every_row_of_the_parity_table():
-    from test_parallel import EXACT, ROWS
+    from test_parallel import EXACT, REST, TRAINING
 
     from launch.config import TrainConfig
 
@@ -107,5 +107,5 @@ def test_readme_lists_every_flag_and_every_row_of_the_parity_table():
     for name, field in TrainConfig.model_fields.items():
         line = next((line for line in readme.splitlines() if line.startswith(f"| `--{name.replace('_', '-')}")), "")
         assert " ".join(field.description.split()) in line, name
-    for row, flags in (ROWS | EXACT).items():
+    for row, flags in (TRAINING | REST | EXACT).items():
         assert f"| `{row}` | `{flags.replace('DATA/', '')}` |" in readme
