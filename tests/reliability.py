@@ -14,12 +14,12 @@ BEGIN, END = "<!-- counts: written by tests/reliability.py -->", "<!-- end of co
 
 
 def table(lines: list[dict]) -> str:
-    """A row per kind of fault, in the order in which they first came."""
+    """A row per kind of fault, by name: tests run side by side."""
     injected, lost = Counter(), Counter()
     for line in lines:
         injected[line["fault"]] += line["injected"]
         lost[line["fault"]] += line["lost"]
-    rows = [f"| {fault} | {count} | {lost[fault]} |" for fault, count in injected.items()]
+    rows = [f"| {fault} | {count} | {lost[fault]} |" for fault, count in sorted(injected.items())]
     total = f"| **all** | **{injected.total()}** | **{lost.total()}** |"
     return "\n".join(["| fault | injected | lost |", "|---|---|---|", *rows, total])
 
