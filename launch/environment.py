@@ -76,6 +76,22 @@ def silence(enabled: bool):
             os.close(stderr)
 
 
+@contextlib.contextmanager
+def loading(*, quiet: bool):
+    """Around the first import of TensorFlow and Keras: silent if ``quiet``, and without matplotlib.
+
+    Keras loads matplotlib wherever it is installed, for pictures that nobody draws here: a sixth of the time that a
+    rank takes to load.
+    """
+    hidden = sys.modules.setdefault("matplotlib", None) is None
+    try:
+        with silence(quiet):
+            yield
+    finally:
+        if hidden:
+            del sys.modules["matplotlib"]
+
+
 def cpu_share(world: World) -> int:
     """Cores for this process: its own where the launcher bound it, else its part of those all ranks here share."""
     mine = len(os.sched_getaffinity(0))

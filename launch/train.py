@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
     heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
     code = 1
     try:
-        with environment.silence(not config.verbose):
+        with environment.loading(quiet=not config.verbose):
             # TensorFlow is loaded only now that its environment is settled.
             from launch.session import run
         code = run(config, world, threads, departure)

@@ -149,14 +149,15 @@ def main(folder: Path) -> int:
     environment.prepare(world, verbose=False)
     import dataclasses
 
-    import deaths
-    import numpy as np
+    with environment.loading(quiet=False):
+        import deaths
+        import numpy as np
 
-    import models
-    from distributed import control
-    from distributed.saver import Saver
-    from launch import build, callbacks, inputs
-    from launch.train import main as train
+        import models
+        from distributed import control
+        from distributed.saver import Saver
+        from launch import build, callbacks, inputs
+        from launch.train import main as train
 
     jobs = json.loads((folder / "jobs.json").read_text())
     if not jobs.get("alone"):

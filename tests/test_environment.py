@@ -152,3 +152,15 @@ def test_silence_shows_all_if_loading_fails(then, code):
     )
     assert ended.returncode == code and ended.stderr.startswith("before native python ")
     assert ("ImportError: no such library" in ended.stderr) == (code == 1) and "after" not in ended.stderr
+
+
+def test_keras_is_loaded_without_matplotlib_which_can_be_loaded_later():
+    words = (
+        "import sys; from launch.environment import loading\n"
+        "with loading(quiet=True): import keras\n"
+        "print('matplotlib' in sys.modules); import matplotlib.pyplot; print('matplotlib' in sys.modules)\n"
+        "with loading(quiet=True): import matplotlib\n"
+        "print(matplotlib.__name__, sys.modules['matplotlib'] is matplotlib)"
+    )
+    ended = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout.split() == ["False", "True", "matplotlib", "True"], ended.stderr

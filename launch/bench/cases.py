@@ -24,7 +24,7 @@ class Case:
     @property
     def image_size(self) -> int:
         """Height and width in pixels."""
-        with environment.silence(True):
+        with environment.loading(quiet=True):
             from models import MODELS as architectures  # loads Keras and TensorFlow
 
         return architectures[self.model].default_size
@@ -73,7 +73,7 @@ def real_data(dataset: str, data_dir: str | None, images: int, folder: Path) -> 
     Raises:
         ConfigError: whatever is wrong with the data set, or too few images.
     """
-    with environment.silence(True):
+    with environment.loading(quiet=True):
         from data import load
         from data.errors import DataError
         from data.pipeline import validation_batches

@@ -21,7 +21,7 @@ from launch import environment
 def main(argv: list[str]) -> int:
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
-    with environment.silence(True):
+    with environment.loading(quiet=True):
         from launch import inputs, session
         from launch.baselines.job import LONG_EPOCH
         from launch.train import main as train
