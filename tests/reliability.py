@@ -14,7 +14,7 @@ BEGIN, END = "<!-- counts: written by tests/reliability.py -->", "<!-- end of co
 
 
 def table(lines: list[dict]) -> str:
-    """A row per kind of fault, by name: tests run side by side."""
+    """A row per kind of fault, by name."""
     injected, lost = Counter(), Counter()
     for line in lines:
         injected[line["fault"]] += line["injected"]

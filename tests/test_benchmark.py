@@ -31,7 +31,13 @@ WITH_LINKS = pytest.mark.skipif(
 CONTESTANTS = {
     "throughput": {"lockstep", "keras fit"},
     "scaling": {"lockstep", "horovod by hand", "without exchange"},
-    "input": {"lockstep", "per element", "per element to float", "decode, crop, resize"},
+    "input": {
+        "lockstep",
+        "per element",
+        "per element to float",
+        "decode, crop, resize",
+        "decode, crop, antialiased resize",
+    },
     "overhead": {"lockstep", "keras fit", "lockstep mirrored", "mirrored fit"},
     "checkpoint": {"saving", "without"},
 }
