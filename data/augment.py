@@ -126,18 +126,21 @@ def random_window(draw: tf.Tensor, height, width):
 
 
 def resize(images: tf.Tensor, size: int) -> tf.Tensor:
-    """uint8 [..., h, w, 3] -> uint8 [..., size, size, 3], without aliasing: means of areas where both sides shrink,
-    bilinear where both grow, else bilinear with a filter as wide as it shrinks, which is right for all and slowest."""
+    """uint8 [..., h, w, 3] -> uint8 [..., size, size, 3]; no pixel is overlooked, however much it shrinks.
+
+    Bilinear where both sides are less than halved, since it looks at two pixels a side; means of areas where neither
+    side grows; else bilinear with a filter as wide as it shrinks, which is right for all and slowest.
+    """
 
     def resized(**how):
         return lambda: _to_uint8(tf.image.resize(images, [size, size], **how))
 
-    # A file's size is known only once it is decoded. Of 270x270 to 224x224 the three take 0.3, 0.2 and 1.1 ms.
+    # A file's size is known only once it is decoded. Of 270x270 to 224x224 the three take 0.2, 0.3 and 1.1 ms.
     sides = tf.shape(images)[-3:-1]
     cases = [
         (tf.reduce_all(sides == size), lambda: images),
+        (tf.reduce_all(sides < 2 * size), resized()),
         (tf.reduce_all(sides >= size), resized(method="area")),
-        (tf.reduce_all(sides <= size), resized()),
     ]
     shape = [*images.shape[:-3], size, size, 3]
     return images if images.shape == shape else tf.ensure_shape(tf.case(cases, resized(antialias=True)), shape)
