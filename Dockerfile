@@ -34,7 +34,7 @@ RUN mkdir /home/lockstep/lockstep
 WORKDIR /home/lockstep/lockstep
 # Only what the setup reads: a change elsewhere in the program does not compile Horovod again.
 COPY --chown=lockstep Makefile pyproject.toml requirements.txt requirements-gpu.txt ./
-COPY --chown=lockstep launch/setup.sh launch/horovodrun.py launch/
+COPY --chown=lockstep launch/install/ launch/install/
 RUN make setup GPU=${GPU} && rm -rf /home/lockstep/.cache
 
 FROM ${RUNTIME_IMAGE}

@@ -1,4 +1,4 @@
-# make setup   .venv with everything, Horovod compiled against TensorFlow and MPI (LOCKSTEP_MPI=system, GPU=1: see launch/setup.sh)
+# make setup   .venv with everything, Horovod compiled against TensorFlow and MPI (LOCKSTEP_MPI=system, GPU=1: see launch/install/setup.sh)
 # make train   the main job on two workers            make test    the test suite
 # make lint    ruff                                   make test-faults   the long tests: kills, preemptions, a real Slurm
 # make clean   remove .venv and caches                make test-tools    what the long tests need from Debian, as root
@@ -11,7 +11,7 @@ BIN := .venv/bin
 export LOCKSTEP_MPI GPU
 
 setup:
-	@bash launch/setup.sh
+	@bash launch/install/setup.sh
 
 train: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" horovodrun -np $(WORKERS) python launch/train.py $(ARGS)
@@ -25,7 +25,7 @@ test-faults: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) --no-loadscope-reorder -m faults $(ARGS)
 
 test-tools:
-	@bash tests/install_tools.sh
+	@bash tests/helpers/install_tools.sh
 
 lint: setup
 	@$(BIN)/ruff check .

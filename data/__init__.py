@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from data.cifar10 import load_cifar10
-from data.errors import DataError
+from data.datasets import DataError, Source, Subset
 from data.files import load_csv, load_image_folder
 from data.npz import load_npz
 from data.shapes import load_shapes
-from data.sources import Source, Subset
 from data.tfrecord import load_tfrecord
 
 

@@ -15,8 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data.errors import DataError
-from data.sources import ArraySource
+from data.datasets import ArraySource, DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PLANES = (3, 32, 32)

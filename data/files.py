@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.errors import DataError
-from data.sources import FileSource
+from data.datasets import DataError, FileSource
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # hidden names (.DS_Store) are recognised by their dot

@@ -6,8 +6,7 @@ import zlib
 
 import numpy as np
 
-from data.errors import DataError
-from data.sources import ArraySource
+from data.datasets import ArraySource, DataError
 
 
 def load_npz(data_dir: str, seed: int) -> tuple[ArraySource, ArraySource | None]:

@@ -15,7 +15,7 @@ Everything that takes `element` accepts an int or an int64 scalar tensor, and wo
 
 import tensorflow as tf
 
-from data.errors import DataError
+from data.datasets import DataError
 
 # Rounds of the block cipher behind the shuffle. tf.random.experimental.index_shuffle fixes 4, which is a bijection
 # but not a good shuffle: orders of consecutive epochs correlate by 0.75. From 8 on no statistic told it from numpy's

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from data import augment as views
 from data import order
-from data.sources import Source
+from data.datasets import Source
 
 PREFETCH = 2  # finished batches that wait: one on its way to the model, one ready behind it
 

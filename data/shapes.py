@@ -13,8 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from data.errors import DataError
-from data.sources import ArraySource
+from data.datasets import ArraySource, DataError
 
 CLASSES = ("circle", "ring", "square", "frame", "triangle", "star", "cross", "crescent", "heart", "arrow")
 TRAIN_EXAMPLES, VALIDATION_EXAMPLES = 20_000, 4_000

@@ -17,8 +17,7 @@ import numpy as np
 import tensorflow as tf
 from pydantic import BaseModel, ValidationError
 
-from data.errors import DataError
-from data.sources import Source
+from data.datasets import DataError, Source
 from data.tfrecord_index import Index, Progress, load_index
 
 MANIFEST, UNFINISHED = "manifest.json", "manifest.partial.json"

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from data.errors import DataError
+from data.datasets import DataError
 
 VERSION = 1
 HEADER, FOOTER = 12, 4  # bytes around each payload

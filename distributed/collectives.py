@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from distributed.errors import WorldError
-from distributed.heartbeat import waiting
-from distributed.world import World
+from distributed.health.heartbeat import waiting
+from distributed.world import World, WorldError
 
 # Bytes summed in one exchange: enough that its latency does not count, few enough that the first one leaves early.
 BUCKET = 4 << 20

@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from distributed import heartbeat
 from distributed.collectives import Collectives
-from distributed.errors import WorldError
+from distributed.health import heartbeat
+from distributed.world import WorldError
 
 
 class Control:

@@ -2,9 +2,8 @@
 
 import tensorflow as tf
 
-from distributed.errors import WorldError
 from distributed.strategies import Horovod, Mirrored, SingleDevice, Strategy
-from distributed.world import World
+from distributed.world import World, WorldError
 
 
 def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads: int, exact: bool = False) -> Strategy:

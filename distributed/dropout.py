@@ -8,24 +8,7 @@ the ids of its samples around the forward pass, and the layer hashes them to a k
 import keras
 import tensorflow as tf
 
-from distributed.scoped import Scoped
-
-_keys = Scoped()  # (step, sample ids) of the batch in the forward pass
-
-
-def samples(step: tf.Tensor, sample_ids: tf.Tensor):
-    """Within this context ``SampleDropout`` draws the masks of these samples at this step.
-
-    Args:
-        step: int64 scalar, the number of steps taken before this one.
-        sample_ids: int64 [b], the examples' indices in their source.
-    """
-    return _keys.set((step, sample_ids))
-
-
-def current() -> tuple[tf.Tensor, tf.Tensor] | None:
-    """(step, sample ids) of the training step that is being traced, or None outside of one."""
-    return _keys.value
+from distributed import step_context
 
 
 def _mix(value: tf.Tensor) -> tf.Tensor:
@@ -45,9 +28,10 @@ class SampleDropout(keras.layers.Dropout):
     def call(self, inputs, training=False):
         if not training or self.rate == 0:
             return inputs
-        if current() is None:
+        context = step_context.current()
+        if context is None:
             return super().call(inputs, training=training)
-        return self.drop(inputs, *current())
+        return self.drop(inputs, context.step, context.sample_ids)
 
     def drop(self, inputs: tf.Tensor, step: tf.Tensor, sample_ids: tf.Tensor, *, first_column: int = 0) -> tf.Tensor:
         """Mask ``inputs`` [b, units] of these samples, which begin with unit ``first_column`` of the whole layer."""

@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from distributed.exchange import Factors, Owned
-from distributed.product import times
-from distributed.split import SplitPair
+from distributed.gradients.matmul import times
+from distributed.gradients.reduction import Factors, Owned
+from distributed.gradients.tensor_parallel import SplitPair
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
 INITIAL_LOSS_SCALE = 2.0**15

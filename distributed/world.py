@@ -13,7 +13,12 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distributed.errors import WorldError
+
+class WorldError(ValueError):
+    """Workers that cannot act as one: wrongly launched, or started with different settings.
+
+    Its message is one sentence: what came, what was expected, how to mend it. It ends the run with exit code 2.
+    """
 
 
 @dataclass(frozen=True)

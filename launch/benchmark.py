@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from distributed.world import World
-from launch import environment
 from launch.bench import arguments, checkpoint, exchange, machine, overhead, report, scaling, throughput
 from launch.bench import input as input_pipelines
 from launch.bench.measure import Arena
 from launch.bench.players import BenchError
-from launch.config import ConfigError
+from launch.job import environment
+from launch.job.config import ConfigError
 
 COMPARISONS = {
     "throughput": throughput.run,

@@ -21,7 +21,7 @@ from typing import Literal
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from launch.environment import silence
+from launch.job.environment import silence
 
 with silence(True):
     import tensorflow as tf
@@ -30,11 +30,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data import Splits, load
-from data.errors import DataError
+from data.datasets import DataError, Source
 from data.pipeline import diagnose
-from data.sources import Source
 from data.tfrecord import MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest
-from distributed import disk
+from distributed.checkpoint import disk
 
 
 @dataclass(frozen=True)

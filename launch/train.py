@@ -19,9 +19,8 @@ from pathlib import Path
 # The repository's folders come first: `distributed` is also the name of an installed package on many machines.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distributed import heartbeat, preemption
-from distributed.errors import WorldError
-from distributed.world import World
+from distributed.health import heartbeat, preemption
+from distributed.world import World, WorldError
 
 
 def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
@@ -33,10 +32,10 @@ def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
         preset: settings that replace the defaults.
     """
     # First of all, even before the imports that take a moment: from now on a signal is an answered request.
-    departure = preemption.listen()
-    from launch import environment
-    from launch.arguments import parse_arguments
-    from launch.config import ConfigError
+    stop_request = preemption.listen()
+    from launch.job import environment
+    from launch.job.arguments import parse_arguments
+    from launch.job.config import ConfigError
 
     argv = sys.argv[1:] if argv is None else argv
     world = World()
@@ -49,7 +48,7 @@ def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
             time.sleep(1)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    departure.patience = 0.0 if world.is_chief else 1.0
+    stop_request.patience = 0.0 if world.is_chief else 1.0
     threads = environment.prepare(world, verbose=config.verbose)
     launcher = environment.launcher()
     heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
@@ -57,8 +56,8 @@ def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
     try:
         with environment.loading(quiet=not config.verbose):
             # TensorFlow is loaded only now that its environment is settled.
-            from launch.session import run
-        code = run(config, world, threads, departure)
+            from launch.job.session import run
+        code = run(config, world, threads, stop_request)
     finally:
         heartbeat.end(code)
     return code

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+HELPERS = ROOT / "tests" / "helpers"
+sys.path[:0] = [str(ROOT), str(HELPERS)]
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -56,7 +57,7 @@ def run_jobs(
         for name, line in jobs.items()
     }
     (folder / "jobs.json").write_text(json.dumps({"lines": listed, "plants": plants or {}}))
-    done = run_command(*launcher, sys.executable, ROOT / "tests" / "jobs.py", folder, timeout=timeout)
+    done = run_command(*launcher, sys.executable, HELPERS / "jobs.py", folder, timeout=timeout)
     (folder / "output.txt").write_text(done.stdout + done.stderr)
     (folder / "errors.txt").write_text(done.stderr)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from distributed import planner
+from distributed.gradients import cost_model
 from launch.bench import exchange, limits
 from launch.bench.cases import parse_models
 from launch.bench.contestants import Contestant
@@ -96,7 +96,7 @@ def test_ranks_that_own_half_of_the_weights_are_spared_half_of_the_update():
 def test_byte_model_is_the_ring_s(batch, parameters, dense, times):
     layers = dict(zip(("fc6", "fc7", "fc8"), map(tuple, dense), strict=True))
     settings = {"global_batch": 2 * batch, "replicas": 2, "item_bytes": 4, "calibration": None}
-    choices = planner.plan(layers, exchange="auto", **settings)
+    choices = cost_model.choose(layers, exchange="auto", **settings)
     everything = exchange.all_reduce_bytes(parameters)
     assert everything == 4 * parameters
     saved = sum(choice.allreduce_bytes - choice.bytes for choice in choices.values())

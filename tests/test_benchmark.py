@@ -16,7 +16,7 @@ from conftest import ROOT, environment, run_command
 
 from launch.bench import links
 from launch.bench.cases import made_up_data
-from launch.config import ConfigError
+from launch.job.config import ConfigError
 
 BENCHMARK = ROOT / "launch" / "benchmark.py"
 

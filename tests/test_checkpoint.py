@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from checkpoints import FILES, example, newest, read, same
 
-from distributed import catalog, checkpoint
-from distributed.checkpoint import Checkpoint
+from distributed.checkpoint import commit, manager
+from distributed.checkpoint.commit import Checkpoint
 
 
 def test_roundtrip_keeps_every_byte_dtype_and_shape(tmp_path):
-    path = checkpoint.write(tmp_path / "new" / "folder", 12, example())
-    assert path == tmp_path / "new" / "folder" / "step-00000012" and catalog.step_of(path) == 12
+    path = commit.write(tmp_path / "new" / "folder", 12, example())
+    assert path == tmp_path / "new" / "folder" / "step-00000012" and manager.step_of(path) == 12
     assert {file.name for file in path.iterdir()} == set(FILES)
     assert same(read(path), example())
 
@@ -25,7 +25,7 @@ def test_arrays_that_are_views_with_gaps_or_turned_axes(tmp_path):
     rows = np.arange(24, dtype=np.float32).reshape(4, 6)
     views = {"turned": rows.T, "every second": rows[::2, ::3], "backwards": rows[0, ::-1]}
     whole = Checkpoint(views, {}, {})
-    loaded = read(checkpoint.write(tmp_path, 1, whole), whole).weights
+    loaded = read(commit.write(tmp_path, 1, whole), whole).weights
     assert {name: array.tolist() for name, array in loaded.items()} == {
         name: view.tolist() for name, view in views.items()
     }
@@ -33,25 +33,25 @@ def test_arrays_that_are_views_with_gaps_or_turned_axes(tmp_path):
 
 def test_a_checkpoint_without_arrays(tmp_path):
     empty = Checkpoint({}, {}, {})
-    assert read(checkpoint.write(tmp_path, 0, empty), empty) == empty
+    assert read(commit.write(tmp_path, 0, empty), empty) == empty
 
 
 def test_a_committed_checkpoint_is_never_written_to(tmp_path):
-    path = checkpoint.write(tmp_path, 5, example(1))
+    path = commit.write(tmp_path, 5, example(1))
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.iterdir()}
-    assert checkpoint.write(tmp_path, 5, example(2)) == path
+    assert commit.write(tmp_path, 5, example(2)) == path
     assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.iterdir()} == before
 
 
 def test_committed_lists_by_step_and_nothing_else(tmp_path):
-    assert catalog.committed(tmp_path / "absent") == [] and catalog.newest(tmp_path) == (None, [])
+    assert manager.committed(tmp_path / "absent") == [] and manager.newest(tmp_path) == (None, [])
     for step in (100, 9, 20):
-        checkpoint.write(tmp_path, step, example())
+        commit.write(tmp_path, step, example())
     (tmp_path / ".writing-step-00000200").mkdir()
     (tmp_path / "step-00000300").write_text("a file")
     (tmp_path / "step-1").mkdir()
     (tmp_path / "step-00000400").symlink_to("step-00000100")
-    assert [catalog.step_of(path) for path in catalog.committed(tmp_path)] == [9, 20, 100]
+    assert [manager.step_of(path) for path in manager.committed(tmp_path)] == [9, 20, 100]
 
 
 CALLS = [("fsync", call) for call in range(6)] + [("rename", 0)]
@@ -59,7 +59,7 @@ CALLS = [("fsync", call) for call in range(6)] + [("rename", 0)]
 
 @pytest.mark.parametrize(("function", "call"), CALLS)
 def test_a_writer_that_dies_leaves_no_checkpoint_or_a_whole_one(tmp_path, monkeypatch, function, call):
-    checkpoint.write(tmp_path, 1, example(1))
+    commit.write(tmp_path, 1, example(1))
     original, calls = getattr(os, function), []
 
     def die(*arguments):
@@ -71,13 +71,13 @@ def test_a_writer_that_dies_leaves_no_checkpoint_or_a_whole_one(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, function, die)
         with pytest.raises(OSError, match="the disk is full"):
-            checkpoint.write(tmp_path, 2, example(2))
+            commit.write(tmp_path, 2, example(2))
     # The sixth flush is that of the folder above, after the rename: by then the checkpoint is whole.
     steps = [1, 2] if (function, call) == ("fsync", 5) else [1]
-    assert [catalog.step_of(path) for path in catalog.committed(tmp_path)] == steps
+    assert [manager.step_of(path) for path in manager.committed(tmp_path)] == steps
     assert same(newest(tmp_path)[1], example(steps[-1]))
     # The next attempt is not disturbed by what is left.
-    assert same(read(checkpoint.write(tmp_path, 2, example(2))), example(2))
+    assert same(read(commit.write(tmp_path, 2, example(2))), example(2))
     assert not list(tmp_path.glob(".writing-*"))
 
 
@@ -87,7 +87,7 @@ def test_every_file_is_flushed_before_the_rename_and_the_folder_after_it(tmp_pat
         os, "fsync", lambda file: (events.append(Path(os.readlink(f"/proc/self/fd/{file}")).name), fsync(file))[1]
     )
     monkeypatch.setattr(os, "rename", lambda *paths: (events.append("rename"), rename(*paths))[1])
-    checkpoint.write(tmp_path, 1, example())
+    commit.write(tmp_path, 1, example())
     assert {*events[:3]} == {*FILES[:3]} and events[3:] == [
         "manifest.json",
         ".writing-step-00000001",
@@ -109,41 +109,40 @@ def test_every_file_is_flushed_before_the_rename_and_the_folder_after_it(tmp_pat
 )
 def test_prune_keeps_the_newest_and_the_best_without_any_link(tmp_path, keep, bests, left):
     paths = [
-        checkpoint.write(tmp_path, step, example(), monitored={"accuracy": 0.5}, best=step in bests)
-        for step in range(1, 6)
+        commit.write(tmp_path, step, example(), monitored={"accuracy": 0.5}, best=step in bests) for step in range(1, 6)
     ]
     (tmp_path / ".writing-step-00000006").mkdir()
     (tmp_path / ".writing-step-00000006" / "weights.safetensors").write_text("half")
     (tmp_path / ".former-step-00000001").mkdir()  # left by a prune that was killed
     (tmp_path / "notes").mkdir()
-    catalog.prune(tmp_path, keep, paths[-1])
+    manager.prune(tmp_path, keep, paths[-1])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", *(f"step-{step:08d}" for step in left)]
-    assert catalog.find_best(tmp_path) == (paths[bests[-1] - 1] if bests else None)
+    assert manager.find_best(tmp_path) == (paths[bests[-1] - 1] if bests else None)
 
 
 def test_prune_never_leaves_half_a_checkpoint_under_a_checkpoints_name(tmp_path, monkeypatch):
-    paths = [checkpoint.write(tmp_path, step, example(step)) for step in (1, 2)]
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    paths = [commit.write(tmp_path, step, example(step)) for step in (1, 2)]
+    monkeypatch.setattr(commit.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        catalog.prune(tmp_path, 1, paths[1])
-    assert all(same(read(path), example(catalog.step_of(path))) for path in catalog.committed(tmp_path))
+        manager.prune(tmp_path, 1, paths[1])
+    assert all(same(read(path), example(manager.step_of(path))) for path in manager.committed(tmp_path))
 
 
 def test_a_checkpoint_before_the_verdict_on_its_epoch_makes_room_for_the_one_after_it(tmp_path):
-    checkpoint.write(tmp_path, 1, example(1))
-    after = checkpoint.write(tmp_path, 1, example(2), monitored={"accuracy": 0.5}, best=True)
-    assert same(read(after), example(2)) and catalog.find_best(tmp_path) == after
-    checkpoint.write(tmp_path, 1, example(3))
-    checkpoint.write(tmp_path, 1, example(4), monitored={"accuracy": 0.6})
-    assert same(read(after), example(2)) and catalog.find_best(tmp_path) == after
+    commit.write(tmp_path, 1, example(1))
+    after = commit.write(tmp_path, 1, example(2), monitored={"accuracy": 0.5}, best=True)
+    assert same(read(after), example(2)) and manager.find_best(tmp_path) == after
+    commit.write(tmp_path, 1, example(3))
+    commit.write(tmp_path, 1, example(4), monitored={"accuracy": 0.6})
+    assert same(read(after), example(2)) and manager.find_best(tmp_path) == after
 
 
 def test_point_replaces_a_link_and_survives_a_move(tmp_path):
     folder = tmp_path / "run"
-    paths = [checkpoint.write(folder, step, example(step)) for step in (1, 2)]
+    paths = [commit.write(folder, step, example(step)) for step in (1, 2)]
     (folder / ".best-new").symlink_to("nowhere")  # left by a killed writer
     for step, path in enumerate(paths, 1):
-        catalog.point(folder / "best", path)
+        manager.point(folder / "best", path)
         assert same(read((folder / "best").resolve()), example(step))
     folder.rename(tmp_path / "moved")
     assert same(read((tmp_path / "moved" / "best").resolve()), example(2))
@@ -151,15 +150,15 @@ def test_point_replaces_a_link_and_survives_a_move(tmp_path):
 
 
 def test_point_never_leaves_a_moment_without_a_link(tmp_path, monkeypatch):
-    paths = [checkpoint.write(tmp_path, step, example(step)) for step in (1, 2)]
-    catalog.point(tmp_path / "best", paths[0])
+    paths = [commit.write(tmp_path, step, example(step)) for step in (1, 2)]
+    manager.point(tmp_path / "best", paths[0])
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
-    catalog.point(tmp_path / "best", paths[1])  # links are a convenience: no error of theirs ends a run
+    manager.point(tmp_path / "best", paths[1])  # links are a convenience: no error of theirs ends a run
     assert same(read((tmp_path / "best").resolve()), example(1))
 
 
 def test_the_module_needs_no_tensorflow():
-    code = "import sys, json, distributed.saver; print(json.dumps(sorted(sys.modules)))"
+    code = "import sys, json, distributed.checkpoint.saver; print(json.dumps(sorted(sys.modules)))"
     root = Path(__file__).parent.parent
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True).stdout)
     assert "numpy" in loaded and not {"tensorflow", "keras", "horovod", "mpi4py"} & set(loaded)

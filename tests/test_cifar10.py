@@ -10,7 +10,7 @@ import pytest
 
 from data import cifar10
 from data.cifar10 import load_cifar10
-from data.errors import DataError
+from data.datasets import DataError
 
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 

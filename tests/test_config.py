@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from distributed import preemption
-from launch import arguments, config
-from launch.config import ConfigError, TrainConfig
+from distributed.health import preemption
+from launch.job import arguments, config
+from launch.job.config import ConfigError, TrainConfig
 from launch.train import main
 
 ROOT = Path(__file__).parent.parent
@@ -234,7 +234,7 @@ def test_a_configuration_cannot_be_changed_by_accident():
 def help_texts():
     (fields,) = [
         node
-        for node in ast.parse((ROOT / "launch/config.py").read_text()).body
+        for node in ast.parse((ROOT / "launch/job/config.py").read_text()).body
         if getattr(node, "name", "") == "TrainConfig"
     ]
     for field, after in zip(fields.body, fields.body[1:], strict=False):

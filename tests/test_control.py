@@ -8,8 +8,7 @@ import pytest
 
 from distributed.collectives import Collectives
 from distributed.control import Control, check_agreement, differences, together
-from distributed.errors import WorldError
-from distributed.world import World
+from distributed.world import World, WorldError
 
 
 class Ranks:

@@ -10,14 +10,14 @@ import pytest
 from conftest import ROOT, counted
 from deaths import Job
 
-from distributed import heartbeat
-from distributed.heartbeat import process_state
+from distributed.health import heartbeat
+from distributed.health.heartbeat import process_state
 
 LINE = [*"--dataset npz --global-batch-size 12 --steps-per-epoch 12 --epochs 3 --hang-timeout".split(), 10]
 HOROVODRUN = ("horovodrun", "-np", "2")
 GLOO = ("horovodrun", "--gloo", "-np", "2")
 # The wrapper as it stands in this repository, whether or not setup has put it in place.
-LOCKSTEPRUN = (sys.executable, ROOT / "launch" / "horovodrun.py", "-np", "2")
+LOCKSTEPRUN = (sys.executable, ROOT / "launch" / "install" / "horovodrun.py", "-np", "2")
 MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2")
 
 # Name: launcher, what happens, at which rank and step, what the last lines say of it, and the exit code if it is known.

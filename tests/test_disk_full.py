@@ -8,7 +8,7 @@ import pytest
 from conftest import counted, run_jobs, summary
 from test_resume import table
 
-from distributed import catalog
+from distributed.checkpoint import manager
 
 # 16 steps per epoch.
 LINE = "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --deterministic --checkpoint-every-steps 5"
@@ -115,8 +115,8 @@ def test_a_disk_full_of_logs_does_not_stop_training(alone, small_disk):
     if isinstance(small_disk, str):
         pytest.skip(f"no file system can be mounted here: {small_disk}")
     folder, codes, said = alone
-    newest, problems = catalog.newest(folder / "elsewhere")
-    assert catalog.step_of(newest) == 32 and not problems
+    newest, problems = manager.newest(folder / "elsewhere")
+    assert manager.step_of(newest) == 32 and not problems
     assert "No space left on device" in said["full of logs"]
     assert said["full of logs"].count("tensorboard cannot be written") == 1
     whole = folder / "whole" / "checkpoints" / newest.name

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from distributed.dropout import SampleDropout, samples
+from distributed.dropout import SampleDropout
+from distributed.step_context import enter
 
 WIDTH = 256
 
 
 def masks(ids, *, step=0, seed=1, rate=0.5, width=WIDTH):
     """What of a batch of ones is left, as the layer gives it: float32 [b, width]."""
-    with samples(tf.constant(step, tf.int64), tf.constant(ids, tf.int64)):
+    with enter(tf.constant(step, tf.int64), tf.constant(ids, tf.int64)):
         return SampleDropout(rate, seed=seed)(tf.ones([len(ids), width]), training=True).numpy()
 
 
@@ -29,7 +30,7 @@ def test_the_same_in_a_graph_with_a_step_that_changes_and_batches_of_any_size():
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([None], tf.int64)])
     def call(step, ids):
-        with samples(step, ids):
+        with enter(step, ids):
             return layer(tf.ones([tf.size(ids), WIDTH]), training=True)
 
     for step, ids in ((0, [3, 4, 5]), (7, [5, 2**40]), (2**31 + 1, [3])):
@@ -87,7 +88,7 @@ def test_columns_samples_and_steps_are_not_correlated():
 
 def test_without_training_or_rate_inputs_pass_unchanged():
     inputs = tf.random.stateless_normal([4, WIDTH], [1, 2])
-    with samples(tf.constant(0, tf.int64), tf.range(4, dtype=tf.int64)):
+    with enter(tf.constant(0, tf.int64), tf.range(4, dtype=tf.int64)):
         assert np.array_equal(SampleDropout(0.5, seed=1)(inputs, training=False), inputs)
         assert np.array_equal(SampleDropout(0.5, seed=1)(inputs), inputs)
         assert np.array_equal(SampleDropout(0.0, seed=1)(inputs, training=True), inputs)
@@ -95,14 +96,14 @@ def test_without_training_or_rate_inputs_pass_unchanged():
 
 def test_the_gradient_passes_where_the_value_does():
     inputs = tf.Variable(tf.random.stateless_normal([4, WIDTH], [1, 2]))
-    with samples(tf.constant(3, tf.int64), tf.range(4, dtype=tf.int64)), tf.GradientTape() as tape:
+    with enter(tf.constant(3, tf.int64), tf.range(4, dtype=tf.int64)), tf.GradientTape() as tape:
         total = tf.reduce_sum(SampleDropout(0.25, seed=1)(inputs, training=True))
     assert np.allclose(tape.gradient(total, inputs), masks(range(4), step=3, rate=0.25))
 
 
 def test_what_is_dropped_is_zero_even_if_it_was_not_finite():
     inputs = tf.fill([2, WIDTH], float("inf"))
-    with samples(tf.constant(0, tf.int64), tf.constant([0, 1], tf.int64)):
+    with enter(tf.constant(0, tf.int64), tf.constant([0, 1], tf.int64)):
         left = SampleDropout(0.5, seed=1)(inputs, training=True).numpy()
     assert np.array_equal(left == 0, masks([0, 1]) == 0) and not np.isnan(left).any()
 
@@ -110,7 +111,7 @@ def test_what_is_dropped_is_zero_even_if_it_was_not_finite():
 @pytest.mark.parametrize("policy", ("mixed_bfloat16", "mixed_float16"))
 def test_half_precision_has_the_same_masks(policy):
     layer = SampleDropout(0.5, seed=1, dtype=policy)
-    with samples(tf.constant(0, tf.int64), tf.range(8, dtype=tf.int64)):
+    with enter(tf.constant(0, tf.int64), tf.range(8, dtype=tf.int64)):
         left = layer(tf.ones([8, WIDTH]), training=True)
     assert left.dtype == layer.compute_dtype != "float32"
     assert np.array_equal(tf.cast(left, tf.float32), masks(range(8)))
@@ -125,7 +126,7 @@ def test_outside_of_a_step_it_is_kerass_dropout():
     keras.utils.set_random_seed(0)
     left = SampleDropout(0.5, seed=1)(tf.ones([4, WIDTH]), training=True).numpy()
     assert set(np.unique(left)) == {0, 2} and not np.array_equal(left, masks(range(4)))
-    with samples(tf.constant(0, tf.int64), tf.range(4, dtype=tf.int64)):
+    with enter(tf.constant(0, tf.int64), tf.range(4, dtype=tf.int64)):
         pass
     assert np.array_equal(SampleDropout(0.5, seed=1)(tf.ones([4, WIDTH]), training=True), left)  # the context is gone
 

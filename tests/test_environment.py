@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distributed.world import World
-from launch import environment
+from launch.job import environment
 
 ROOT = Path(__file__).parent.parent
 UNLIMITED = 1 << 20
@@ -117,7 +117,7 @@ def test_the_wheels_mpi_is_told_where_it_lies(bare, monkeypatch, tmp_path, launc
 
 NOISY = """
 import os, sys
-from launch.environment import silence
+from launch.job.environment import silence
 os.write(2, b"before ")
 {enter}:
     os.write(2, b"native ")
@@ -156,7 +156,7 @@ def test_silence_shows_all_if_loading_fails(then, code):
 
 def test_keras_is_loaded_without_matplotlib_which_can_be_loaded_later():
     words = (
-        "import sys; from launch.environment import loading\n"
+        "import sys; from launch.job.environment import loading\n"
         "with loading(quiet=True): import keras\n"
         "print('matplotlib' in sys.modules); import matplotlib.pyplot; print('matplotlib' in sys.modules)\n"
         "with loading(quiet=True): import matplotlib\n"

@@ -10,9 +10,10 @@ from conftest import run_jobs, summary
 from safetensors.numpy import load_file
 
 from distributed.dropout import SampleDropout
-from distributed.exchange import Exchange, Factors, dense_layers, recording
-from distributed.planner import Calibration, Line, plan
-from distributed.split import find_pair
+from distributed.gradients.cost_model import Calibration, Line, choose
+from distributed.gradients.reduction import Exchange, Factors, dense_layers
+from distributed.gradients.tensor_parallel import find_pair
+from distributed.step_context import enter
 
 
 class Replicas:
@@ -47,9 +48,9 @@ def shares(exchange, model, images, count=1):
     parts = tf.reshape(images, [count, -1, *images.shape[1:]])
 
     def compute(index):
-        with recording() as record, tf.GradientTape() as tape:
+        with enter(tf.constant(0, tf.int64), tf.range(parts.shape[1])) as context, tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.square(tf.cast(model(parts[index], training=True), tf.float32))) / 16
-        return loss, exchange.gradients(tape, loss, record, model.trainable_variables)
+        return loss, exchange.gradients(tape, loss, context.recorded, model.trainable_variables)
 
     return tf.function(lambda: exchange.accumulate(count, compute, model.trainable_variables))()
 
@@ -146,9 +147,9 @@ FREE = Line(0.0, 0.0)
 
 
 def test_bytes_of_both_ways():
-    summed = plan(LAYERS, exchange="allreduce", global_batch=128, replicas=4, item_bytes=4, calibration=None)
+    summed = choose(LAYERS, exchange="allreduce", global_batch=128, replicas=4, item_bytes=4, calibration=None)
     assert summed["large"].bytes == 2 * 3 * 4096 * 4096  # 2 (N-1)/N of 4 in out bytes
-    factors = plan(LAYERS, exchange="factors", global_batch=128, replicas=4, item_bytes=2, calibration=None)
+    factors = choose(LAYERS, exchange="factors", global_batch=128, replicas=4, item_bytes=2, calibration=None)
     assert factors["large"].bytes == 2 * 128 * 8192 * 3 // 4
     assert factors["large"].allreduce_bytes == summed["large"].bytes
 
@@ -164,7 +165,7 @@ def test_bytes_of_both_ways():
     ),
 )
 def test_auto_takes_the_cheaper_way(calibration, schemes):
-    choices = plan(LAYERS, exchange="auto", global_batch=128, replicas=2, item_bytes=4, calibration=calibration)
+    choices = choose(LAYERS, exchange="auto", global_batch=128, replicas=2, item_bytes=4, calibration=calibration)
     assert {name: choice.scheme for name, choice in choices.items()} == schemes
     for choice in choices.values():
         assert choice.seconds is None or choice.seconds <= choice.allreduce_seconds
@@ -174,7 +175,7 @@ CHEAP = Calibration(Line(1e-4, 1e-10), Line(1e-4, 1e-10), Line(0, 5e-12))  # wha
 
 
 @pytest.mark.parametrize(
-    ("exchange", "calibration", "join_every", "scheme"),
+    ("exchange", "calibration", "gather_every", "scheme"),
     (
         ("auto", CHEAP, 500, "split"),
         ("auto", CHEAP, 1, "factors"),  # a checkpoint in every step gathers all of it
@@ -184,10 +185,10 @@ CHEAP = Calibration(Line(1e-4, 1e-10), Line(1e-4, 1e-10), Line(0, 5e-12))  # wha
         ("factors", CHEAP, 500, "factors"),
     ),
 )
-def test_a_pair_is_split_where_that_is_cheaper(exchange, calibration, join_every, scheme):
+def test_a_pair_is_split_where_that_is_cheaper(exchange, calibration, gather_every, scheme):
     layers = {"first": (1024, 4096), "second": (4096, 4096), "last": (4096, 10)}
-    settings = {"global_batch": 128, "replicas": 2, "item_bytes": 4, "join_every": join_every}
-    choices = plan(layers, exchange=exchange, calibration=calibration, pair=("first", "second"), **settings)
+    settings = {"global_batch": 128, "replicas": 2, "item_bytes": 4, "gather_every": gather_every}
+    choices = choose(layers, exchange=exchange, calibration=calibration, pair=("first", "second"), **settings)
     assert [choices[name].scheme for name in ("first", "second")] == [scheme, scheme]
     assert choices["last"].scheme != "split"
     if scheme == "split":

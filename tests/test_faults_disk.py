@@ -17,12 +17,12 @@ from pathlib import Path
 import crash_writer
 import pytest
 from checkpoints import damage, read, same
-from conftest import ROOT, counted, record_fault
+from conftest import HELPERS, counted, record_fault
 from crash_writer import REFUSED, SAVED, example
 
-from distributed import catalog, checkpoint
-from distributed.checkpoint import CheckpointError
-from launch import resume
+from distributed.checkpoint import commit, manager
+from distributed.checkpoint.commit import CheckpointError
+from launch.job import resume
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed (apt-get install strace)")
 
@@ -57,7 +57,7 @@ class Writer:
 
 
 # Without site: what a writer costs to start is paid once.
-BARE = f"import sys; sys.path[:] = {{path!r}}; sys.path.insert(0, {str(ROOT / 'tests')!r}); import crash_writer; "
+BARE = f"import sys; sys.path[:] = {{path!r}}; sys.path.insert(0, {str(HELPERS)!r}); import crash_writer; "
 BARE += "crash_writer.main()"
 
 
@@ -78,7 +78,7 @@ def over(folder):
 def damaged(folder):
     """A checkpoint 2 is there and cannot be read: the run has fallen back to 1 and comes by again."""
     crash_writer.commit(folder, 1)
-    checkpoint.write(folder, 2, example(2))
+    commit.write(folder, 2, example(2))
     damage(folder / "step-00000002" / "weights.safetensors", -1)
 
 
@@ -89,7 +89,7 @@ def first(folder):
 
 def unjudged(folder):
     """Checkpoint 2, the only one, was saved when a signal ended its validation: judged now, it replaces itself."""
-    catalog.commit(folder, 2, example(2), keep=1)
+    manager.commit(folder, 2, example(2), keep=1)
 
 
 # What is on the disk before -> the steps of which one must be the newest that can be read afterwards.
@@ -120,14 +120,14 @@ def folder():
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint that can be read, after it was compared with what was saved."""
     # Nothing but the checkpoint that was damaged beforehand bears a checkpoint's name without being one.
-    for path in catalog.committed(folder):
+    for path in manager.committed(folder):
         with contextlib.nullcontext() if path.name == "step-00000001" else contextlib.suppress(CheckpointError):
-            checkpoint.verify(path)
+            commit.verify(path)
     path, problems = resume.find("auto", folder)
     assert all("step-00000002/weights.safetensors is not the file that was saved" in line for line in problems), (
         problems
     )
-    step = path and catalog.step_of(path)
+    step = path and manager.step_of(path)
     assert path is None or same(read(path, example(step)), example(step))
     return step
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.errors import DataError
+from data.datasets import DataError
 from data.files import load_csv, load_image_folder
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data import order
-from data.errors import DataError
+from data.datasets import DataError
 
 PINNED = [6, 1, 9, 8, 2, 0, 3, 7, 4, 5]  # n = 10, seed 0, epoch 0
 

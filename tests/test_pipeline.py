@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data import order, pipeline
-from data.sources import ArraySource, FileSource
+from data.datasets import ArraySource, FileSource
 
 G = 12  # global batch: divisible by 1, 2, 3 and 4 replicas
 N = 31  # two steps per epoch, seven examples left out of each

@@ -11,8 +11,8 @@ import time
 import pytest
 from conftest import ROOT, record_fault, run_jobs, summary
 
-from distributed import heartbeat, preemption
-from distributed.preemption import Departure
+from distributed.health import heartbeat, preemption
+from distributed.health.preemption import StopRequest
 
 pytestmark = pytest.mark.faults
 
@@ -21,7 +21,7 @@ TERM, USR1, USR2, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.S
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time that a departure sees, as a list of one; what would end this process is recorded instead."""
+    """The time that a stop_request sees, as a list of one; what would end this process is recorded instead."""
     now = [100.0]
     monkeypatch.setattr(preemption.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(preemption.time, "sleep", lambda seconds: None)
@@ -33,33 +33,33 @@ def clock(monkeypatch):
 @pytest.mark.parametrize(("number", "code"), ((TERM, 85), (USR1, 85), (USR2, 85), (INT, 130)))
 def test_before_training_a_signal_ends_the_process(clock, number, code):
     codes = []
-    Departure(codes.append).hear(number)
+    StopRequest(codes.append).hear(number)
     assert codes == [code]
 
 
 @pytest.mark.parametrize(("number", "name"), ((TERM, "leave"), (USR1, "leave"), (USR2, "leave"), (INT, "interrupt")))
 def test_in_training_the_first_is_told_and_the_second_ends(clock, number, name):
     codes, told = [], []
-    departure = Departure(codes.append)
-    departure.hand_over(told.append)
-    departure.hear(number)
+    stop_request = StopRequest(codes.append)
+    stop_request.deliver_to(told.append)
+    stop_request.hear(number)
     assert (told, codes) == ([name], [])
     clock[0] += 0.2
-    departure.hear(number)
+    stop_request.hear(number)
     assert (told, codes) == ([name], []), "the same request, sent to the group and handed on by the launcher"
     clock[0] += 1
-    departure.hear(number)
+    stop_request.hear(number)
     assert (told, codes) == ([name], [128 + number])
 
 
 def test_once_all_is_saved_the_second_has_the_first_ones_code(clock):
     codes = []
-    departure = Departure(codes.append)
-    departure.hand_over(lambda name: None)
-    departure.hear(USR1)
-    departure.saved()
+    stop_request = StopRequest(codes.append)
+    stop_request.deliver_to(lambda name: None)
+    stop_request.hear(USR1)
+    stop_request.saved()
     clock[0] += 1
-    departure.hear(TERM)
+    stop_request.hear(TERM)
     assert codes == [85]
 
 
@@ -73,9 +73,9 @@ def test_exit_code_by_notices(names, code):
 BUSY = """
 import ctypes, os, sys
 sys.path.insert(0, {root!r})
-from distributed import preemption
-departure = preemption.listen()
-departure.hand_over(lambda name: os.write(1, name.encode() + b"\\n"))
+from distributed.health import preemption
+stop_request = preemption.listen()
+stop_request.deliver_to(lambda name: os.write(1, name.encode() + b"\\n"))
 os.write(1, b"ready\\n")
 read, _ = os.pipe()
 ctypes.CDLL(None).read(read, ctypes.create_string_buffer(1), 1)

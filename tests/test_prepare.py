@@ -12,8 +12,7 @@ import pytest
 import tensorflow as tf
 
 from data import Splits, load
-from data.errors import DataError
-from data.sources import ArraySource
+from data.datasets import ArraySource, DataError
 from data.tfrecord import load_tfrecord
 from launch import prepare
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 from checkpoints import layout
 from conftest import ROOT
 
-from distributed import catalog, checkpoint, saver
-from distributed.saver import Saver, copy_to_host
+from distributed.checkpoint import commit, manager, saver
+from distributed.checkpoint.saver import Saver, copy_to_host
 
 
 def variables(value=0.0):
@@ -24,13 +24,13 @@ def variables(value=0.0):
 @pytest.fixture
 def gate(monkeypatch):
     """Commits wait for ``gate.set()``; the real commit follows."""
-    event, commit = threading.Event(), catalog.commit
+    event, commit = threading.Event(), manager.commit
 
     def gated(*arguments, **named):
         assert event.wait(60)
         commit(*arguments, **named)
 
-    monkeypatch.setattr(saver.catalog, "commit", gated)
+    monkeypatch.setattr(saver.manager, "commit", gated)
     return event
 
 
@@ -40,7 +40,7 @@ def save(writer, step, weights, **named):
 
 def saved(folder, step):
     weights = {variable.path: np.asarray(variable) for variable in variables()}
-    return checkpoint.load(folder / f"step-{step:08d}", layout(weights), {}).weights
+    return commit.load(folder / f"step-{step:08d}", layout(weights), {}).weights
 
 
 def test_the_copy_stays_what_it_was_whatever_is_done_to_the_variables():
@@ -67,7 +67,7 @@ def test_training_goes_on_while_a_save_is_under_way(tmp_path, gate):
     save(writer, 1, weights)
     for weight in weights:
         weight.assign_add(tf.ones(weight.shape))
-    assert catalog.committed(tmp_path) == []
+    assert manager.committed(tmp_path) == []
     gate.set()
     writer.wait()
     assert all(np.all(array == 0) for array in saved(tmp_path, 1).values())
@@ -85,7 +85,7 @@ def test_a_second_save_waits_for_the_first(tmp_path, gate):
     second.join(60)
     assert (tmp_path / "step-00000001").is_dir()
     writer.wait()
-    assert [catalog.step_of(path) for path in catalog.committed(tmp_path)] == [1, 2]
+    assert [manager.step_of(path) for path in manager.committed(tmp_path)] == [1, 2]
 
 
 def test_links_and_pruning_belong_to_a_save(tmp_path):
@@ -93,7 +93,7 @@ def test_links_and_pruning_belong_to_a_save(tmp_path):
     for step, best in ((1, True), (2, False), (3, False)):
         save(writer, step, variables(), monitored={"accuracy": 0.5}, best=best)
     writer.wait()
-    assert [catalog.step_of(path) for path in catalog.committed(tmp_path)] == [1, 3]
+    assert [manager.step_of(path) for path in manager.committed(tmp_path)] == [1, 3]
     assert ((tmp_path / "best").resolve().name, (tmp_path / "last").resolve().name) == (
         "step-00000001",
         "step-00000003",
@@ -107,14 +107,14 @@ def test_a_failure_is_told_once_and_ends_saving(tmp_path, monkeypatch, capsys):
     writer.wait()
     with monkeypatch.context() as patch:
         path = str(tmp_path / "weights.safetensors")
-        patch.setattr(saver.catalog, "commit", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space", path)))
+        patch.setattr(saver.manager, "commit", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space", path)))
         save(writer, 2, variables())
         writer.wait()
     save(writer, 3, variables())
     writer.wait()
     assert len(told) == 1 and told[0] == writer.problem
     assert f"step 2 could not be saved (No space: {path})" in writer.problem and writer.problem.count("\n") == 0
-    assert [catalog.step_of(path) for path in catalog.committed(tmp_path)] == [1]
+    assert [manager.step_of(path) for path in manager.committed(tmp_path)] == [1]
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -130,10 +130,10 @@ def test_a_process_that_ends_ends_with_its_save_complete(tmp_path):
     code = f"""
 import sys, time; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from distributed import saver
-commit = saver.catalog.commit
-saver.catalog.commit = lambda *arguments, **named: (time.sleep(1), commit(*arguments, **named))
+from distributed.checkpoint import saver
+commit = saver.manager.commit
+saver.manager.commit = lambda *arguments, **named: (time.sleep(1), commit(*arguments, **named))
 saver.Saver(Path({str(tmp_path)!r}), 3, print).save(1, [], [], {{}}, monitored=None, best=False)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-    assert catalog.newest(tmp_path)[0] == tmp_path / "step-00000001"
+    assert manager.newest(tmp_path)[0] == tmp_path / "step-00000001"

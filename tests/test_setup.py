@@ -55,7 +55,7 @@ def test_pins_satisfy_pyproject():
 @pytest.fixture
 def clone(tmp_path):
     """The files that the setup reads, and a .venv that it must not touch."""
-    for name in (*PINS, "pyproject.toml", "launch/setup.sh", "launch/horovodrun.py"):
+    for name in (*PINS, "pyproject.toml", "launch/install/setup.sh", "launch/install/horovodrun.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
@@ -75,7 +75,7 @@ def bare(tmp_path):
 
 def setup(clone, path, **choices):
     environment = {"HOME": str(clone), "PATH": str(path)} | choices
-    command = [shutil.which("bash"), "launch/setup.sh"]
+    command = [shutil.which("bash"), "launch/install/setup.sh"]
     return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -100,7 +100,7 @@ def test_a_choice_that_cannot_be_is_one_sentence(clone, bare, choices, words):
 def finish(clone, choices):
     """Leave the stamp of a complete setup; its last two words are LOCKSTEP_MPI and GPU."""
     read = f"{clone}/.venv\n".encode() + b"".join(
-        (clone / name).read_bytes() for name in (*PINS, "launch/setup.sh", "launch/horovodrun.py")
+        (clone / name).read_bytes() for name in (*PINS, "launch/install/setup.sh", "launch/install/horovodrun.py")
     )
     (clone / ".venv" / "setup.stamp").write_text(f"{hashlib.sha256(read).hexdigest()}  - {choices}\n")
 
@@ -135,7 +135,8 @@ def test_a_path_with_a_space_is_refused_before_anything_is_made(tmp_path, clone,
 
 
 @pytest.mark.parametrize(
-    "change", ["requirements.txt", "launch/setup.sh", "launch/horovodrun.py", "GPU", "no stamp", "place"]
+    "change",
+    ["requirements.txt", "launch/install/setup.sh", "launch/install/horovodrun.py", "GPU", "no stamp", "place"],
 )
 def test_a_change_begins_a_new_setup(clone, bare, change):
     finish(clone, "wheel 0")

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from data import load, tfrecord_index
-from data.errors import DataError
+from data.datasets import DataError
 from data.tfrecord import load_tfrecord
 
 

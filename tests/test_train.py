@@ -118,7 +118,7 @@ def test_deterministic_reruns_are_bit_identical(runs):
 
 def test_saved_configuration_is_complete(runs):
     saved = yaml.safe_load((runs[0] / "whole" / "config.yaml").read_text())
-    from launch.config import TrainConfig
+    from launch.job.config import TrainConfig
 
     assert set(saved) == set(TrainConfig.model_fields)
 

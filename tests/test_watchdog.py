@@ -9,7 +9,7 @@ from pathlib import Path
 
 import deaths
 import pytest
-from conftest import ROOT, counted, environment
+from conftest import HELPERS, counted, environment
 
 MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2")
 GLOO = ("horovodrun", "--gloo", "-np", "2")
@@ -27,7 +27,7 @@ class Run:
         # A writer keeps the pipe open, so that opening it succeeds and reading it waits.
         self.writer = os.open(folder / "fifo", os.O_RDWR)
         self.output = open(folder / "output.txt", "w+")  # noqa: SIM115
-        words = [*launcher, sys.executable, ROOT / "tests" / "ranks.py", folder, limit, fault, victim]
+        words = [*launcher, sys.executable, HELPERS / "ranks.py", folder, limit, fault, victim]
         self.process = subprocess.Popen(
             list(map(str, words)), env=environment(), cwd="/", stdout=self.output, stderr=subprocess.STDOUT
         )
@@ -48,7 +48,7 @@ class Run:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue
-            if any(b"distributed.watchdog" in word for word in words) and parent in ranks:
+            if any(b"distributed.health.watchdog" in word for word in words) and parent in ranks:
                 found.append(int(entry.name))
         return found
 
@@ -72,7 +72,7 @@ def wait_until(condition, timeout: float = 40) -> None:
 
 
 def gone(pid: int) -> bool:
-    from distributed.heartbeat import process_state
+    from distributed.health.heartbeat import process_state
 
     return process_state(pid)[0] in "XZ"
 
@@ -131,8 +131,8 @@ def test_slow_is_not_hung(tmp_path):
 
 def test_who_wakes_a_moment_after_the_others_is_not_accused(tmp_path, monkeypatch):
     """A rank has waited longer than its limit for one that saved, which is a step ahead by the time it wakes."""
-    from distributed import watchdog
-    from distributed.heartbeat import PHASES, Record
+    from distributed.health import watchdog
+    from distributed.health.heartbeat import PHASES, Record
 
     records = [Record.open(tmp_path / str(rank), "w+b") for rank in (0, 1)]
     for rank, record in enumerate(records):
@@ -172,7 +172,7 @@ def test_no_rank_outlives_its_launcher(tmp_path, launcher):
 
 
 def test_sweeps_what_killed_monitors_left(tmp_path):
-    from distributed.heartbeat import Record, _sweep
+    from distributed.health.heartbeat import Record, _sweep
 
     now = time.time()
     for name, pid, age in (("old", 2**22 + 1, 4000), ("young", 2**22 + 1, 60), ("alive", os.getpid(), 4000)):

@@ -4,8 +4,7 @@ import socket
 
 import pytest
 
-from distributed.errors import WorldError
-from distributed.world import World
+from distributed.world import World, WorldError
 
 PLACE = "rank size local_rank local_size"
 

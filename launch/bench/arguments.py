@@ -8,7 +8,7 @@ from typing import get_args
 
 from launch.bench.cases import Case, parse_models
 from launch.bench.contestants import all_cores
-from launch.config import ConfigError, TrainConfig
+from launch.job.config import ConfigError, TrainConfig
 
 HELP = {
     "throughput": "one process on real images, whole epochs: Lockstep and Keras' fit with a per-element pipeline",

@@ -6,8 +6,8 @@ from typing import get_args
 
 import numpy as np
 
-from launch import environment
-from launch.config import ConfigError, TrainConfig
+from launch.job import environment
+from launch.job.config import ConfigError, TrainConfig
 
 MODELS = get_args(TrainConfig.model_fields["model"].annotation)
 IMAGES = 1000  # of a made-up data set; no fewer than classes, each of which needs one
@@ -75,7 +75,7 @@ def real_data(dataset: str, data_dir: str | None, images: int, folder: Path) -> 
     """
     with environment.loading(quiet=True):
         from data import load
-        from data.errors import DataError
+        from data.datasets import DataError
         from data.pipeline import validation_batches
 
     try:

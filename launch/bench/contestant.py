@@ -15,17 +15,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from distributed.world import World
-from launch import environment
+from launch.job import environment
 
 
 def main(argv: list[str]) -> int:
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
     with environment.loading(quiet=True):
-        from launch import inputs, session
         from launch.baselines.job import LONG_EPOCH
+        from launch.job import inputs, session
+        from launch.job.training import Training
         from launch.train import main as train
-        from launch.training import Training
 
     class InTurns(Training):
         def _fit(self, *arguments):
@@ -36,9 +36,9 @@ def main(argv: list[str]) -> int:
     session.Training = InTurns
     if "--repeat-batch" in argv:
         argv.remove("--repeat-batch")
-        batches, plan = inputs.training_batches, session.create_plan
+        batches, plan = inputs.training_batches, session.create_batch_plan
         inputs.training_batches = lambda *args, **named: batches(*args, **named).take(1).cache().repeat()
-        session.create_plan = lambda *args, **named: dataclasses.replace(
+        session.create_batch_plan = lambda *args, **named: dataclasses.replace(
             plan(*args, **named), steps_per_epoch=LONG_EPOCH
         )
     return train(argv)

@@ -12,7 +12,7 @@ from launch.bench.limits import limit_of_ranks, time_update
 from launch.bench.links import Link
 from launch.bench.measure import Arena, Timing, speedup
 from launch.bench.report import Result
-from launch.config import ConfigError
+from launch.job.config import ConfigError
 
 RANKS = 2
 IDLE = 1.0  # seconds

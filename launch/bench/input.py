@@ -17,7 +17,7 @@ from launch.bench.contestants import HERE, Contestant, all_cores
 from launch.bench.feeder import BATCHES, BY_HAND
 from launch.bench.measure import Arena, Timing, speedup
 from launch.bench.report import Result
-from launch.config import ConfigError
+from launch.job.config import ConfigError
 
 DRAWN = (375, 500)  # height and width of drawn JPEG files, usual in ImageNet
 DRAWINGS, CLASSES = 256, 4
@@ -53,7 +53,7 @@ def run(arguments, arena: Arena) -> Result:
 
 def _check(arguments, files: Path) -> None:
     from data import load
-    from data.errors import DataError
+    from data.datasets import DataError
 
     try:
         count = len(load("image_folder", str(files), seed=0, validation_split=0).train)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from launch.bench.contestants import HERE, MPIRUN
-from launch.config import ConfigError
+from launch.job.config import ConfigError
 
 SUBNET = "198.18.0.0/30"  # of the block reserved for benchmarks (RFC 2544); both ends are in namespaces
 ADDRESSES = ("198.18.0.1/30", "198.18.0.2/30")

@@ -11,7 +11,7 @@ from statistics import median
 
 from launch.bench.contestants import Contestant
 from launch.bench.players import Player
-from launch.config import ConfigError
+from launch.job.config import ConfigError
 
 WARM_UP = 3  # steps; the first holds the tracing of the graph
 

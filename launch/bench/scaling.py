@@ -9,7 +9,7 @@ from launch.bench.contestants import all_cores, alone, horovod_manual, lockstep
 from launch.bench.limits import limit_of_ranks, time_update
 from launch.bench.measure import Arena, speedup
 from launch.bench.report import Result
-from launch.config import ConfigError
+from launch.job.config import ConfigError
 
 REPEAT = "--repeat-batch"
 ALONE, BY_HAND = "without exchange", "horovod by hand"

@@ -13,7 +13,7 @@ from launch.bench.contestants import keras_fit, lockstep
 from launch.bench.limits import limit, time_update
 from launch.bench.measure import Arena, speedup
 from launch.bench.report import Result
-from launch.config import ConfigError
+from launch.job.config import ConfigError
 
 
 def run(arguments, arena: Arena) -> Result:

@@ -1,0 +1,1 @@
+"""How the gradients of one step become those of all workers."""

@@ -1,0 +1,224 @@
+"""Which form of a gradient the replicas exchange: its sum, or for dense layers the two factors it is the product of.
+
+The gradient of a dense layer's kernel is ``X^T dY``, summed over all examples of the global batch.  An all-reduce
+moves ``in x out`` numbers.  Gathering the factors ``X [b, in]`` and ``dY [b, out]`` of all replicas and multiplying
+them on each moves ``b x (in + out)``: far fewer for the layers that hold nearly all parameters of AlexNet and VGG.
+Both give the same gradient but for the order of summation; nothing is approximated.
+
+In *exact* mode not even that order depends on the number of replicas.  The run's global batch is computed in
+micro-batches of one fixed size, so that every kernel sees the same shapes; factors are gathered in the order of the
+examples and multiplied once, all other gradients are gathered by micro-batch and summed in the order of these.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from distributed import step_context
+from distributed.gradients.matmul import kernel_gradient, multiply, times
+from distributed.gradients.tensor_parallel import SplitPair
+from distributed.strategies import Strategy
+
+
+class Factors(NamedTuple):
+    """A kernel's gradient that is not multiplied out: a replica's share of it, or the sum over all of them.
+
+    Attributes:
+        inputs: the layer's inputs, [b, in].
+        output_gradients: the loss' gradient by what the layer puts out before its activation, [b, out].
+    """
+
+    inputs: tf.Tensor
+    output_gradients: tf.Tensor
+
+    def bound(self) -> tf.Tensor:
+        """A number that is finite only if the gradient is, and no smaller than its norm; reads the factors alone."""
+        norms = [tf.norm(tf.cast(part, tf.float32)) for part in self]
+        return norms[0] * norms[1]
+
+    def multiplied(self, scale: tf.Tensor | float = 1.0) -> tf.Tensor:
+        """The gradient times ``scale``, float32 [in, out]."""
+        return kernel_gradient(self.inputs, self.output_gradients, scale)
+
+
+class Owned(NamedTuple):
+    """The gradient of this worker's part of a variable, that of the whole global batch: nothing is left to sum.
+
+    Attributes:
+        gradient: float32, of the part's shape.
+        square: the sum of the squares of all workers' parts, once these have exchanged it.
+    """
+
+    gradient: tf.Tensor
+    square: tf.Tensor
+
+    def bound(self) -> tf.Tensor:
+        """The norm of the whole gradient."""
+        return tf.sqrt(self.square)
+
+    def multiplied(self, scale: tf.Tensor | float = 1.0) -> "Owned":
+        """The gradient times ``scale``."""
+        return Owned(times(self.gradient, scale), self.square)
+
+
+class Exchange:
+    """Takes gradients from a tape in the form in which they travel, and sums them over the replicas."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        strategy: Strategy,
+        schemes: Mapping[str, str],
+        *,
+        exact: bool = False,
+        compress: bool = False,
+        split: SplitPair | None = None,
+    ):
+        """
+        Args:
+            network: a plain Keras model; the ``call`` of its dense layers is wrapped, nothing else changes.
+            strategy: how the replicas exchange.
+            schemes: dense layer's name -> ``factors``, ``allreduce`` or ``split``; one that is missing is all-reduced.
+            exact: whether gradients must not depend on the number of replicas, to the last bit.
+            compress: whether what is all-reduced travels as float16: half the bytes, and an approximation.
+            split: two of the layers, divided between the workers.
+        """
+        assert not (exact and (compress or split))
+        self._strategy, self._exact, self.split = strategy, exact, split
+        self._compress = compress and strategy.replicas > 1
+        self._layers = {
+            id(layer.kernel): layer for layer in dense_layers(network) if schemes.get(layer.name) != "split"
+        }
+        self._factored = {key: layer for key, layer in self._layers.items() if schemes.get(layer.name) == "factors"}
+        for layer in self._layers.values():
+            layer.call = _recorded(layer)
+
+    def gradients(self, tape: tf.GradientTape, loss, record: Mapping, variables: Sequence[keras.Variable]) -> list:
+        """This replica's shares: for each variable a tensor of its shape, ``Factors`` or ``Owned``.
+
+        Args:
+            tape: has seen ``loss`` computed.
+            record: what the layers have left in the step's context.
+        """
+        entries = [self._layers.get(id(variable)) and record[self._layers[id(variable)].name] for variable in variables]
+        parts = [self.split and self.split.part_of(variable) for variable in variables]
+        targets = [
+            entry[1] if entry else (variable if part is None else part).value
+            for variable, entry, part in zip(variables, entries, parts, strict=True)
+        ]
+
+        def share(variable, gradient, entry, part):
+            if part is not None:
+                return Owned(gradient, 2 * tf.nn.l2_loss(gradient))
+            if entry is None:
+                return gradient
+            factors = Factors(entry[0], gradient)
+            return factors if id(variable) in self._factored else factors.multiplied()
+
+        return list(map(share, variables, tape.gradient(loss, targets), entries, parts))
+
+    def accumulate(self, count: int, compute: Callable, variables: Sequence[keras.Variable]) -> tuple:
+        """Compute the shares of ``count`` micro-batches, one after the other, and join them.
+
+        Args:
+            count: micro-batches per step of this replica.
+            compute: micro-batch's number, int32 -> (loss, shares as ``gradients`` gives them).
+            variables: those that ``compute`` gives shares for.
+
+        Returns:
+            The summed loss, and shares of the whole batch for ``sum``.
+        """
+        if count == 1:
+            loss, shares = compute(tf.constant(0))
+            return loss, [share[None] if self._is_stacked(share) else share for share in shares]
+
+        # A loop, not an unrolled graph: TensorFlow would run unrolled micro-batches side by side and hold all their
+        # activations.
+        def add(index, loss, sums):
+            more_loss, shares = compute(index)
+            return index + 1, loss + more_loss, [self._add(*pair, index) for pair in zip(sums, shares, strict=True)]
+
+        start = (tf.constant(0), tf.zeros(()), [self._nothing(count, variable) for variable in variables])
+        _, loss, sums = tf.while_loop(lambda index, *_: index < count, add, start, parallel_iterations=1)
+        return loss, [self._joined(share) for share in sums]
+
+    def sum(self, shares: Sequence) -> list:
+        """Sum over all replicas, inside a step: shares as ``accumulate`` gives them, and behind them one plain tensor
+        of any shape that travels along.
+
+        Returns:
+            The sums in the same order; what came as ``Factors`` is ``Factors`` of all replicas, what came as ``Owned``
+            stays but for its square.
+        """
+        *shares, report = shares
+        if owned := [share for share in shares if isinstance(share, Owned)]:
+            others = [share for share in shares if not isinstance(share, Owned)]
+            squares = tf.stack([share.square for share in owned])
+            *others, report = self.sum([*others, tf.concat([report, squares], 0)])
+            report, squares = tf.split(report, [-1, len(owned)])
+            others, owned = iter(others), map(Owned, (share.gradient for share in owned), tf.unstack(squares))
+            return [*(next(owned if isinstance(share, Owned) else others) for share in shares), report]
+        shares = [*shares, report[None] if self._exact else report]
+        plain = [share for share in shares if not isinstance(share, Factors)]
+        factors = [part for share in shares if isinstance(share, Factors) for part in share]
+        if self._exact:
+            gathered = self._strategy.gather_replicas([*factors, *plain])
+            factors, plain = gathered[: len(factors)], [tf.reduce_sum(part, 0) for part in gathered[len(factors) :]]
+        else:
+            # The factors of the dense layers are known first in a backward pass, and need not wait for the rest.
+            factors, plain = self._strategy.gather_replicas(factors), self._sum_plain(plain)
+        factors, plain = iter(factors), iter(plain)
+        return [
+            Factors(next(factors), next(factors)) if isinstance(share, Factors) else next(plain) for share in shares
+        ]
+
+    def _sum_plain(self, tensors: list) -> list:
+        if not self._compress:
+            return self._strategy.sum_replicas(tensors)
+        *gradients, report = tensors
+        *sums, report = self._strategy.sum_replicas([*(tf.cast(part, tf.float16) for part in gradients), report])
+        return [*(tf.cast(total, part.dtype) for total, part in zip(sums, gradients, strict=True)), report]
+
+    def _is_stacked(self, share) -> bool:
+        return self._exact and not isinstance(share, Factors)
+
+    def _nothing(self, count: int, variable: keras.Variable):
+        """What micro-batches are added to: a sum, or for what must keep its order a list."""
+        layer = self._factored.get(id(variable))
+        if layer is not None:
+            return Factors(*(tf.TensorArray(layer.compute_dtype, count) for _ in Factors._fields))
+        return tf.TensorArray(variable.dtype, count) if self._exact else tf.zeros(variable.shape, variable.dtype)
+
+    def _add(self, sums, share, index):
+        if isinstance(share, Factors):
+            return Factors(*(array.write(index, part) for array, part in zip(sums, share, strict=True)))
+        return sums.write(index, share) if self._exact else sums + share
+
+    def _joined(self, sums):
+        if isinstance(sums, Factors):
+            return Factors(*(array.concat() for array in sums))
+        return sums.stack() if self._exact else sums
+
+
+def dense_layers(network: keras.Model) -> list[keras.layers.Dense]:
+    """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in]."""
+    return [layer for layer in network.layers if type(layer) is keras.layers.Dense and len(layer.input.shape) == 2]
+
+
+def _recorded(layer: keras.layers.Dense) -> Callable:
+    """The layer's ``call``, with a note of what its gradient is made of."""
+    plain = layer.call
+
+    def call(inputs, training=None):
+        context = step_context.current()
+        if context is None:
+            return plain(inputs, training=training)
+        outputs = multiply(inputs, tf.convert_to_tensor(layer.kernel))
+        if layer.bias is not None:
+            outputs = keras.ops.add(outputs, layer.bias)
+        context.recorded[layer.name] = inputs, outputs
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    return call

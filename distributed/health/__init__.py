@@ -1,0 +1,1 @@
+"""Signs of life, the monitor that reads them, and signals."""

@@ -1,0 +1,104 @@
+"""Leaving a run on request, so that it can go on later: what a signal means at each moment.
+
+SIGTERM, SIGUSR1 and SIGUSR2 ask to leave (exit code 85), SIGINT is the user's Ctrl-C (130).  Signals are heard by a
+thread of their own: Python's handlers run only between two bytecodes of the main thread, which may be in TensorFlow or
+MPI for minutes.  The signal itself only writes its number to a pipe, on which the thread waits.
+
+Before training there is nothing to save, and the process ends at once.  In training the first signal becomes a notice
+that all workers hear after the same step; a second one ends the process at once, and the last committed checkpoint is
+what is left.  No TensorFlow in here.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from distributed.health import heartbeat
+
+LEAVE, INTERRUPT = "leave", "interrupt"
+CODES = {LEAVE: 85, INTERRUPT: 130}
+NAMES = {signal.SIGTERM: LEAVE, signal.SIGUSR1: LEAVE, signal.SIGUSR2: LEAVE, signal.SIGINT: INTERRUPT}
+# One request may arrive twice: sent to a process group, and forwarded by the launcher as well.
+SAME_REQUEST = 0.5  # seconds
+
+
+class StopRequest:
+    """What becomes of signals in one run of this process."""
+
+    def __init__(self, leave: Callable[[int], object] = heartbeat.die):
+        self._exit = leave
+        self._lock = threading.Lock()
+        self._tell: Callable[[str], object] | None = None
+        self._first: float | None = None
+        self._saved = False
+        self.patience = 0.0  # seconds before this process speaks; the launcher ends all as soon as one has gone
+
+    def deliver_to(self, tell: Callable[[str], object]) -> None:
+        """From now on the first signal is told to the training, as ``tell("leave")`` or ``tell("interrupt")``."""
+        with self._lock:
+            self._tell = tell
+
+    def saved(self) -> None:
+        """All is saved: whoever ends this process from now on may know that it can go on later."""
+        self._saved = True
+
+    def hear(self, number: int) -> None:
+        """Act on a signal; called by the listening thread."""
+        name, now = NAMES[number], time.monotonic()
+        heartbeat.told()
+        with self._lock:
+            first, self._first = self._first, self._first or now
+            if first is None and self._tell is not None:
+                self._tell(name)
+                return
+        if first is None:
+            time.sleep(self.patience)
+            if not heartbeat.explained():
+                say(f"{signal.Signals(number).name} before training began: nothing to save; run the same command again")
+            self._exit(CODES[name])
+        elif now - first > SAME_REQUEST:
+            self._exit(CODES[name] if self._saved else 128 + number)
+
+
+_pipe: int | None = None
+_stderr = 2
+_current: StopRequest | None = None
+
+
+def listen() -> StopRequest:
+    """Begin to listen for signals, for one run; the main thread calls it first of all, and again for a further run."""
+    global _pipe, _stderr, _current
+    _current = StopRequest()
+    if _pipe is None:
+        # The screen as it is now: while TensorFlow is loaded, what goes to stderr is put aside.
+        _stderr = os.dup(2)
+        _pipe, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (*NAMES, heartbeat.END):
+            signal.signal(number, lambda *_: None)
+            # Libraries need not know of signals: what they wait for goes on.
+            signal.siginterrupt(number, False)
+        threading.Thread(target=_hear_all, name="signals", daemon=True).start()
+    return _current
+
+
+def code_of(names: list[str]) -> int:
+    """The exit code of a run that left after these notices."""
+    return CODES[LEAVE if LEAVE in names else INTERRUPT]
+
+
+def say(sentence: str) -> None:
+    """Print a line to stderr at once, past whatever the main thread may hold."""
+    os.write(_stderr, f"{sentence}\n".encode())
+
+
+def _hear_all() -> None:
+    while True:
+        for number in os.read(_pipe, 64):
+            if number == heartbeat.END:
+                heartbeat.die(1)
+            if number in NAMES:
+                _current.hear(number)

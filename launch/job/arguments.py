@@ -1,0 +1,143 @@
+"""From the command line, and the file it may name, to a TrainConfig.
+
+A flag beats the file given by ``--config``, the file beats the default.  Flags and file values take the same way
+through pydantic, so that both are checked alike and both errors read alike; tyro draws the ``--help`` page.
+"""
+
+import difflib
+from pathlib import Path
+
+import pydantic
+import tyro
+import yaml
+
+from launch.job.config import ConfigError, TrainConfig
+
+
+def parse_arguments(argv: list[str], *, program: str, description: str, preset: dict | None = None) -> TrainConfig:
+    """Build the configuration from the command line and the file it may name.
+
+    Args:
+        argv: the words behind the program's name.
+        program: the name shown by ``--help``.
+        description: the text above the flags there.
+        preset: values that replace the defaults.
+
+    Raises:
+        ConfigError: one sentence about the first thing that is wrong.
+    """
+    if "--help" in argv or "-h" in argv:
+        defaults = {name: field.default for name, field in TrainConfig.model_fields.items()} | (preset or {})
+        description += (
+            "\n\n--config FILE.yaml reads settings from a file (names as below, with underscores); "
+            "a flag beats the file."
+        )
+        tyro.cli(
+            TrainConfig,
+            prog=program,
+            description=description,
+            args=["--help"],
+            default=TrainConfig.model_construct(**defaults),
+        )
+    flags = _read_flags(argv)
+    path = flags.pop("config", None)
+    values = (preset or {}) | (_read_file(Path(path)) if path else {})
+    for name in _overruled(flags):
+        values.pop(name, None)
+    values |= flags
+    try:
+        return TrainConfig(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        from_file = path and first["loc"] and first["loc"][0] not in flags
+        raise ConfigError(_sentence(first, path if from_file else None)) from None
+
+
+def _overruled(flags: dict):
+    """Settings of the file that mean nothing beside these flags: the same said in another way, or what belongs to a
+    feature that a flag switches off."""
+    given = {name for name, value in flags.items() if str(value).lower() not in ("none", "null")}
+    for one, other in (("batch_size", "global_batch_size"), ("global_batch_size", "batch_size")):
+        if one in given and other not in given:
+            yield other
+    if flags.get("early_stopping_patience") == "0":
+        yield from {"baseline", "start_from_epoch"} - given
+    if flags.get("plateau_patience") == "0":
+        yield from {"plateau_factor", "plateau_cooldown"} - given
+
+
+def _read_flags(argv: list[str]) -> dict[str, str | bool]:
+    """Turn ``--some-flag value``, ``--some_flag=value``, ``--switch`` and ``--no-switch`` into a dict."""
+    switches = {name for name, field in TrainConfig.model_fields.items() if field.annotation is bool}
+    flags, words = {}, list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(
+                f"'{word}' was given where a flag was expected; flags begin with --, for example --epochs 10"
+            )
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals and name.removeprefix("no_") in switches:
+            follows = words[0].lower() if words else ""
+            value = words.pop(0) if name in switches and follows in ("true", "false") else not name.startswith("no_")
+            name = name.removeprefix("no_")
+        elif not equals:
+            if not words or words[0].startswith("--"):
+                _check_name(name, word)
+                raise ConfigError(f"{word} was given without a value; write {word} VALUE")
+            value = words.pop(0)
+        _check_name(name, word)
+        if value == "":
+            # An unset variable in a job's script, most likely.
+            flag = word.rstrip("=")
+            raise ConfigError(f"{flag} was given an empty value; write {flag} VALUE or leave it out")
+        flags[name] = value
+    return flags
+
+
+def _check_name(name: str, shown: str) -> None:
+    if name != "config" and name not in TrainConfig.model_fields:
+        raise ConfigError(f"{shown.partition('=')[0]} is not a flag{_closest(name, '--')}; --help lists all flags")
+
+
+def _closest(name: str, prefix: str) -> str:
+    matches = difflib.get_close_matches(name, TrainConfig.model_fields, n=1)
+    if not matches:
+        return ""
+    return f" (did you mean {prefix}{matches[0].replace('_', '-') if prefix else matches[0]}?)"
+
+
+def _read_file(path: Path) -> dict:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--config {path} cannot be read ({getattr(error, 'strerror', None) or error}); name an existing YAML file"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--config {path} is not YAML ({' '.join(str(error).split())}); mend it or write one 'name: value' per line"
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path} holds a {type(values).__name__}; expected lines of the form 'name: value'")
+    for name in values:
+        if name not in TrainConfig.model_fields:
+            raise ConfigError(
+                f"{path} has an unknown setting '{name}'{_closest(str(name), '')}; train.py --help lists all settings"
+            )
+    return values
+
+
+def _sentence(error: dict, path: str | None) -> str:
+    """Say in one sentence what pydantic found."""
+    if not error["loc"]:
+        return str(error["ctx"]["error"])
+    name, got = str(error["loc"][0]), error["input"]
+    shown = f"{name} in {path}" if path else f"--{name.replace('_', '-')}"
+    expected = error["msg"].removeprefix("Input should be ").replace(", unable to parse string as an integer", "")
+    if error["type"] in ("missing", "too_long"):
+        expected = "two step numbers A,B"
+    return f"{shown} is {got!r}; expected {expected}"

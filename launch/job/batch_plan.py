@@ -1,0 +1,96 @@
+"""The arithmetic of a run: which batch, how many steps, which rates.  Pure, and said aloud before step 1."""
+
+from dataclasses import dataclass
+
+from data.order import steps_per_epoch
+from distributed.schedule import Schedule
+from launch.job.config import ConfigError, TrainConfig
+
+DEFAULT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """``micro_batch`` x ``replicas`` x ``accumulate`` = ``global_batch`` examples per optimizer step."""
+
+    micro_batch: int
+    replicas: int
+    accumulate: int
+    steps_per_epoch: int
+    epochs: int
+    schedule: Schedule
+
+    @property
+    def replica_batch(self) -> int:
+        """Examples of one replica per optimizer step."""
+        return self.micro_batch * self.accumulate
+
+    @property
+    def global_batch(self) -> int:
+        return self.replica_batch * self.replicas
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+    def sentence(self) -> str:
+        """The batch arithmetic in one line."""
+        schedule = self.schedule
+        rate = f"learning rate {schedule.peak:.4g}"
+        if schedule.factor != 1:
+            rate += (
+                f" = {schedule.base:.4g} x {schedule.factor:.4g} ({schedule.scaling}, "
+                f"{self.global_batch}/{schedule.base_batch})"
+            )
+        warmup = f", warm-up {schedule.warmup_steps} steps" if schedule.warmup_steps and schedule.factor != 1 else ""
+        return (
+            f"batch: {self.micro_batch} per replica x {self.replicas} replicas x {self.accumulate} accumulation = "
+            f"{self.global_batch} global; "
+            f"{self.steps_per_epoch} steps x {self.epochs} epochs = {self.total_steps} steps; "
+            f"{rate}{warmup}"
+        )
+
+
+def create_batch_plan(config: TrainConfig, *, examples: int, replicas: int) -> BatchPlan:
+    """Work out the batch, the steps and the rates.
+
+    Args:
+        config: the run's settings.
+        examples: size of the training set.
+        replicas: model copies in the run.
+
+    Raises:
+        ConfigError: if the global batch cannot be dealt out evenly.
+        data.datasets.DataError: if there are fewer examples than one global batch.
+    """
+    accumulate = config.accumulate_steps
+    if config.global_batch_size:
+        # Either the size of the micro-batches is given or their number; the other one follows.
+        given, word = (
+            config.micro_batch_size or accumulate,
+            "micro-batch size" if config.micro_batch_size else "accumulation",
+        )
+        share = replicas * given
+        follows, rest = divmod(config.global_batch_size, share)
+        if rest or not follows:
+            near = max(share, config.global_batch_size // share * share)
+            raise ConfigError(
+                f"--global-batch-size {config.global_batch_size} does not divide by {replicas} replicas x "
+                f"{given} {word}; use a multiple of {share}, for example {near}"
+            )
+        micro, accumulate = (given, follows) if config.micro_batch_size else (follows, given)
+    else:
+        micro = config.batch_size or DEFAULT_BATCH
+    global_batch = micro * replicas * accumulate
+    steps = steps_per_epoch(examples, global_batch, config.steps_per_epoch)
+    schedule = Schedule(
+        base=config.learning_rate,
+        scaling=config.lr_scaling,
+        global_batch=global_batch,
+        base_batch=config.base_batch_size or (global_batch if config.global_batch_size else micro),
+        kind=config.schedule,
+        warmup_steps=round(config.warmup_epochs * steps),
+        total_steps=steps * config.epochs,
+        minimum=config.min_learning_rate,
+    )
+    return BatchPlan(micro, replicas, accumulate, steps, config.epochs, schedule)

@@ -1,0 +1,160 @@
+"""From settings to a compiled model: configuration stops here, below are plain arguments."""
+
+import keras
+import tensorflow as tf
+
+from data.datasets import Source
+from distributed.dropout import SampleDropout
+from distributed.gradients import cost_model
+from distributed.gradients.cost_model import Calibration, Choice
+from distributed.gradients.reduction import Exchange, dense_layers
+from distributed.gradients.tensor_parallel import SplitPair, find_pair
+from distributed.metrics import METRICS, GlobalMetrics, example_losses
+from distributed.model import LockstepModel
+from distributed.optimizer import synchronize
+from distributed.strategies import Strategy
+from launch.job.batch_plan import BatchPlan
+from launch.job.config import ConfigError, TrainConfig
+from models import MODELS, build_model
+
+OPTIMIZERS = {
+    "sgd": keras.optimizers.SGD,
+    "rmsprop": keras.optimizers.RMSprop,
+    "adam": keras.optimizers.Adam,
+    "adagrad": keras.optimizers.Adagrad,
+    "adadelta": keras.optimizers.Adadelta,
+    "adamax": keras.optimizers.Adamax,
+    "nadam": keras.optimizers.Nadam,
+}
+DEFAULT_MOMENTUM = {"sgd": 0.9, "rmsprop": 0.0}
+
+
+def choose_image_size(config: TrainConfig, source: Source) -> int:
+    """Side of the square images in pixels: the flag's, else the data's own if the model takes it, else the model's."""
+    if config.image_size:
+        return config.image_size
+    architecture, own = MODELS[config.model], source.image_size
+    fits = own is not None and own[0] == own[1] >= architecture.min_size
+    return own[0] if fits else architecture.default_size
+
+
+def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
+    """The metric that decides.
+
+    Raises:
+        ConfigError: if the run will have no such metric.
+    """
+    if config.monitor == "auto":
+        for feature in ("early_stopping_patience", "plateau_patience", "restore_best_weights"):
+            if getattr(config, feature) and not validated:
+                raise ConfigError(
+                    f"--{feature.replace('_', '-')} goes by a validation metric, but there is no validation set; "
+                    "raise --validation-split, or name a training metric: --monitor accuracy"
+                )
+        return "val_accuracy" if validated else "accuracy"
+    names = ["loss", *config.metrics]
+    names += [f"val_{name}" for name in names] if validated else []
+    if config.monitor not in names:
+        why = "" if validated else " (there is no validation set: --validation-split is 0)"
+        choices = ", ".join(names)
+        raise ConfigError(f"--monitor {config.monitor} is not a metric of this run{why}; choose one of {choices}")
+    return config.monitor
+
+
+def choose_exchange(
+    config: TrainConfig,
+    plan: BatchPlan,
+    strategy: Strategy,
+    network: keras.Model,
+    pair: tuple | None,
+    calibration: Calibration | None,
+) -> dict[str, Choice]:
+    """Dense layer's name -> how its gradient travels."""
+    exchange = config.exchange
+    if exchange in ("auto", "split") and not config.exact and strategy.shares_memory and plan.replicas > 1:
+        # In one memory summing costs less than multiplying for all of them.
+        exchange = "allreduce"
+    return cost_model.choose(
+        {layer.name: tuple(layer.kernel.shape) for layer in dense_layers(network)},
+        exchange=exchange,
+        global_batch=plan.global_batch,
+        replicas=plan.replicas,
+        item_bytes=4 if config.precision == "float32" else 2,
+        calibration=calibration,
+        pair=pair and (pair[0].name, pair[1].name),
+        gather_every=min(filter(None, (plan.steps_per_epoch, config.checkpoint_every_steps, config.check_replicas))),
+    )
+
+
+def find_split(config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model) -> tuple | None:
+    """The two dense layers that this run may divide between its workers, and the dropout between them; or None."""
+    if strategy.shares_memory or config.exact or config.precision != "float32" or plan.accumulate > 1:
+        # Sums of half-precision products would be rounded once more than one worker rounds them.
+        return None
+    # Nadam keeps a running product that each of its steps updates once.
+    return None if config.optimizer == "nadam" else find_pair(network, dense_layers(network), plan.replicas)
+
+
+def build(
+    config: TrainConfig,
+    plan: BatchPlan,
+    strategy: Strategy,
+    *,
+    classes: int,
+    image_size: int,
+    calibration: Calibration | None = None,
+) -> tuple[LockstepModel, dict[str, Choice]]:
+    """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed.
+
+    Returns:
+        The model, and by dense layer how its gradient travels.
+    """
+    if classes == 2 and "top5" in config.metrics:
+        raise ConfigError(f"--metrics {','.join(config.metrics)} asks for top5 of two classes; leave top5 out")
+    # NumPy takes no more than 32 bits.
+    keras.utils.set_random_seed(config.seed % 2**32)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
+    # Keras would number the names of optimizers in a process, and checkpoints go by names.
+    settings = {"name": config.optimizer, "learning_rate": plan.schedule.base}
+    settings["weight_decay"] = config.weight_decay or None
+    if config.optimizer in DEFAULT_MOMENTUM:
+        default = DEFAULT_MOMENTUM[config.optimizer]
+        settings["momentum"] = default if config.momentum is None else config.momentum
+    with strategy.scope():
+        network = build_model(
+            config.model,
+            classes=classes,
+            image_size=image_size,
+            dropout=config.dropout,
+            dropout_layer=SampleDropout,
+            seed=config.seed,
+        )
+        pair = find_split(config, plan, strategy, network)
+        choices = choose_exchange(config, plan, strategy, network, pair, calibration)
+        schemes = {name: choice.scheme for name, choice in choices.items()}
+        split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
+        compress = config.compression == "fp16"
+        exchange = Exchange(network, strategy, schemes, exact=config.exact, compress=compress, split=split)
+        optimizer = synchronize(
+            OPTIMIZERS[config.optimizer],
+            settings,
+            network.trainable_variables,
+            sum_replicas=exchange.sum,
+            clip_norm=config.clip_norm,
+            scaled=config.precision == "float16",
+            split=split,
+        )
+        model = LockstepModel(
+            network,
+            strategy,
+            example_losses(classes, config.label_smoothing),
+            GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
+            exchange,
+            global_batch=plan.global_batch,
+            accumulate=plan.accumulate,
+        )
+        # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
+        model.compile(optimizer=optimizer, auto_scale_loss=False, jit_compile=False)
+    return model, choices

@@ -1,0 +1,147 @@
+"""What a run leaves besides its checkpoints and logs: ``summary.json`` and ``curves.png``."""
+
+import hashlib
+import json
+import math
+import platform
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+
+import keras
+import numpy as np
+
+from distributed.strategies import Strategy
+from launch.job.config import TrainConfig
+from launch.job.console import Console
+from launch.job.logs import read_table
+
+PACKAGES = ("tensorflow", "keras", "horovod", "mpi4py", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """SHA-256 over all weights in ``model.weights`` order, as little-endian float32 bytes."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(weight, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def model_sha256(model: keras.Model) -> str:
+    """SHA-256 over the weights' names, shapes and dtypes: equal for equal architectures, whatever the weights."""
+    layout = [(weight.path, tuple(weight.shape), weight.dtype) for weight in model.weights]
+    return hashlib.sha256(repr(layout).encode()).hexdigest()
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Replace ``path`` by ``value`` at once, so that a reader never sees half of it."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def split_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
+    """The metrics that people compare, for JSON, which knows neither NaN nor infinity: without the example counts."""
+    shown = {name: value for name, value in metrics.items() if not name.endswith("examples")}
+    return {name: value if math.isfinite(value) else None for name, value in shown.items()}
+
+
+def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str, seconds: float) -> dict:
+    """The facts of a finished run, as ``summary.json`` holds them.
+
+    Args:
+        training: the ``launch.job.training.Training`` that has ended.
+        seconds: from the start of this process's run to its end.
+    """
+    plan, decisions, final = training.plan, training.decisions, training.decide.metrics
+    if training.restore_best and decisions.best_epoch is not None:
+        final = decisions.best_metrics
+    network, steps = training.model.network, training.progress.step
+    best = {}
+    if decisions.best_epoch is not None:
+        best = {"epoch": decisions.best_epoch + 1} | split_metrics(decisions.best_metrics)
+    rates = training.watch.rates
+    return {
+        "strategy": strategy.name,
+        "model": config.model,
+        "parameters": network.count_params(),
+        "dataset": config.dataset,
+        "world_size": strategy.world.size,
+        "replicas": plan.replicas,
+        "global_batch_size": plan.global_batch,
+        "epochs": steps // plan.steps_per_epoch,
+        "steps": steps,
+        "final": split_metrics(final),
+        "best": best,
+        "validation_examples": int(final.get("val_examples", 0)),
+        "images_per_second": round(median(rates), 1) if rates else None,
+        "seconds": round(seconds, 1),
+        "stopped_by": stopped_by,
+        "learning_rate": training.progress.learning_rate,
+        "exchange": {name: asdict(choice) for name, choice in training.choices.items()},
+        "weights_sha256": weights_sha256(network),
+        "versions": versions(),
+    }
+
+
+def leave(summary: dict, directory: Path, monitor: str, console: Console) -> bool:
+    """Write ``summary.json`` and ``curves.png``, and say where everything is; False if there is no summary."""
+    left = True
+    try:
+        write_json(directory / "summary.json", summary)
+    except OSError as error:
+        left = False
+        console.error(f"{directory}/summary.json cannot be written ({error.strerror}); mend that and run it again")
+    if summary["stopped_by"] == "preempted":
+        # Whoever wants the run gone does not wait for pictures; what counts is the checkpoint.
+        console.say(f"preempted at step {summary['steps']}: checkpoint saved; run the same command again to go on")
+        return True
+    try:
+        draw_curves(directory / "metrics.csv", directory / "curves.png")
+    except OSError as error:
+        console.warn(f"{directory}/curves.png cannot be written ({error.strerror}); the rest is there")
+    best = summary["best"]
+    if best:
+        values = "  ".join(
+            f"{name} {value:.4f}" for name, value in best.items() if name != "epoch" and value is not None
+        )
+        console.say(f"best: epoch {best['epoch']} of {summary['epochs']} by {monitor}: {values}")
+    console.say(f"finished after {summary['seconds']:.0f} s, stopped by {summary['stopped_by']}")
+    weights = f"   best weights: {directory}/checkpoints/best" if best else ""
+    console.say(f"curves: {directory}/curves.png{weights}")
+    console.say(f"look at it: tensorboard --logdir {directory}/tensorboard")
+    return left
+
+
+def draw_curves(table: Path, picture: Path) -> None:
+    """Draw loss, metrics and learning rate over the epochs of ``metrics.csv``; nothing before the first epoch."""
+    rows = read_table(table)
+    if not rows:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    epochs = [int(row["epoch"]) for row in rows]
+    metrics = [name.removeprefix("val_") for name in rows[0] if name.startswith("val_")]
+    panels = [(name, (name, f"val_{name}")) for name in metrics] + [("learning rate", ("learning_rate",))]
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), layout="constrained")
+    for axis, (title, names) in zip(axes, panels, strict=True):
+        for name in names:
+            points = [(epoch, float(row[name])) for epoch, row in zip(epochs, rows, strict=True) if row[name]]
+            if points:
+                label = "validation" if name.startswith("val_") else "training"
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        if len(names) > 1:
+            axis.legend()
+    figure.savefig(picture, dpi=110)
+    pyplot.close(figure)

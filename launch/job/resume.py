@@ -1,0 +1,211 @@
+"""Where a run begins: anew, or from a checkpoint.  The chief reads; every worker gets its answer and its weights."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distributed.checkpoint import commit, manager
+from distributed.checkpoint.commit import CheckpointError
+from distributed.checkpoint.tensor_files import Layout
+from distributed.control import together
+from distributed.model import LockstepModel
+from distributed.strategies import Strategy
+from launch.job import report
+from launch.job.batch_plan import BatchPlan
+from launch.job.config import TrainConfig
+
+# What a resumed run must share with the one it goes on from, and what to do where it does not.
+_REMEDIES = {
+    "model": "use --model {}",
+    "seed": "use --seed {}",
+    "steps_per_epoch": "use the same --steps-per-epoch and data",
+    "dataset": "use the data the run began with",
+    "optimizer": "use --optimizer {}",
+}
+
+
+def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, fingerprint: str) -> dict:
+    """What every checkpoint says about the run that made it; ``fingerprint`` is that of the training data."""
+    settings = config.model_dump(mode="json", exclude={"run_dir", "resume"})
+    return {
+        "model": config.model,
+        "seed": config.seed,
+        "optimizer": config.optimizer,
+        "global_batch": plan.global_batch,
+        "base_batch": plan.schedule.base_batch,
+        "peak_learning_rate": plan.schedule.peak,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "dataset": fingerprint,
+        "strategy": strategy.name,
+        "world_size": strategy.world.size,
+        "replicas": plan.replicas,
+        "versions": report.versions(),
+        "configuration": settings,
+        "configuration_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def restore(
+    config: TrainConfig, plan: BatchPlan, strategy: Strategy, model: LockstepModel, directory: Path, facts: dict
+) -> dict | None:
+    """Load the checkpoint that ``--resume`` asks for into the chief's model and optimizer.
+
+    Args:
+        directory: the run's ``checkpoints`` folder.
+        facts: what this run would write into its own checkpoints; see ``describe``.
+
+    Returns:
+        On the chief the checkpoint's state, with its ``path``, ``notes`` (lines for the user) and ``reported`` (whether
+        the run's summary stands at the same step); None where the run begins anew, and on another worker.
+
+    Raises:
+        CheckpointError: if it cannot be used.
+    """
+    if not strategy.is_chief:
+        return None
+    path, problems = find(config.resume, directory)
+    if path is None:
+        return None
+    weights, optimizer = model.network.weights, model.optimizer.variables
+    saved = commit.load(
+        path, _layout(weights), _layout(optimizer), accept=lambda state: _compare(path, state, facts, plan)
+    )
+    state = saved.state
+    for variables, arrays in ((weights, saved.weights), (optimizer, saved.optimizer)):
+        for variable in variables:
+            variable.assign(arrays[variable.path])
+    # A run that halted on a loss that was not finite may go on, with a lower rate for example.
+    model.optimizer.halted.assign(0)
+    if state["configuration"]["precision"] != config.precision:
+        model.optimizer.begin_scaling()
+    notes = [f"warning: {problem.partition(';')[0]}; going on from {path.name}" for problem in problems]
+    if changes := _changes(state, facts):
+        notes.append(f"changed since {path.name}: {'; '.join(changes)}")
+    return state | {"path": str(path), "notes": notes, "reported": _reported(directory.parent, state["step"])}
+
+
+def find(resume: str, directory: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint to begin from, or None; and why newer ones were passed over."""
+    manager.recover(directory)
+    if resume == "never":
+        if manager.committed(directory):
+            raise CheckpointError(
+                f"{directory} has checkpoints and --resume is never; use --resume auto to go on, or another --run-dir"
+            )
+        return None, []
+    found = manager.newest(directory)
+    if resume == "auto":
+        return found
+    # A path the user names may be a link, such as checkpoints/best.
+    path = Path(resume).resolve()
+    if found[0]:
+        if path.parent == directory.resolve() and path.name < found[0].name:
+            raise CheckpointError(
+                f"--resume {resume} is a checkpoint of this very run, which goes on from its newest, {found[0].name}; "
+                "to begin from that one, name another --run-dir"
+            )
+        return found
+    if (path / "manifest.json").exists():
+        return path, []
+    for place in (path / "checkpoints", path):
+        found = manager.newest(place)
+        if found[0]:
+            return found
+    raise CheckpointError(
+        f"--resume {resume} is neither auto, never, a checkpoint nor a run with checkpoints; give one of these"
+    )
+
+
+def restore_best(strategy: Strategy, model: LockstepModel, directory: Path, step: int) -> bool:
+    """Give every replica the weights of the best epoch's checkpoint; without one, leave them as they are.
+
+    Args:
+        step: leave out checkpoints after it.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        WorldError: on all workers, if it cannot be read.
+    """
+
+    def read():
+        path = manager.find_best(directory, step) if strategy.is_chief else None
+        if path:
+            arrays = commit.load(path, _layout(model.network.weights)).weights
+            for variable in model.network.weights:
+                variable.assign(arrays[variable.path])
+        return path is not None
+
+    found = strategy.control.agree(together(strategy.control, (CheckpointError,), read))
+    if found:
+        strategy.broadcast(model.network.variables)
+    return found
+
+
+def _reported(directory: Path, step: int) -> bool:
+    """Whether the run has left its summary: a kill may have come between the last checkpoint and that."""
+    try:
+        facts = json.loads((directory / "summary.json").read_text())
+        return facts["steps"] == step and facts["stopped_by"] in ("epochs", "early_stopping")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _layout(variables: Sequence) -> Layout:
+    return {variable.path: (tuple(variable.shape), np.dtype(variable.dtype)) for variable in variables}
+
+
+def _compare(path: Path, state: dict, facts: dict, plan: BatchPlan) -> None:
+    """Raise ``CheckpointError`` where this run cannot be the continuation of that one."""
+    try:
+        if state["global_batch"] != facts["global_batch"]:
+            batch, base = state["global_batch"], state["base_batch"]
+            micro, rest = divmod(batch, plan.replicas * plan.accumulate)
+            ways = f"--global-batch-size {batch}" + ("" if rest else f" or --batch-size {micro}")
+            raise CheckpointError(
+                f"{path} was made with global batch {batch}, this run has {facts['global_batch']}; go on with {ways} "
+                f"(and --base-batch-size {base} for the same learning rates), or begin anew in another --run-dir"
+            )
+        for fact, remedy in _REMEDIES.items():
+            if state[fact] != facts[fact]:
+                raise CheckpointError(
+                    f"{path} was made with {fact.replace('_', ' ')} {state[fact]}, this run has {facts[fact]}; "
+                    f"{remedy.format(state[fact])}, or begin anew in another --run-dir"
+                )
+        was, now = (",".join(value["configuration"]["metrics"]) for value in (state, facts))
+        if was != now and state["metrics"] is not None:
+            raise CheckpointError(
+                f"{path} lies within an epoch that was measured by --metrics {was}, this run has {now}; "
+                f"use --metrics {was}, or begin anew in another --run-dir"
+            )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} has no {error} in its state; begin anew in another --run-dir") from error
+
+
+def _changes(state: dict, facts: dict) -> list[str]:
+    """What is not as it was, in words."""
+    changes = []
+    if (state["strategy"], state["replicas"]) != (facts["strategy"], facts["replicas"]):
+        counts = [value["replicas"] for value in (state, facts)]
+        names = [value["strategy"] for value in (state, facts)]
+        was, now = (f"{n} worker{'s' * (n > 1)} ({name})" for n, name in zip(counts, names, strict=True))
+        changes.append(f"was {was}, now {now}")
+    if state["peak_learning_rate"] != facts["peak_learning_rate"]:
+        changes.append(f"was learning rate {state['peak_learning_rate']:.4g}, now {facts['peak_learning_rate']:.4g}")
+    if state["configuration_sha256"] != facts["configuration_sha256"]:
+        before, now = state["configuration"], facts["configuration"]
+        changes += [
+            f"was --{name.replace('_', '-')} {before.get(name)}, now {now.get(name)}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        ]
+    changes += [
+        f"was {name} {before}, now {facts['versions'][name]}"
+        for name, before in state["versions"].items()
+        if before != facts["versions"].get(name)
+    ]
+    return changes

@@ -1,0 +1,149 @@
+"""Faults for jobs.py: what a rank may suffer, and where, ``KIND@PLACE`` at a rank and step; and single jobs to end.
+
+KIND: the name of a signal that the rank sends to itself; "raise" an error; "loop" for ever.
+PLACE: "start" (while the model is built), "step" (as the step begins), "validation" (in its second batch, after that
+step), "saving" (as the checkpoint of that step is written, by the chief), "report" (before the chief's summary), "exit"
+(in the interpreter's teardown).
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+import psutil
+
+from distributed.health import preemption
+from distributed.health.heartbeat import process_state
+from distributed.world import World
+
+
+def strike(kind: str) -> None:
+    """Let it happen to this process."""
+    if kind == "loop":
+        while True:
+            pass
+    if kind == "raise":
+        raise RuntimeError("planted")
+    number = getattr(signal, kind)
+    os.kill(os.getpid(), number)
+    if number in preemption.NAMES:
+        # Training is faster than the thread that hears it may be.
+        end = time.monotonic() + 5
+        while preemption._current._first is None and time.monotonic() < end:
+            time.sleep(0.001)
+
+
+STARTED: list[subprocess.Popen] = []
+
+
+def end_all() -> None:
+    """Kill what was started and still runs; the monitors end the ranks of a launcher that is gone."""
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
+
+
+def plant(fault: str | None, rank: int = 0, step: int = 0) -> None:
+    """Put a fault into the job that begins now, in place of the last one's."""
+    from distributed.checkpoint import manager
+    from launch.job import callbacks, report, session
+
+    kind, _, place = (fault or "").partition("@")
+    here = World.from_environment(os.environ).rank == rank
+    at = {"step": step, "validation": step, "saving": step}.get(place)
+    hooks = {
+        "start": (session, "build", lambda *_: True),
+        "step": (callbacks.LearningRate, "on_train_batch_begin", lambda callback, *_: callback.progress.step == at),
+        "validation": (
+            callbacks.Notices,
+            "on_test_batch_end",
+            lambda callback, batch, *_: callback.progress.step == at and batch == 1,
+        ),
+        "report": (report, "summarize", lambda *_: True),
+        "saving": (manager, "write", lambda directory, number, *_: number == at),
+    }
+    for name, (home, function, due) in hooks.items():
+        original = getattr(getattr(home, function), "original", getattr(home, function))
+
+        def planted(*arguments, original=original, due=due, **named):
+            if due(*arguments):
+                strike(kind)
+            return original(*arguments, **named)
+
+        planted.original = original
+        setattr(home, function, planted if name == place and here else original)
+    if place == "exit" and here:
+        atexit.register(strike, kind)
+
+
+class Job:
+    """One job of jobs.py under a launcher, with a fault perhaps; its run directory is ``folder/run``."""
+
+    def __init__(self, folder: Path, line: list, *launcher: str, fault: list | None = None):
+        """Args: ``fault`` as for jobs.py: [kind, rank, step]."""
+        from conftest import environment
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        line = [str(word) for word in (*line, "--run-dir", folder / "run")]
+        jobs = {"lines": {"run": line}, "plants": {"run": [fault]} if fault else {}, "alone": True}
+        (folder / "jobs.json").write_text(json.dumps(jobs))
+        words = [*launcher, sys.executable, Path(__file__).with_name("jobs.py"), folder]
+        self.began = time.monotonic()
+        with open(folder / "output.txt", "w") as output:
+            self.process = subprocess.Popen(
+                list(map(str, words)), env=environment(), cwd="/", stdout=output, stderr=subprocess.STDOUT
+            )
+        STARTED.append(self.process)
+        self.seen: set[int] = set()
+
+    @property
+    def said(self) -> str:
+        """All that was said so far."""
+        return (self.folder / "output.txt").read_text()
+
+    def ranks(self) -> list[int]:
+        """The processes of the ranks that have begun, by rank; they and their children are watched from then on."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if len(words) > 2 and words[1].endswith(b"jobs.py") and words[2] == str(self.folder).encode():
+                    lines = (entry / "environ").read_text().split("\0")
+                    variables = dict(line.split("=", 1) for line in lines if "=" in line)
+                    found[World.from_environment(variables).rank] = int(entry.name)
+            except (OSError, ValueError):
+                continue
+        self.seen.update(found.values())
+        for pid in found.values():
+            with contextlib.suppress(psutil.Error):
+                self.seen.update(child.pid for child in psutil.Process(pid).children())
+        return [found[rank] for rank in sorted(found)]
+
+    def wait_for(self, words: str, timeout: float = 240) -> None:
+        """Return once the run has said this."""
+        end = time.monotonic() + timeout
+        while words not in self.said:
+            assert self.process.poll() is None and time.monotonic() < end, self.said[-3000:]
+            time.sleep(0.05)
+
+    def wait(self, timeout: float = 300) -> int:
+        """The launcher's exit code, after it was seen that all ranks are gone within 10 seconds of it."""
+        while self.process.poll() is None:
+            self.ranks()
+            assert time.monotonic() < self.began + timeout, self.said[-3000:]
+            time.sleep(0.2)
+        end = time.monotonic() + 10
+        while any(process_state(pid)[0] not in "XZ" for pid in self.seen):
+            assert time.monotonic() < end, "a rank has outlived its launcher"
+            time.sleep(0.1)
+        return self.process.returncode

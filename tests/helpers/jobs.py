@@ -1,0 +1,210 @@
+"""Run many jobs of train.py in the processes that a launcher has started: python tests/helpers/jobs.py FOLDER.
+
+Starting ranks and loading TensorFlow takes longer than a small run, hence once for all.  FOLDER/jobs.json maps a name
+to a command line; the exit codes go to FOLDER/codes.json.  ``alexnet_cifar`` is replaced by a tiny network, so that
+what is tested is the way it is trained; everything else is the program as it is.  Each rank leaves the order and the
+pixels of what it trained on as FOLDER/NAME/seen-RANK.npz.
+
+A job may have faults planted, each at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16
+gradients overflow; "weight", "slot" and "copy" change one of its values, "versions" and "model" what it says of these;
+"example" has it overlook a validation example; "SIGUSR1@step",
+"loop@saving" and the like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step]
+copies that run as it was after a kill with step's checkpoint as the newest: what was logged after it is there, later
+checkpoints, links and the summary are not.  ["limit", step, bytes] lets no file of the chief's grow beyond that from
+the save of that step on.
+"""
+
+import json
+import os
+import resource
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from distributed.health import preemption
+from distributed.world import World
+from launch.job import environment
+
+
+def tiny(spec):
+    """A convolution and two dense layers with dropout, as AlexNet has, in 20,000 parameters."""
+    import keras
+
+    init = partial(keras.initializers.GlorotUniform, seed=spec.seed)
+    inputs = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(inputs)
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv1", kernel_initializer=init())(x)
+    x = keras.layers.MaxPooling2D(3, 2)(x)
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2", kernel_initializer=init())(x)
+    x = keras.layers.Flatten()(x)
+    for name in ("fc6", "fc7"):
+        x = keras.layers.Dense(48, activation="relu", name=name, kernel_initializer=init())(x)
+        if spec.dropout:
+            x = spec.dropout_layer(spec.dropout, seed=1 if name == "fc6" else 2, name=f"{name}_dropout")(x)
+    x = keras.layers.Dense(spec.classes, name="fc8", kernel_initializer=init())(x)
+    return keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(x))
+
+
+def record(training_batches, seen: list):
+    """The pipeline, with a note of each batch's sample ids and pixel sums as it passes."""
+    import numpy as np
+    import tensorflow as tf
+
+    def note(ids, images):
+        # Position-weighted sums: equal only for equal pixels, up to a chance of one in 2**32.
+        weights = (np.arange(images[0].size, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(97)) % np.uint64(
+            2**32
+        )
+        seen.append((ids, (images.reshape(len(ids), -1).astype(np.uint64) * weights).sum(1)))
+        return ids
+
+    def recorded(*arguments, **named):
+        def passing(images, labels, ids):
+            return images, labels, tf.ensure_shape(tf.numpy_function(note, [ids, images], tf.int64), ids.shape)
+
+        return training_batches(*arguments, **named).map(passing)
+
+    return recorded
+
+
+FACTORS = {"nan": float("nan"), "overflow": 1e3}
+
+
+def scaled_losses(example_losses, factor: float, rank: int, step: int):
+    """The losses, but multiplied by ``factor`` in one training step of one rank."""
+    import tensorflow as tf
+
+    from distributed import step_context
+
+    def planted(*arguments):
+        losses = example_losses(*arguments)
+
+        def scaled(labels, logits):
+            context = step_context.current()
+            if context is None or World.from_environment(os.environ).rank != rank:
+                return losses(labels, logits)
+            return losses(labels, logits) * tf.where(context.step == step, factor, 1.0)
+
+        return scaled
+
+    return planted
+
+
+def lost_example(validation_batches, rank: int, _step: int):
+    """The validation pipeline, but one rank overlooks the first example of its first batch."""
+    import tensorflow as tf
+
+    def planted(*arguments, **named):
+        dataset = validation_batches(*arguments, **named)
+        if World.from_environment(os.environ).rank != rank:
+            return dataset
+
+        def overlook(index, batch):
+            images, labels, weights = batch
+            return images, labels, tf.where((tf.range(len(weights)) == 0) & (index == 0), 0.0, weights)
+
+        return dataset.enumerate().map(overlook)
+
+    return planted
+
+
+def changed(kind: str, check, rank: int, step: int):
+    """The comparison of replicas, but before that of one step a "weight" of one rank is changed, a "slot" of its
+    optimizer, or the weight's "copy" on the last device."""
+
+    def planted(callback):
+        if (callback.strategy.world.rank, callback.progress.step) == (rank, step):
+            variable = callback.model.network.get_layer("fc7").bias.value
+            if kind == "slot":
+                variable = next(slot.value for slot in callback.model.optimizer.variables if len(slot.shape))
+            (variable.values[-1] if kind == "copy" else variable).assign_add(variable * 0 + 1e-6)
+        check(callback)
+
+    return planted
+
+
+def limited(save, step: int, size: int):
+    """``Saver.save``, but from one step on the kernel refuses to let files grow."""
+
+    def planted(saver, now, *arguments, **named):
+        if now >= step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        save(saver, now, *arguments, **named)
+
+    return planted
+
+
+def cut(run: Path, target: Path, step: int) -> None:
+    shutil.copytree(run, target, symlinks=True)
+    for path in (target / "checkpoints").iterdir():
+        if path.is_symlink():
+            path.unlink()
+        elif path.name > f"step-{step:08d}":
+            shutil.rmtree(path)
+    (target / "summary.json").unlink()
+
+
+def main(folder: Path) -> int:
+    preemption.listen()  # as the program does, first of all
+    world = World.from_environment(os.environ)
+    environment.prepare(world, verbose=False)
+    import dataclasses
+
+    with environment.loading(quiet=False):
+        import deaths
+        import numpy as np
+
+        import models
+        from distributed import control
+        from distributed.checkpoint.saver import Saver
+        from launch.job import build, callbacks, inputs, report
+        from launch.train import main as train
+
+    jobs = json.loads((folder / "jobs.json").read_text())
+    if not jobs.get("alone"):
+        # A job that leaves must not take the next ones with it.
+        control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
+    models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
+    pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
+    losses, check = build.example_losses, callbacks.CheckReplicas.check
+    save, versions, model_sha256 = Saver.save, report.versions, report.model_sha256
+    for name, line in jobs["lines"].items():
+        seen = []
+        build.example_losses, callbacks.CheckReplicas.check, Saver.save = losses, check, save
+        inputs.training_batches, inputs.validation_batches = record(pipeline, seen), validation
+        report.versions, report.model_sha256 = versions, model_sha256
+        deaths.plant(None)
+        for kind, *place in jobs["plants"].get(name, []):
+            if kind in FACTORS:
+                build.example_losses = scaled_losses(losses, FACTORS[kind], *place)
+            elif kind in ("weight", "slot", "copy"):
+                callbacks.CheckReplicas.check = changed(kind, check, *place)
+            elif kind == "versions":
+                report.versions = lambda: versions() | {"numpy": f"that of rank {world.rank}"}
+            elif kind == "model":
+                report.model_sha256 = lambda network: f"that of rank {world.rank}"
+            elif kind == "example":
+                inputs.validation_batches = lost_example(validation, *place)
+            elif kind == "limit":
+                Saver.save = limited(save, *place)
+            elif kind != "cut":
+                deaths.plant(kind, *place)
+            elif world.is_chief:
+                cut(folder / place[0], folder / name, place[1])
+        if world.is_chief:
+            for stream in (sys.stdout, sys.stderr):
+                print(f"job: {name}", file=stream, flush=True)
+        codes[name] = train(line)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        if seen and (folder / name).is_dir():
+            ids, pixels = map(np.stack, zip(*seen, strict=True))
+            np.savez(folder / name / f"seen-{world.rank}.npz", ids=ids, pixels=pixels)
+    (folder / ("codes.json" if world.is_chief else f"codes-{world.rank}.json")).write_text(json.dumps(codes))
+    return codes[name] if jobs.get("alone") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
