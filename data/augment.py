@@ -1,4 +1,4 @@
-"""Views of an image: random ones for training, the central one for evaluation.
+"""Random views of an image, for training.
 
 Random numbers are hashed from (seed, epoch, sample id), never drawn from a stream: a sample looks the same in an epoch
 whichever worker, thread or batch position it lands on. Everything runs in a tf.data graph on the CPU.
@@ -6,10 +6,12 @@ whichever worker, thread or batch position it lands on. Everything runs in a tf.
 
 import tensorflow as tf
 
+from data import decode
+
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the increment of splitmix64
 COLOUR = 0.2  # brightness, contrast and saturation change by up to this fraction
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-CENTRAL_EIGHTHS = {"none": 8, "flip_crop": 8, "inception": 7}  # side of the square evaluation shows / shorter side
+CENTRAL_EIGHTHS = {"none": 8, "flip_crop": 8, "inception": 7}  # of the shorter side: the square of evaluation
 
 
 def uniforms(ids: tf.Tensor, seed: int, epoch, count: int) -> tf.Tensor:
@@ -53,7 +55,7 @@ def inception(images: tf.Tensor, ids: tf.Tensor, seed: int, epoch, size: int) ->
     left, right = _centres(x, w, width, size)
     boxes = tf.stack([top, left, bottom, right], axis=1)
     views = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [size, size])
-    return _flip_and_colour(_to_uint8(views), draw)
+    return _flip_and_colour(decode.to_uint8(views), draw)
 
 
 def inception_decode(data: tf.Tensor, sample_id: tf.Tensor, seed: int, epoch, size: int) -> tf.Tensor:
@@ -62,48 +64,8 @@ def inception_decode(data: tf.Tensor, sample_id: tf.Tensor, seed: int, epoch, si
     Crop of 8 to 100 % of the area and aspect 3/4 to 4/3, resize, flip (Szegedy et al. 2014, section 6), light colour.
     """
     draw = uniforms(sample_id, seed, epoch, 8)
-    crop = decode_window(data, lambda height, width: random_window(draw, height, width))
-    return _flip_and_colour(resize(crop, size), draw)
-
-
-def central_decode(data: tf.Tensor, size: int, eighths: int) -> tf.Tensor:
-    """Decode one file and show its central square: string scalar -> uint8 [size, size, 3].
-
-    The square's side is `eighths` / 8 of the shorter side, so the aspect is kept; the same pixels if it has that size.
-    """
-    return resize(decode_window(data, lambda height, width: central_window(height, width, eighths)), size)
-
-
-def central(images: tf.Tensor, size: int, eighths: int) -> tf.Tensor:
-    """`central_decode` for images in memory: uint8 [b, h, w, 3] -> uint8 [b, size, size, 3]."""
-    y, x, h, w = central_window(images.shape[1], images.shape[2], eighths)
-    return resize(images[:, y : y + h, x : x + w], size)
-
-
-def decode_window(data: tf.Tensor, choose) -> tf.Tensor:
-    """Decode the part of a file that `choose(height, width) -> (y, x, h, w)`, int32, picks: uint8 [h, w, 3].
-
-    JPEG decodes only the blocks it needs. Grey, RGBA and CMYK files become RGB, animations their first frame.
-    """
-
-    def jpeg():
-        shape = tf.image.extract_jpeg_shape(data)
-        return tf.image.decode_and_crop_jpeg(data, tf.stack(choose(shape[0], shape[1])), channels=3)
-
-    def other():
-        image = tf.io.decode_image(data, channels=3, expand_animations=False)
-        image = tf.ensure_shape(image, [None, None, 3])
-        y, x, h, w = choose(tf.shape(image)[0], tf.shape(image)[1])
-        return image[y : y + h, x : x + w]
-
-    return tf.cond(tf.io.is_jpeg(data), jpeg, other)
-
-
-def central_window(height, width, eighths: int):
-    """The central square: y, x, h, w; ints from ints, int32 scalars from int32 scalars."""
-    shorter = (height + width - abs(height - width)) // 2
-    side = (shorter * eighths + 7) // 8
-    return (height - side) // 2, (width - side) // 2, side, side
+    crop = decode.decode_window(data, lambda height, width: random_window(draw, height, width))
+    return _flip_and_colour(decode.resize(crop, size), draw)
 
 
 def random_window(draw: tf.Tensor, height, width):
@@ -125,27 +87,6 @@ def random_window(draw: tf.Tensor, height, width):
     return tf.minimum(y, height - h), tf.minimum(x, width - w), h, w
 
 
-def resize(images: tf.Tensor, size: int) -> tf.Tensor:
-    """uint8 [..., h, w, 3] -> uint8 [..., size, size, 3]; no pixel is overlooked, however much it shrinks.
-
-    Bilinear where both sides are less than halved, since it looks at two pixels a side; means of areas where neither
-    side grows; else bilinear with a filter as wide as it shrinks, which is right for all and slowest.
-    """
-
-    def resized(**how):
-        return lambda: _to_uint8(tf.image.resize(images, [size, size], **how))
-
-    # A file's size is known only once it is decoded. Of 270x270 to 224x224 the three take 0.2, 0.3 and 1.1 ms.
-    sides = tf.shape(images)[-3:-1]
-    cases = [
-        (tf.reduce_all(sides == size), lambda: images),
-        (tf.reduce_all(sides < 2 * size), resized()),
-        (tf.reduce_all(sides >= size), resized(method="area")),
-    ]
-    shape = [*images.shape[:-3], size, size, 3]
-    return images if images.shape == shape else tf.ensure_shape(tf.case(cases, resized(antialias=True)), shape)
-
-
 def _flip_and_colour(images: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
     """uint8 [..., s, s, 3], uniforms [..., 8] of which 4..7 are used -> uint8 [..., s, s, 3].
 
@@ -161,7 +102,7 @@ def _flip_and_colour(images: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
     totals = tf.reduce_sum(tf.cast(images, tf.int32), axis=[-2, -1], keepdims=True)
     mean = _luma(tf.cast(totals, tf.float32)) / float(images.shape[-2] * images.shape[-1])
     shared = _luma(planes) * (brightness * contrast * (1.0 - saturation)) + mean * (brightness * (1.0 - contrast))
-    planes = _to_uint8(planes * (brightness * contrast * saturation)[..., None, :, :] + shared[..., None, :, :])
+    planes = decode.to_uint8(planes * (brightness * contrast * saturation)[..., None, :, :] + shared[..., None, :, :])
     return tf.transpose(planes, [*leading, *(len(leading) + axis for axis in (1, 2, 0))])
 
 
@@ -169,10 +110,6 @@ def _luma(planes: tf.Tensor) -> tf.Tensor:
     """[..., 3, h, w] -> [..., h, w]."""
     red, green, blue = tf.unstack(planes, axis=-3)
     return red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
-
-
-def _to_uint8(images: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.clip_by_value(tf.round(images), 0.0, 255.0), tf.uint8)
 
 
 def _shifted(draw: tf.Tensor, length: int) -> tf.Tensor:

@@ -8,10 +8,12 @@ A *replica* is one model copy; the run has `replicas` of them over all workers. 
     step             0                 |   1                 |   2
     positions       0-3    4-7    8-11 | 12-15  16-19  20-23 |   0-3 ...     2 steps per epoch: position 0 again
 
-So the global order does not know how the global batch is cut. Horovod rank r reads elements r, r + replicas, ...;
-a single process or MirroredStrategy reads all of them in order.
-Everything that takes `element` accepts an int or an int64 scalar tensor, and works inside a graph.
+So the global order does not know how the global batch is cut. `Order` is this stream, `SequentialOrder` one pass in the
+source's order, `Share` what one worker reads of either. Their methods that take `element` accept an int or an int64
+scalar tensor, and work inside a graph.
 """
+
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -21,6 +23,109 @@ from data.datasets import DataError
 # but not a good shuffle: orders of consecutive epochs correlate by 0.75. From 8 on no statistic told it from numpy's
 # permutation; 16 leaves a margin and costs a quarter of a microsecond per index (where n is tiny more: 0.3 ms at 10).
 SHUFFLE_ROUNDS = 16
+
+
+@dataclass(frozen=True)
+class Share:
+    """One worker's part of a stream, which `count` workers read together: the elements index, index + count, ...
+
+    Horovod rank r of n has Share(r, n). One process, MirroredStrategy's too, has Share(0, 1): all elements in order.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self):
+        assert 0 <= self.index < self.count, f"share {self.index} of {self.count}: expected 0 <= index < count"
+
+    def elements(self, replicas: int, first_step: int, end_step: int) -> range:
+        """The elements of this share in the steps first_step..end_step - 1, equally many in each of them."""
+        assert replicas % self.count == 0, f"{replicas} replicas do not divide by {self.count} shares"
+        return range(first_step * replicas + self.index, end_step * replicas, self.count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The endless training stream: in each epoch another order of the examples.
+
+    Attributes:
+        examples: size of the source.
+        seed: any integer, of which the low 64 bits count; with the epoch it chooses the order.
+        replica_batch: examples per replica and step.
+        replicas: model copies in the run.
+        cap: the most steps of an epoch; None for all full ones.
+
+    Raises:
+        DataError: if there is not one full global batch.
+    """
+
+    examples: int
+    seed: int
+    replica_batch: int
+    replicas: int
+    cap: int | None = None
+
+    def __post_init__(self):
+        _check_batch(self.replica_batch, self.replicas)
+        assert self.steps_per_epoch >= 1, f"a cap of {self.cap} steps per epoch: expected 1 or more, or None"
+
+    @property
+    def global_batch(self) -> int:
+        """Examples per step of all replicas."""
+        return self.replica_batch * self.replicas
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.examples, self.global_batch, self.cap)
+
+    def positions(self, element):
+        """The epoch of an element (like `element`) and its positions in that epoch (int64 [replica_batch])."""
+        step = element // self.replicas
+        in_epoch, replica = step % self.steps_per_epoch, element % self.replicas
+        start = in_epoch * self.global_batch + replica * self.replica_batch
+        return step // self.steps_per_epoch, start + tf.range(self.replica_batch, dtype=tf.int64)
+
+    def indices(self, element):
+        """The epoch of an element and the examples that it holds (int64 [replica_batch], indices into the source)."""
+        epoch, positions = self.positions(element)
+        return epoch, sample_indices(positions, self.examples, self.seed, epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialOrder:
+    """One pass over a source in its own order, with padding to equal steps of all replicas.
+
+    Attributes:
+        examples: size of the source, perhaps 0.
+        replica_batch: examples per replica and step.
+        replicas: model copies in the run.
+    """
+
+    examples: int
+    replica_batch: int
+    replicas: int
+
+    def __post_init__(self):
+        assert self.examples >= 0, f"{self.examples} examples: expected 0 or more"
+        _check_batch(self.replica_batch, self.replicas)
+
+    @property
+    def steps(self) -> int:
+        """Elements that every replica eats so that all examples are covered; the last ones may hold padding."""
+        return -(-self.examples // (self.replica_batch * self.replicas))
+
+    def indices(self, element):
+        """The examples of an element (int64 [replica_batch]) and their weights (float32 [replica_batch]).
+
+        A position past the end is padding: example 0 with weight 0.
+        """
+        positions = element * self.replica_batch + tf.range(self.replica_batch, dtype=tf.int64)
+        real = positions < self.examples
+        return tf.where(real, positions, tf.zeros_like(positions)), tf.cast(real, tf.float32)
+
+
+def _check_batch(replica_batch: int, replicas: int) -> None:
+    assert min(replica_batch, replicas) >= 1, f"{replica_batch} examples x {replicas} replicas: expected 1 or more each"
 
 
 def steps_per_epoch(n: int, global_batch: int, cap: int | None = None) -> int:
@@ -36,36 +141,6 @@ def steps_per_epoch(n: int, global_batch: int, cap: int | None = None) -> int:
         )
     steps = n // global_batch
     return steps if cap is None else min(steps, cap)
-
-
-def validation_steps(n: int, replica_batch: int, replicas: int) -> int:
-    """Elements that every replica evaluates so that `n` examples are all covered; the last may hold padding."""
-    return -(-n // (replica_batch * replicas))
-
-
-def training_positions(element, *, replica_batch: int, replicas: int, steps_per_epoch: int):
-    """The epoch (like `element`) of a training element and its positions in that epoch (int64 [replica_batch])."""
-    step = element // replicas
-    start = (step % steps_per_epoch) * (replica_batch * replicas) + (element % replicas) * replica_batch
-    return step // steps_per_epoch, start + tf.range(replica_batch, dtype=tf.int64)
-
-
-def training_indices(element, *, n: int, seed: int, replica_batch: int, replicas: int, steps_per_epoch: int):
-    """The epoch of a training element and the examples it holds (int64 [replica_batch], indices into the source)."""
-    epoch, positions = training_positions(
-        element, replica_batch=replica_batch, replicas=replicas, steps_per_epoch=steps_per_epoch
-    )
-    return epoch, sample_indices(positions, n, seed, epoch)
-
-
-def validation_indices(element, *, n: int, replica_batch: int):
-    """The examples of a validation element (int64 [replica_batch]) and their weights (float32 [replica_batch]).
-
-    Validation keeps the source's order. A position past the end is padding: example 0 with weight 0.
-    """
-    positions = element * replica_batch + tf.range(replica_batch, dtype=tf.int64)
-    real = positions < n
-    return tf.where(real, positions, tf.zeros_like(positions)), tf.cast(real, tf.float32)
 
 
 def sample_indices(positions: tf.Tensor, n: int, seed: int, epoch) -> tf.Tensor:

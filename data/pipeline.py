@@ -2,9 +2,10 @@
 
     positions -> this worker's slice -> indices -> read -> decode -> augment -> batch -> prefetch
 
-order.py decides which examples an element of the stream holds, augment.py how an example looks; this file carries one
-to the other. A single map makes a whole batch from an element's number, several batches at a time, delivered in order.
-Unpacking batches into samples and decoding those in parallel took no less CPU time, at 32x32 or 500x375 pixels.
+order.py decides which examples an element of the stream holds, decode.py and augment.py how an example looks; this
+file carries one to the other. A single map makes a whole batch from an element's number, several batches at a time,
+delivered in order. Unpacking batches into samples and decoding those in parallel took no less CPU time, at 32x32 or
+500x375 pixels.
 """
 
 import re
@@ -13,8 +14,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from data import augment as views
-from data import order
+from data import decode
 from data.datasets import Source
+from data.order import Order, SequentialOrder, Share
 
 PREFETCH = 2  # finished batches that wait: one on its way to the model, one ready behind it
 
@@ -22,77 +24,59 @@ PREFETCH = 2  # finished batches that wait: one on its way to the model, one rea
 def training_batches(
     source: Source,
     *,
-    seed: int,
-    replica_batch: int,
-    replicas: int,
-    first: int,
-    stride: int,
+    order: Order,
+    share: Share,
     start_step: int,
-    steps_per_epoch: int,
     augment: str,
     image_size: int,
     threads: int,
 ) -> tf.data.Dataset:
-    """The endless training stream from step `start_step` on, as this worker eats it.
-
-    Yields the elements start_step * replicas + first, + stride, + 2 * stride ... of order.py. Horovod rank r:
-    first=r, stride=replicas. One process, or MirroredStrategy's replicas in turn: first=0, stride=1.
+    """The endless training stream from step `start_step` on, as the worker that has `share` of it eats it.
 
     Args:
+        order: of the source's examples.
         augment: "none", "flip_crop" or "inception".
         image_size: side of the square images that come out, in pixels.
         threads: CPU threads for reading, decoding and augmenting; also the number of batches in the making.
 
     Returns:
-        A dataset of (images uint8 [b, s, s, 3], labels int32 [b], sample ids int64 [b]) with b = replica_batch and
-        s = image_size; the ids are indices into `source`. Which batches and which pixels depends on no thread.
+        A dataset of (images uint8 [b, s, s, 3], labels int32 [b], sample ids int64 [b]) with b = order.replica_batch
+        and s = image_size; the ids are indices into `source`. Which batches and which pixels depends on no thread.
         A file that cannot be decoded raises tf.errors.OpError when its batch is due; `diagnose` then finds it.
     """
+    _check_size(source, order)
 
     def batch(element):
         # This worker's slice of the step, as numbers: nobody reads what others read, and a restart skips for free.
-        epoch, indices = order.training_indices(
-            element,
-            n=len(source),
-            seed=seed,
-            replica_batch=replica_batch,
-            replicas=replicas,
-            steps_per_epoch=steps_per_epoch,
-        )
-        images = _training_images(source, indices, seed, epoch, augment, image_size)
+        epoch, indices = order.indices(element)
+        images = _training_images(source, indices, order.seed, epoch, augment, image_size)
         return images, _labels(source, indices), indices
 
-    elements = tf.data.Dataset.counter(start_step * replicas + first, stride, dtype=tf.int64)
+    first_step = share.elements(order.replicas, start_step, start_step + 1)
+    elements = tf.data.Dataset.counter(first_step.start, first_step.step, dtype=tf.int64)
     return _delivered(elements, batch, threads)
 
 
 def validation_batches(
-    source: Source,
-    *,
-    replica_batch: int,
-    replicas: int,
-    first: int,
-    stride: int,
-    augment: str,
-    image_size: int,
-    threads: int,
+    source: Source, *, order: SequentialOrder, share: Share, augment: str, image_size: int, threads: int
 ) -> tf.data.Dataset:
-    """One pass over `source` in its own order, as this worker sees it.
+    """One pass over `source` in its own order, as the worker that has `share` of it sees it.
 
     Over all workers every example occurs once with weight 1. What fills the last step is example 0 with weight 0,
-    so that all replicas take order.validation_steps steps of one static shape, even those without an example.
+    so that all replicas take order.steps steps of one static shape, even those without an example.
     `augment` chooses the evaluation view: the central square, of 7/8 of the shorter side for "inception".
 
     Returns:
         A finite dataset of (images uint8 [b, s, s, 3], labels int32 [b], weights float32 [b]).
     """
+    _check_size(source, order)
 
     def batch(element):
-        indices, weights = order.validation_indices(element, n=len(source), replica_batch=replica_batch)
+        indices, weights = order.indices(element)
         return _central_images(source, indices, augment, image_size), _labels(source, indices), weights
 
-    elements = order.validation_steps(len(source), replica_batch, replicas) * replicas
-    return _delivered(tf.data.Dataset.range(first, elements, stride), batch, threads)
+    elements = share.elements(order.replicas, 0, order.steps)
+    return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
 
 
 def diagnose(source: Source, indices) -> str | None:
@@ -108,6 +92,10 @@ def diagnose(source: Source, indices) -> str | None:
         except (tf.errors.OpError, ValueError, OSError) as error:
             return f"{source.where(int(index))}: {_reason(error)}"
     return None
+
+
+def _check_size(source: Source, order: Order | SequentialOrder) -> None:
+    assert order.examples == len(source), f"an order of {order.examples} examples for a source of {len(source)}"
 
 
 def _training_images(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, augment: str, size: int):
@@ -126,8 +114,8 @@ def _central_images(source: Source, indices: tf.Tensor, augment: str, size: int)
     """Evaluation views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
     eighths = views.CENTRAL_EIGHTHS[augment]
     if not source.encoded:
-        return views.central(source.read(indices), size, eighths)
-    return _decoded(source, indices, lambda data, _: views.central_decode(data, size, eighths), size)
+        return decode.central(source.read(indices), size, eighths)
+    return _decoded(source, indices, lambda data, _: decode.central_decode(data, size, eighths), size)
 
 
 def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int) -> tf.Tensor:

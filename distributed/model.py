@@ -1,13 +1,21 @@
-"""One training step and one validation step, written once for every strategy and called by Keras' ``fit``."""
+"""One training step and one validation step, written once for every way to run, and the compiled calls that take many.
 
-from collections.abc import Callable
+A host that is asked between any two steps keeps an accelerator waiting.  So ``steps`` takes k optimizer steps in one
+compiled call: the rates of all of them go in as one vector, and what the host wants to know of each comes out in one
+array.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from distributed import step_context
 from distributed.gradients.reduction import Exchange
 from distributed.metrics import GlobalMetrics
+from distributed.optimizer import LockstepOptimizer
 from distributed.strategies import Strategy
 
 # What a worker may have to tell the others in mid-run: a signal asked it to leave (to be resumed), the user pressed
@@ -15,7 +23,31 @@ from distributed.strategies import Strategy
 NOTICES = ("leave", "interrupt", "save_failed")
 
 
-class LockstepModel(keras.Model):
+class StepReport(NamedTuple):
+    """What the host learns of k steps; all of it is the same on every worker.
+
+    Attributes:
+        losses: float32 [k, replicas], the mean loss of each replica's share of the global batch.
+        notices: float32 [k, len(NOTICES)], how many workers had something to tell when the step was taken.
+        halted: bool [k], whether the optimizer had refused this step or one before it, see ``optimizer.py``.
+    """
+
+    losses: np.ndarray
+    notices: np.ndarray
+    halted: np.ndarray
+
+    @property
+    def loss(self) -> np.ndarray:
+        """float32 [k]: the mean loss of each step's global batch."""
+        return self.losses.mean(axis=1)
+
+    @property
+    def heard(self) -> list[str]:
+        """Those of ``NOTICES`` that some worker gave."""
+        return [name for name, counts in zip(NOTICES, self.notices.T, strict=True) if counts.any()]
+
+
+class LockstepModel:
     """A network together with the way its steps are taken; what is trained and saved is ``network``, a plain Keras
     model.
 
@@ -25,6 +57,7 @@ class LockstepModel(keras.Model):
     def __init__(
         self,
         network: keras.Model,
+        optimizer: LockstepOptimizer,
         strategy: Strategy,
         losses: Callable,
         metrics: GlobalMetrics,
@@ -36,6 +69,7 @@ class LockstepModel(keras.Model):
         """
         Args:
             network: uint8 images [b, h, w, 3] -> float32 logits.
+            optimizer: made by ``optimizer.synchronize`` for the network's trainable variables.
             strategy: how the replicas exchange.
             losses: ``(labels [b], logits) -> float32 [b]``.
             metrics: this worker's metrics.
@@ -43,36 +77,63 @@ class LockstepModel(keras.Model):
             global_batch: examples per optimizer step over all replicas.
             accumulate: micro-batches into which a replica cuts its share of them, one after the other.
         """
-        super().__init__(name="lockstep")
-        self.network = network
-        self._strategy = strategy
-        self._losses = losses
-        self._global_metrics = metrics
-        self._exchange = exchange
-        self._global_batch = global_batch
-        self._accumulate = accumulate
-        # Set by this worker's host between steps, summed over all replicas with the gradients: telling costs nothing.
-        self.notices = keras.Variable(
+        self.network, self.optimizer = network, optimizer
+        self._strategy, self._losses, self._metrics, self._exchange = strategy, losses, metrics, exchange
+        self._global_batch, self._accumulate = global_batch, accumulate
+        # Set by this worker's host between calls, summed over all replicas with the gradients: telling costs nothing.
+        self._notices = keras.Variable(
             tf.zeros(len(NOTICES)), dtype="float32", trainable=False, aggregation="only_first_replica", name="notices"
         )
-        self.built = True
         self._gathered_at = None  # the step at which what is split was last whole
+        # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
+        self._train_step = tf.function(self._train_on, jit_compile=False)
+        self._test_step = tf.function(self._test_on, jit_compile=False)
+        self._training = self._stream = None
+        self._validation = tf.function(self._evaluate, autograph=False)
 
-    def call(self, images, training=False):
-        return self.network(images, training=training)
+    def steps(self, batches: Iterator, rates: np.ndarray) -> StepReport:
+        """Take one optimizer step for each of the learning rates, in one compiled call.
 
-    def train_step(self, data):
-        """Take one step on (images uint8 [b, h, w, 3], labels int32 [b], sample ids int64 [b])."""
+        Args:
+            batches: endless, of (images uint8 [b, h, w, 3], labels int32 [b], sample ids int64 [b]); the same object
+                in every call of a run.
+            rates: float32 [k].
+        """
+        if self._stream is not batches:
+            # The iterator is captured: passing it would cost the host as much as the call itself.
+            self._stream = batches
+            self._training = tf.function(
+                lambda rates: self._train(batches, rates),
+                input_signature=[tf.TensorSpec([None], tf.float32)],
+                autograph=False,
+            )
+        rows = self._training(tf.constant(rates, tf.float32)).numpy()
+        replicas = self._strategy.replicas
+        losses, notices, halted = np.split(rows, [replicas, replicas + len(NOTICES)], axis=1)
+        return StepReport(losses * np.float32(replicas), notices, halted[:, 0] > 0)
+
+    def _train(self, batches: Iterator, rates: tf.Tensor) -> tf.Tensor:
+        count, width = tf.shape(rates)[0], self._strategy.replicas + len(NOTICES) + 1
+
+        def step(index, rows):
+            self.optimizer.learning_rate = rates[index]
+            row = self._strategy.run(self._train_step, next(batches))
+            return index + 1, rows.write(index, row)
+
+        rows = tf.TensorArray(tf.float32, count, element_shape=[width])
+        # One after the other: Horovod's operations have names, which must not be under way twice.
+        _, rows = tf.while_loop(lambda index, _: index < count, step, (0, rows), parallel_iterations=1)
+        return rows.stack()
+
+    def _train_on(self, data):
+        """A replica's step on its batch; what ``StepReport`` is made of, float32 [replicas + notices + 1]."""
         variables = self.network.trainable_variables
         loss, shares = self._accumulated(data, variables)
         # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
-        replicas = self._strategy.replicas
-        report = tf.one_hot(self._strategy.replica_id(), replicas, dtype=tf.float32)
-        report = tf.concat([tf.where(report > 0, loss, tf.zeros(())), self.notices.value], 0)
+        report = tf.one_hot(self._strategy.replica_id(), self._strategy.replicas, dtype=tf.float32)
+        report = tf.concat([tf.where(report > 0, loss, tf.zeros(())), self._notices.value], 0)
         report, halted = self.optimizer.step(shares, variables, report)
-        losses, notices = report[:replicas], report[replicas:]
-        loss = tf.reduce_sum(losses)
-        return {"loss": loss, "loss_by_replica": losses * replicas, "halted": halted, "notices": notices}
+        return tf.concat([report, tf.cast(halted, tf.float32)[None]], 0)
 
     def _accumulated(self, data, variables):
         """The replica's shares of the mean loss and of its gradient, over its micro-batches."""
@@ -93,16 +154,29 @@ class LockstepModel(keras.Model):
             losses = self._losses(labels, logits)
             loss = tf.reduce_sum(losses) / self._global_batch
             scaled = self.optimizer.scale_loss(loss)
-        self._global_metrics.update(labels, logits, losses, tf.ones_like(losses))
+        self._metrics.update(labels, logits, losses, tf.ones_like(losses))
         return loss, self._exchange.gradients(tape, scaled, context.recorded, variables)
 
-    def test_step(self, data):
-        """Add one batch (images, labels, weights float32 [b]) to the metrics; weight 0 marks padding."""
+    def evaluate(self, batches: Iterator, count: int) -> None:
+        """Add ``count`` batches of (images, labels, weights float32 [b]) to the metrics, in one compiled call; weight 0
+        marks padding."""
+        self._validation(batches, tf.constant(count))
+
+    def _evaluate(self, batches, count):
+        def step(index):
+            self._strategy.run(self._test_step, next(batches))
+            return index + 1
+
+        return tf.while_loop(lambda index: index < count, step, (0,), parallel_iterations=1)
+
+    def _test_on(self, data):
         images, labels, weights = data
         logits = self.network(images, training=False)
-        losses = self._losses(labels, logits)
-        self._global_metrics.update(labels, logits, losses, weights)
-        return {"loss": tf.reduce_mean(losses)}
+        self._metrics.update(labels, logits, self._losses(labels, logits), weights)
+
+    def tell(self, names: set[str]) -> None:
+        """Give these of ``NOTICES`` to all workers with the next step."""
+        self._notices.assign([float(name in names) for name in NOTICES])
 
     def shard(self) -> None:
         """Take up the network's weights and the optimizer's state as they are now; call it before the first step."""
@@ -117,33 +191,27 @@ class LockstepModel(keras.Model):
             self._exchange.split.gather()
             self._gathered_at = int(self.optimizer.iterations)
 
-    @property
-    def metrics(self):
-        return self._global_metrics.all
+    def results(self) -> dict[str, float]:
+        """The metrics over all workers, since the last reset; all workers must call it."""
+        return self._metrics.results()
 
-    def get_metrics_result(self):
-        """The results over all workers; Keras asks for them once per epoch and once per validation."""
-        return self._global_metrics.results()
+    def reset_metrics(self) -> None:
+        """Begin the metrics anew: once per epoch and once per validation."""
+        for metric in self._metrics.all:
+            metric.reset_state()
 
     def metric_states(self) -> list:
         """The metrics' states so far, of each replica of the run, as a JSON value; all workers must call it."""
         return self._strategy.replica_values(self._metric_variables)
 
-    def examples_here(self) -> int:
-        """Examples of the latest validation (or epoch) on this worker."""
-        return int(self._global_metrics.examples.result())
-
     def restore_metric_states(self, states: list) -> None:
         """Take up what ``metric_states`` gave; all workers must call it with the same value."""
         self._strategy.assign_replica_values(self._metric_variables, states)
 
+    def examples_here(self) -> int:
+        """Examples since the last reset on this worker."""
+        return int(self._metrics.examples.result())
+
     @property
     def _metric_variables(self):
-        return [variable for metric in self.metrics for variable in metric.variables]
-
-    def _get_metrics_result_or_logs(self, logs):
-        # What a step returns is for the progress of the run; the epoch's values come from the metrics.
-        return self.get_metrics_result()
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing is left to build, and Keras would draw a batch from the stream to find that out."""
+        return [variable for metric in self._metrics.all for variable in metric.variables]

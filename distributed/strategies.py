@@ -43,6 +43,11 @@ class SingleDevice:
         """The context in which the model and the optimizer are built."""
         return contextlib.nullcontext()
 
+    def run(self, step: Callable, batch):
+        """Let each replica of this worker take a step on its part of what ``distribute`` gave, inside a graph; what
+        comes back is the first one's tensor, or None."""
+        return step(batch)
+
     def replica_id(self):
         """This replica's number in the run, int32, inside a train or test step."""
         return tf.constant(0)
@@ -114,6 +119,10 @@ class Mirrored(SingleDevice):
 
     def scope(self):
         return self._strategy.scope()
+
+    def run(self, step, batch):
+        result = self._strategy.run(step, (batch,))
+        return None if result is None else self._strategy.experimental_local_results(result)[0]
 
     def replica_id(self):
         return tf.distribute.get_replica_context().replica_id_in_sync_group

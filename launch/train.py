@@ -19,23 +19,24 @@ from pathlib import Path
 # The repository's folders come first: `distributed` is also the name of an installed package on many machines.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distributed.health import heartbeat, preemption
+from distributed.health import preemption
 from distributed.world import World, WorldError
 
 
-def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
+def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> int:
     """Run the main job and return the exit code: 0 finished, 2 the user can mend it, 85 preempted (130 by Ctrl-C)
     after a complete checkpoint, 1 anything else.
 
     Args:
         argv: the command line; default: the process's own.
         preset: settings that replace the defaults.
+        given: ``model``, ``data`` and ``callbacks`` as Python objects, see ``launch.job.run.train``.
     """
     # First of all, even before the imports that take a moment: from now on a signal is an answered request.
     stop_request = preemption.listen()
-    from launch.job import environment
     from launch.job.arguments import parse_arguments
     from launch.job.config import ConfigError
+    from launch.job.run import run
 
     argv = sys.argv[1:] if argv is None else argv
     world = World()
@@ -48,18 +49,7 @@ def main(argv: list[str] | None = None, preset: dict | None = None) -> int:
             time.sleep(1)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    stop_request.patience = 0.0 if world.is_chief else 1.0
-    threads = environment.prepare(world, verbose=config.verbose)
-    launcher = environment.launcher()
-    heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
-    code = 1
-    try:
-        with environment.loading(quiet=not config.verbose):
-            # TensorFlow is loaded only now that its environment is settled.
-            from launch.job.session import run
-        code = run(config, world, threads, stop_request)
-    finally:
-        heartbeat.end(code)
+    code, _ = run(config, world, stop_request, **given)
     return code
 
 

@@ -1,10 +1,10 @@
-"""Random views: keyed by (seed, epoch, sample) alone, uniform, and pixel for pixel what they say they are."""
+"""Views: random ones keyed by (seed, epoch, sample) alone, uniform; and pixel for pixel what they say they are."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import augment
+from data import augment, decode
 
 IDS = tf.constant([3, 0, 77, 12345678901, 5, 8, 13, 21], tf.int64)
 
@@ -119,26 +119,26 @@ def test_inception_in_memory_and_from_file_agree():
 
 def test_central_view_keeps_pixels_of_the_right_size_and_the_aspect():
     square = smooth_image(32, 32)
-    assert (augment.central_decode(tf.io.encode_png(square), 32, 8).numpy() == square).all()
-    assert (augment.central(tf.constant(square[None]), 32, 8).numpy()[0] == square).all()
+    assert (decode.central_decode(tf.io.encode_png(square), 32, 8).numpy() == square).all()
+    assert (decode.central(tf.constant(square[None]), 32, 8).numpy()[0] == square).all()
     wide = smooth_image(32, 48)
-    assert (augment.central_decode(tf.io.encode_png(wide), 32, 8).numpy() == wide[:, 8:40]).all()
-    assert (augment.central_decode(tf.io.encode_png(wide), 28, 7).numpy() == wide[2:30, 10:38]).all()
+    assert (decode.central_decode(tf.io.encode_png(wide), 32, 8).numpy() == wide[:, 8:40]).all()
+    assert (decode.central_decode(tf.io.encode_png(wide), 28, 7).numpy() == wide[2:30, 10:38]).all()
     large = smooth_image(120, 90)
     assert (
-        augment.central(tf.constant(large[None]), 45, 8).numpy()[0]
-        == augment.central_decode(tf.io.encode_png(large), 45, 8).numpy()
+        decode.central(tf.constant(large[None]), 45, 8).numpy()[0]
+        == decode.central_decode(tf.io.encode_png(large), 45, 8).numpy()
     ).all()
-    assert abs(augment.central(tf.constant(large[None]), 45, 8).numpy()[0][5, 5].astype(int) - large[26, 11]).max() <= 3
+    assert abs(decode.central(tf.constant(large[None]), 45, 8).numpy()[0][5, 5].astype(int) - large[26, 11]).max() <= 3
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_grey_and_transparent_files_become_rgb(channels):
     pixels = np.broadcast_to(smooth_image(32, 32)[..., :1], (32, 32, channels)).copy()
-    shown = augment.central_decode(tf.io.encode_png(pixels), 32, 8).numpy()
+    shown = decode.central_decode(tf.io.encode_png(pixels), 32, 8).numpy()
     assert (shown == pixels[..., :1]).all() and shown.shape == (32, 32, 3)
     if channels == 1:
-        grey = augment.central_decode(tf.io.encode_jpeg(pixels, quality=100), 32, 8).numpy()
+        grey = decode.central_decode(tf.io.encode_jpeg(pixels, quality=100), 32, 8).numpy()
         assert abs(grey.astype(int) - pixels).max() < 4 and grey.shape == (32, 32, 3)
 
 
@@ -170,7 +170,7 @@ def test_resizing_keeps_gradients_and_does_not_alias(shape, axis):
     def resized(line):
         """A picture that changes along one axis only, resized: that line of it."""
         picture = np.broadcast_to(line[:, None, None] if axis == 0 else line[None, :, None], (*shape, 3))
-        return np.moveaxis(augment.resize(tf.constant(picture), 32).numpy(), axis, 0)[2:-2, 16, 0].astype(int)
+        return np.moveaxis(decode.resize(tf.constant(picture), 32).numpy(), axis, 0)[2:-2, 16, 0].astype(int)
 
     length = shape[axis]
     gradient = np.linspace(0, 255, length).round().astype("uint8")

@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import order, pipeline
+from data import Splits, pipeline
 from data.datasets import ArraySource, FileSource
+from data.order import Order, SequentialOrder, Share
+from launch.job.batch_plan import create_batch_plan
+from launch.job.config import TrainConfig
+from launch.job.inputs import Inputs
 
 G = 12  # global batch: divisible by 1, 2, 3 and 4 replicas
 N = 31  # two steps per epoch, seven examples left out of each
+WHOLE = Share(0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +36,13 @@ def files(tmp_path_factory):
     return FileSource("made", ("a", "b", "c"), str(root), paths, np.arange(N) % 3)
 
 
-def stream(source, *, replicas=1, first=0, stride=1, start_step=0, steps=1, augment="flip_crop", threads=2, seed=5):
+def stream(source, *, replicas=1, share=WHOLE, start_step=0, steps=1, augment="flip_crop", threads=2, seed=5):
     """`steps` elements of a worker's training stream, as lists of arrays."""
     dataset = pipeline.training_batches(
         source,
-        seed=seed,
-        replica_batch=G // replicas,
-        replicas=replicas,
-        first=first,
-        stride=stride,
+        order=Order(examples=len(source), seed=seed, replica_batch=G // replicas, replicas=replicas),
+        share=share,
         start_step=start_step,
-        steps_per_epoch=order.steps_per_epoch(len(source), G),
         augment=augment,
         image_size=16,
         threads=threads,
@@ -68,7 +69,7 @@ def test_same_order_and_pixels_for_any_number_of_replicas(kind, augment, counts,
     for replicas in counts:
         mirrored = stream(source, replicas=replicas, steps=5 * replicas, augment=augment)
         ranks = [
-            stream(source, replicas=replicas, first=r, stride=replicas, steps=5, augment=augment, threads=1 + r)
+            stream(source, replicas=replicas, share=Share(r, replicas), steps=5, augment=augment, threads=1 + r)
             for r in range(replicas)
         ]
         horovod = [ranks[r][step] for step in range(5) for r in range(replicas)]
@@ -79,8 +80,9 @@ def test_same_order_and_pixels_for_any_number_of_replicas(kind, augment, counts,
 
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_a_restart_continues_where_the_run_was(arrays, replicas):
-    whole = stream(arrays, replicas=replicas, first=replicas - 1, stride=replicas, steps=6)
-    rest = stream(arrays, replicas=replicas, first=replicas - 1, stride=replicas, steps=3, start_step=3)
+    last = Share(replicas - 1, replicas)
+    whole = stream(arrays, replicas=replicas, share=last, steps=6)
+    rest = stream(arrays, replicas=replicas, share=last, steps=3, start_step=3)
     for expected, got in zip(whole[3:], rest, strict=True):
         assert all((e == g).all() for e, g in zip(expected, got, strict=True))
 
@@ -114,42 +116,33 @@ def test_validation_sees_every_example_exactly_once(kind, n, batch, replicas, re
     else:
         source = FileSource("part", whole.classes, whole.root, whole.paths[:n], whole.labels[:n])
 
-    def elements(first, stride):
+    order = SequentialOrder(examples=n, replica_batch=batch, replicas=replicas)
+
+    def elements(share):
         dataset = pipeline.validation_batches(
-            source,
-            replica_batch=batch,
-            replicas=replicas,
-            first=first,
-            stride=stride,
-            augment="none",
-            image_size=16,
-            threads=2,
+            source, order=order, share=share, augment="none", image_size=16, threads=2
         )
         assert [spec.shape.as_list() for spec in dataset.element_spec] == [[batch, 16, 16, 3], [batch], [batch]]
-        assert dataset.cardinality().numpy() == order.validation_steps(n, batch, replicas) * replicas // stride
+        assert dataset.cardinality().numpy() == order.steps * replicas // share.count
         return [tuple(x.numpy() for x in element) for element in dataset]
 
-    ranks = [elements(first=r, stride=replicas) for r in range(replicas)]
-    assert {len(rank) for rank in ranks} == {order.validation_steps(n, batch, replicas)}
+    ranks = [elements(Share(r, replicas)) for r in range(replicas)]
+    assert {len(rank) for rank in ranks} == {order.steps}
     images, labels, weights = joined([rank[step] for step in range(len(ranks[0])) for rank in ranks])
     assert weights.sum() == n and set(weights) <= {0.0, 1.0}
     assert (labels[weights == 1] == source.labels).all()
     if kind == "arrays":
         assert (images[weights == 1] == source.pixels).all()
-    for expected, got in zip((images, labels, weights), joined(elements(first=0, stride=1)), strict=True):
+    for expected, got in zip((images, labels, weights), joined(elements(WHOLE)), strict=True):
         assert (expected == got).all()
 
 
 def test_training_shapes_are_static(files):
     dataset = pipeline.training_batches(
         files,
-        seed=0,
-        replica_batch=4,
-        replicas=3,
-        first=0,
-        stride=3,
+        order=Order(examples=N, seed=0, replica_batch=4, replicas=3),
+        share=Share(0, 3),
         start_step=0,
-        steps_per_epoch=2,
         augment="inception",
         image_size=24,
         threads=1,
@@ -160,11 +153,76 @@ def test_training_shapes_are_static(files):
 
 @pytest.mark.parametrize("size", [12, 16, 24])
 def test_images_in_memory_take_the_asked_size(arrays, size):
+    order = SequentialOrder(examples=N, replica_batch=N, replicas=1)
     dataset = pipeline.validation_batches(
-        arrays, replica_batch=N, replicas=1, first=0, stride=1, augment="inception", image_size=size, threads=1
+        arrays, order=order, share=WHOLE, augment="inception", image_size=size, threads=1
     )
     images = next(iter(dataset))[0].numpy()
     assert images.shape == (N, size, size, 3) and images.std() > 20
+
+
+class Worker:
+    """What the inputs need of a strategy, for a worker that reads a given share."""
+
+    def __init__(self, replicas, share):
+        self.replicas, self.share = replicas, share
+
+    def distribute(self, make_dataset):
+        return make_dataset(*self.share)
+
+
+def inputs(worker, train, validation, **settings):
+    config = TrainConfig(augment="none", seed=5, **settings)
+    plan = create_batch_plan(config, examples=len(train), replicas=worker.replicas)
+    return Inputs(config, plan, worker, Splits(train, validation), image_size=16, threads=2)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_every_pass_of_the_inputs_validates_every_example_once(arrays, replicas):
+    """Batches are those of micro-batches: 31 examples in steps of 4 per replica."""
+    settings = {"global_batch_size": 12, "accumulate_steps": 3} if replicas == 1 else {"batch_size": 4}
+    workers = [Worker(replicas, (0, 1)), *(Worker(replicas, (r, replicas)) for r in range(replicas))]
+    mirrored, *ranks = [inputs(worker, arrays, arrays, **settings) for worker in workers]
+    for made in (mirrored, *ranks):
+        assert (made.validation_examples, made.validation_steps) == (N, {1: 8, 2: 4, 3: 3}[replicas])
+    for _ in range(2):  # each a pass from the first example to the last
+        shares = [[[x.numpy() for x in batch] for batch in made.validation_batches()] for made in ranks]
+        images, labels, weights = joined([share[step] for step in range(ranks[0].validation_steps) for share in shares])
+        assert (images[weights == 1] == arrays.pixels).all() and (labels[weights == 1] == arrays.labels).all()
+        together = joined([[x.numpy() for x in batch] for batch in mirrored.validation_batches()])
+        assert all((a == b).all() for a, b in zip((images, labels, weights), together, strict=True))
+
+
+def test_inputs_without_validation(arrays):
+    made = inputs(Worker(1, (0, 1)), arrays, None, batch_size=4)
+    assert (made.validation_batches(), made.validation_steps, made.validation_examples) == (None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 6}, {"batch_size": 2, "accumulate_steps": 3, "steps_per_epoch": 1}]
+)
+def test_inputs_train_on_the_order_that_the_plan_counts(arrays, settings):
+    """The plan's steps per epoch are the order's; a worker begins at the step that it is told."""
+    made = inputs(Worker(2, (1, 2)), arrays, None, **settings)
+    assert (made.order.global_batch, made.order.steps_per_epoch) == (made.plan.global_batch, made.plan.steps_per_epoch)
+    (_, _, ids), *_ = made.training(3)
+    epoch, indices = made.order.indices(3 * 2 + 1)
+    assert ids.numpy().tolist() == indices.numpy().tolist() and len(ids) == 6
+    assert epoch == 3 // made.plan.steps_per_epoch
+
+
+def test_inputs_name_the_example_that_a_worker_could_not_read(files, tmp_path):
+    """Found among the batches in the making at that step, by the worker that reads it alone."""
+    for path in files.paths:
+        (tmp_path / path).write_bytes(tf.io.read_file(f"{files.root}/{path}").numpy())
+    source = FileSource("made", files.classes, str(tmp_path), files.paths, files.labels)
+    ranks = [inputs(Worker(2, (r, 2)), source, source, batch_size=1) for r in range(2)]
+    _, (lost,) = ranks[0].order.indices(5 * 2 + 1)  # of rank 1 in step 5
+    (tmp_path / files.paths[lost]).unlink()
+    assert [made.find_culprit(step=1) is not None for made in ranks] == [False, True]
+    assert ranks[1].find_culprit(step=5).startswith(str(tmp_path / files.paths[lost]))
+    assert ranks[1].find_culprit(step=6) is None  # that step is over, and the example not due again
+    assert all("replace or remove it" in made.find_culprit(None) for made in ranks)  # in the validation set
 
 
 @pytest.mark.parametrize("name", ["5.jpg", "4.png"])

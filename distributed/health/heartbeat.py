@@ -37,6 +37,7 @@ class Record(ctypes.Structure):
         ("beats", ctypes.c_uint64),
         ("step", ctypes.c_int64),
         ("limit", ctypes.c_double),  # seconds without a sign of life in training; 0: nobody minds
+        ("expected", ctypes.c_double),  # seconds that the call which is under way should take, by those before it
         ("pid", ctypes.c_int32),
         ("rank", ctypes.c_int32),
         ("phase", ctypes.c_int32),
@@ -106,9 +107,10 @@ def start(world: World, limit: float, launcher: int | None) -> None:
     enter("start")
 
 
-def enter(phase: str, step: int | None = None, *, waiting: bool = False) -> None:
-    """Give a sign of life: ``phase`` begins, at ``step``; ``waiting`` if it may have to wait for other ranks."""
-    _record.phase, _record.waiting = PHASES.index(phase), waiting
+def enter(phase: str, step: int | None = None, *, waiting: bool = False, expected: float = 0.0) -> None:
+    """Give a sign of life: ``phase`` begins, at ``step``; ``waiting`` if it may have to wait for other ranks;
+    ``expected`` are the seconds that may well pass before the next sign, since many steps are taken at once."""
+    _record.phase, _record.waiting, _record.expected = PHASES.index(phase), waiting, expected
     if step is not None:
         _record.step = step
     _record.beats += 1

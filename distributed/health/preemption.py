@@ -63,26 +63,39 @@ class StopRequest:
 
 
 _pipe: int | None = None
+_write: int | None = None
+_before: dict[int, object] = {}  # signal -> what it did until somebody listened
 _stderr = 2
 _current: StopRequest | None = None
 
 
 def listen() -> StopRequest:
     """Begin to listen for signals, for one run; the main thread calls it first of all, and again for a further run."""
-    global _pipe, _stderr, _current
+    global _pipe, _write, _stderr, _current
     _current = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        return _current  # only the main thread may change what signals do: they stay what they are
     if _pipe is None:
         # The screen as it is now: while TensorFlow is loaded, what goes to stderr is put aside.
         _stderr = os.dup(2)
-        _pipe, write = os.pipe()
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        _pipe, _write = os.pipe()
+        os.set_blocking(_write, False)
+        threading.Thread(target=_hear_all, name="signals", daemon=True).start()
+    if not _before:
+        signal.set_wakeup_fd(_write, warn_on_full_buffer=False)
         for number in (*NAMES, heartbeat.END):
-            signal.signal(number, lambda *_: None)
+            _before[number] = signal.signal(number, lambda *_: None)
             # Libraries need not know of signals: what they wait for goes on.
             signal.siginterrupt(number, False)
-        threading.Thread(target=_hear_all, name="signals", daemon=True).start()
     return _current
+
+
+def unlisten() -> None:
+    """Let signals do again what they did before ``listen``, for a script or notebook that goes on after training."""
+    if _before and threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(-1)
+        while _before:
+            signal.signal(*_before.popitem())
 
 
 def code_of(names: list[str]) -> int:

@@ -4,7 +4,7 @@ It reads the rank's signs of life (``heartbeat.py``) and sees the rank's end on 
 
 * The rank is gone without a word (kill -9, out of memory): its name, host, step and phase go to the screen.
 * The launcher is gone (kill -9): the rank is ended, so that no orphan goes on training.
-* No sign of life within the limit: the stacks of all threads are shown, and the rank is ended; the launcher then ends
+* No sign of life within the limit, beyond what the steps under way should take: the stacks of all threads are shown, and the rank is ended; the launcher then ends
   the others.  When one rank hangs, the others wait for it, silent as well: a rank that waits is ended only if there is
   evidence against itself, or long after the monitor of the one that hangs should have acted.
 
@@ -22,6 +22,7 @@ from distributed.health.heartbeat import ABORT, END, PHASES, RUNNING, STACKS, Re
 
 # Seconds beyond the limit for the parts of a run that give no sign for long: loading, tracing, a slow disk.
 EXTRA = {"start": 1500.0, "first step": 600.0, "first validation": 600.0, "saving": 600.0}
+SLOWER = 3  # a call may take so many times longer than those before it
 WAITING = 3  # a rank that waits for others is patient so many times longer
 TICK = 1.0  # seconds between two looks
 READ_CALLS = {"x86_64": (0, 17, 19, 257), "aarch64": (63, 67, 65, 56)}  # read, pread64, readv, openat
@@ -71,6 +72,9 @@ class Watch:
             return
         limit = self.record.limit
         if not limit or self.silent <= limit:
+            return
+        limit += SLOWER * self.record.expected
+        if self.silent <= limit:
             return
         if process_state(self.pid)[0] == "T":
             self.end("it is stopped (SIGSTOP), so that its stacks cannot be shown")

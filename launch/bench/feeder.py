@@ -49,24 +49,20 @@ def main() -> None:
 
 def lockstep(job):
     """The product's training stream, endless."""
-    from data import augment as views
-    from data import load
+    from data import decode, load
+    from data.order import Order, Share
     from data.pipeline import training_batches
 
     if job.way in BY_HAND:
-        views.decode_window = decode_then_crop
-        views.resize = partial(resize, antialias=BY_HAND[job.way])
+        decode.decode_window = decode_then_crop
+        decode.resize = partial(resize, antialias=BY_HAND[job.way])
     kind = "npz" if job.data.endswith(".npz") else "image_folder"
     source = load(kind, job.data, seed=0, validation_split=0).train
     return training_batches(
         source,
-        seed=0,
-        replica_batch=job.batch_size,
-        replicas=1,
-        first=0,
-        stride=1,
+        order=Order(examples=len(source), seed=0, replica_batch=job.batch_size, replicas=1),
+        share=Share(0, 1),
         start_step=0,
-        steps_per_epoch=max(1, len(source) // job.batch_size),
         augment=job.augment,
         image_size=job.image_size,
         threads=len(os.sched_getaffinity(0)),
@@ -74,7 +70,7 @@ def lockstep(job):
 
 
 def decode_then_crop(data, choose):
-    """``data.augment.decode_window`` without the fused operation: the whole picture is decoded."""
+    """``data.decode.decode_window`` without the fused operation: the whole picture is decoded."""
     import tensorflow as tf
 
     image = tf.image.decode_jpeg(data, channels=3)
@@ -83,7 +79,7 @@ def decode_then_crop(data, choose):
 
 
 def resize(image, size, antialias):
-    """``data.augment.resize`` by one operation for all cases."""
+    """``data.decode.resize`` by one operation for all cases."""
     import tensorflow as tf
 
     return tf.cast(tf.round(tf.image.resize(image, [size, size], antialias=antialias)), tf.uint8)

@@ -1,10 +1,12 @@
 """From settings to a compiled model: configuration stops here, below are plain arguments."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
 from data.datasets import Source
-from distributed.dropout import SampleDropout
+from distributed import convert
 from distributed.gradients import cost_model
 from distributed.gradients.cost_model import Calibration, Choice
 from distributed.gradients.reduction import Exchange, dense_layers
@@ -13,6 +15,7 @@ from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
 from distributed.optimizer import synchronize
 from distributed.strategies import Strategy
+from launch.job import user_network
 from launch.job.batch_plan import BatchPlan
 from launch.job.config import ConfigError, TrainConfig
 from models import MODELS, build_model
@@ -29,11 +32,26 @@ OPTIMIZERS = {
 DEFAULT_MOMENTUM = {"sgd": 0.9, "rmsprop": 0.0}
 
 
-def choose_image_size(config: TrainConfig, source: Source) -> int:
-    """Side of the square images in pixels: the flag's, else the data's own if the model takes it, else the model's."""
+def choose_image_size(config: TrainConfig, source: Source, *, own_model: bool) -> int:
+    """Side of the square images in pixels: the flag's, else the data's own if the model takes it, else the model's.
+
+    Args:
+        own_model: whether the network is the user's, of which nobody knows which sizes it takes.
+
+    Raises:
+        ConfigError: if there is no size to go by.
+    """
     if config.image_size:
         return config.image_size
-    architecture, own = MODELS[config.model], source.image_size
+    own = source.image_size
+    if own_model:
+        if own is None or own[0] != own[1]:
+            shape = "images of many sizes" if own is None else f"images of {own[0]}x{own[1]} pixels"
+            raise ConfigError(
+                f"the data has {shape}, and the size that your model takes is not known; give --image-size"
+            )
+        return own[0]
+    architecture = MODELS[config.model]
     fits = own is not None and own[0] == own[1] >= architecture.min_size
     return own[0] if fits else architecture.default_size
 
@@ -103,8 +121,12 @@ def build(
     classes: int,
     image_size: int,
     calibration: Calibration | None = None,
+    own_model: Callable | None = None,
 ) -> tuple[LockstepModel, dict[str, Choice]]:
     """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed.
+
+    Args:
+        own_model: the user's ``(classes, image_size) -> keras.Model``; None builds ``config.model``.
 
     Returns:
         The model, and by dense layer how its gradient travels.
@@ -123,14 +145,18 @@ def build(
         default = DEFAULT_MOMENTUM[config.optimizer]
         settings["momentum"] = default if config.momentum is None else config.momentum
     with strategy.scope():
-        network = build_model(
-            config.model,
-            classes=classes,
-            image_size=image_size,
-            dropout=config.dropout,
-            dropout_layer=SampleDropout,
-            seed=config.seed,
-        )
+        if own_model is None:
+            network = build_model(
+                config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
+            )
+        else:
+            network = user_network.build_network(own_model, classes, image_size)
+        if plan.replicas > 1 and (layers := convert.has_batch_norm(network)):
+            raise ConfigError(
+                f"{', '.join(layers)} normalise by the batch that one worker sees, so that the result would depend on "
+                "their number; use LayerNormalization or GroupNormalization, or train on one worker"
+            )
+        network = convert.convert(network, config.seed)
         pair = find_split(config, plan, strategy, network)
         choices = choose_exchange(config, plan, strategy, network, pair, calibration)
         schemes = {name: choice.scheme for name, choice in choices.items()}
@@ -148,6 +174,7 @@ def build(
         )
         model = LockstepModel(
             network,
+            optimizer,
             strategy,
             example_losses(classes, config.label_smoothing),
             GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
@@ -155,6 +182,4 @@ def build(
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
-        # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
-        model.compile(optimizer=optimizer, auto_scale_loss=False, jit_compile=False)
     return model, choices

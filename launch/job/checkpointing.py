@@ -1,86 +1,80 @@
-"""When checkpoints are made, and what stands in them; how they are written is ``distributed/checkpoint/saver.py``'s."""
+"""When checkpoints are made, and what stands in them; how they are written is ``distributed/checkpoint``'s."""
 
 from collections.abc import Callable
-
-import keras
+from dataclasses import asdict, dataclass, field
 
 from distributed.checkpoint.saver import Saver
+from distributed.decisions import Decisions
+from distributed.model import LockstepModel
 from distributed.strategies import Strategy
-from launch.job.callbacks import Decide, Progress, StopOnNonFinite
 
 
 class SaveFailed(Exception):
     """A checkpoint could not be written; its message is one sentence. All workers raise it together."""
 
 
-class Checkpoints(keras.callbacks.Callback):
-    """Save every so many steps and at each epoch's end; the chief writes, all lend their metric state.
+@dataclass
+class Progress:
+    """Where a run stands; it changes in ``loop.py`` alone, and a checkpoint holds it.
 
-    Put after the observers: what they have logged by then is then on the disk before the checkpoint, so that a run that
-    goes on from it finds no gap.
+    Attributes:
+        step: steps taken so far.
+        epoch: the epoch that is under way or comes next, counted from 0.
+        learning_rate: that of the last step.
+        stopped: whether it was decided that no further epoch follows.
+        epoch_metrics: of the last epoch that was decided on.
     """
+
+    step: int = 0
+    epoch: int = 0
+    learning_rate: float | None = None
+    stopped: bool = False
+    epoch_metrics: dict = field(default_factory=dict)
+
+
+class Checkpoints:
+    """Saves a run as it stands; the chief writes, all workers lend what they hold."""
 
     def __init__(
         self,
         strategy: Strategy,
+        model: LockstepModel,
         saver: Saver,
         facts: dict,
-        decide: Decide,
+        decisions: Decisions,
         progress: Progress,
-        health: StopOnNonFinite,
-        *,
-        every: int | None,
         flush_logs: Callable[[], None],
     ):
         """Args: ``facts`` about the run that a resumed one is compared with; see ``launch/job/resume.py``."""
-        super().__init__()
-        self.strategy, self.saver, self.facts = strategy, saver, facts
-        self.decide, self.progress, self.health = decide, progress, health
-        self.every, self.flush_logs = every, flush_logs
+        self.strategy, self.model, self.saver, self.facts = strategy, model, saver, facts
+        self.decisions, self.progress, self.flush_logs = decisions, progress, flush_logs
 
-    def on_train_batch_end(self, batch, logs=None):
-        last_of_epoch = self.progress.step % self.facts["steps_per_epoch"] == 0
-        if self.every and self.progress.step % self.every == 0 and not last_of_epoch:
-            self.health.check()
-            self.commit(self.model.metric_states())
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.commit(None, judged=True)
-
-    def commit(self, metric_states: list | None, *, judged: bool = False) -> None:
-        """Begin to save the run as it stands; all workers must call it.
+    def commit(self, metric_states: list | None = None, *, improved: bool | None = None) -> None:
+        """Begin to save; all workers must call it.
 
         Args:
-            metric_states: those of an epoch that is under way, as ``LockstepModel.metric_states`` gives them.
-            judged: whether an epoch has just ended and been decided on.
+            metric_states: of the epoch that is under way, as ``LockstepModel.metric_states`` gives them; None where the
+                last one has been decided on.
+            improved: where an epoch has just been decided on, whether it is the best so far.
         """
         self.model.gather()
         if not self.strategy.is_chief:
             return
+        # First, so that a run that goes on from this checkpoint finds no gap in the logs.
         self.flush_logs()
-        decide, step = self.decide, self.progress.step
-        epoch, epoch_step = divmod(step, self.facts["steps_per_epoch"])
-        if metric_states is not None and not epoch_step:
-            # All steps of the epoch are taken, but it is not judged yet.
-            epoch, epoch_step = epoch - 1, self.facts["steps_per_epoch"]
-        state = self.facts | {
-            "step": step,
-            "epoch": epoch,
-            "epoch_step": epoch_step,
-            "learning_rate": self.progress.learning_rate,
-            "decisions": decide.decisions.state(),
-            "stopped": decide.stopped,
-            "epoch_metrics": decide.metrics,
-            "metrics": metric_states,
-        }
-        monitor = decide.decisions.rules.monitor
+        progress, steps_per_epoch = self.progress, self.facts["steps_per_epoch"]
+        state = asdict(progress)
+        # All steps of an epoch may be taken while it is not decided on yet: it is still the one under way.
+        state["epoch_step"] = progress.step - progress.epoch * steps_per_epoch
+        state |= {"decisions": self.decisions.state(), "metrics": metric_states}
+        monitor = self.decisions.rules.monitor
         self.saver.save(
-            step,
+            progress.step,
             self.model.network.weights,
             self.model.optimizer.variables,
-            state,
-            monitored={monitor: decide.metrics[monitor]} if judged else None,
-            best=judged and decide.improved,
+            self.facts | state,
+            monitored=None if improved is None else {monitor: progress.epoch_metrics[monitor]},
+            best=bool(improved),
         )
 
     def finish(self) -> None:
@@ -92,15 +86,3 @@ class Checkpoints(keras.callbacks.Callback):
         self.saver.wait()
         if problem := self.strategy.control.agree(self.saver.problem):
             raise SaveFailed(problem)
-
-
-class RestoreMetrics(keras.callbacks.Callback):
-    """Let the rest of a broken epoch add to the metrics that its first part had."""
-
-    def __init__(self, states: list | None):
-        super().__init__()
-        self.states = states
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.states is not None:
-            self.model.restore_metric_states(self.states)

@@ -36,6 +36,8 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     """Part of the training examples held out where the data set has no validation split of its own."""
     image_size: Positive | None = None
     """Height and width in pixels that the model sees; default: the data's own size, else the model's."""
+    callbacks: str | None = None
+    """FILE.py:FUNCTION: a function without arguments that returns a list of Keras callbacks."""
     augment: Literal["none", "flip_crop", "inception"] = "none"
     """flip_crop: pad, crop, flip; inception: random area and aspect, flip, colour."""
 
@@ -43,6 +45,9 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     """Passes over the training examples."""
     steps_per_epoch: Positive | None = None
     """Cap on the steps of an epoch."""
+    steps_per_call: Literal["auto"] | Positive = "auto"
+    """Optimizer steps that one compiled call takes at most; auto: as many as fit into a tenth of a second. No result
+    depends on it."""
     batch_size: Positive | None = None
     """Examples per replica and micro-batch (64 if neither batch size is given)."""
     global_batch_size: Positive | None = None

@@ -1,11 +1,12 @@
 """The run's data as its workers eat it: settings and plan turned into the pipeline's plain arguments."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import tensorflow as tf
 
 from data import Splits
-from data.order import training_indices, validation_steps
+from data.order import Order, SequentialOrder, Share
 from data.pipeline import PREFETCH, diagnose, training_batches, validation_batches
 from distributed.health import heartbeat
 from distributed.strategies import Strategy
@@ -24,34 +25,80 @@ class Inputs:
     image_size: int
     threads: int
 
+    @cached_property
+    def order(self) -> Order:
+        """Which training examples stand where in the run."""
+        return Order(
+            examples=len(self.splits.train),
+            seed=self.config.seed,
+            replica_batch=self.plan.replica_batch,
+            replicas=self.plan.replicas,
+            cap=self.config.steps_per_epoch,
+        )
+
+    @cached_property
+    def validation_order(self) -> SequentialOrder:
+        """Which validation examples stand where in a pass; without validation a pass of no steps."""
+        examples = 0 if self.splits.validation is None else len(self.splits.validation)
+        return SequentialOrder(examples=examples, replica_batch=self.plan.micro_batch, replicas=self.plan.replicas)
+
+    @property
+    def validation_examples(self) -> int:
+        """Validation examples of all workers together; 0 without validation."""
+        return self.validation_order.examples
+
+    @property
+    def validation_steps(self) -> int:
+        """Steps of one pass over the validation examples, the same on every replica; 0 without validation."""
+        return self.validation_order.steps
+
     def training(self, start_step: int):
-        """The endless training stream of this worker, from a step on."""
+        """The endless training stream of this worker, from a step on, as the strategy deals it to its replicas.
+
+        Each replica gets (images uint8 [b, s, s, 3], labels int32 [b], sample ids int64 [b]) per step, with
+        b = plan.replica_batch and s = image_size.
+        """
 
         def batches(first: int, stride: int) -> tf.data.Dataset:
             return training_batches(
                 self.splits.train,
-                seed=self.config.seed,
+                order=self.order,
+                share=Share(first, stride),
                 start_step=start_step,
-                steps_per_epoch=self.plan.steps_per_epoch,
-                replica_batch=self.plan.replica_batch,
-                **self._common(first, stride),
+                augment=self.config.augment,
+                image_size=self.image_size,
+                threads=self.threads,
+            )
+
+        return self.strategy.distribute(batches)
+
+    def validation_batches(self):
+        """One pass of this worker over the validation examples, as the strategy deals it; None without validation.
+
+        Each replica gets `validation_steps` times (images uint8 [b, s, s, 3], labels int32 [b], weights float32 [b])
+        with b = plan.micro_batch and s = image_size. Each iterator over the result is a whole pass; building the
+        pipeline takes longer than beginning a pass, so all calls give the same one.
+        """
+        return self._validation_batches if self.validation_steps else None
+
+    @cached_property
+    def _validation_batches(self):
+        def batches(first: int, stride: int) -> tf.data.Dataset:
+            return validation_batches(
+                self.splits.validation,
+                order=self.validation_order,
+                share=Share(first, stride),
+                augment=self.config.augment,
+                image_size=self.image_size,
+                threads=self.threads,
             )
 
         return self.strategy.distribute(batches)
 
     def validation(self) -> dict:
         """Keras' arguments for validation; empty where there is nothing to validate on."""
-        source, plan = self.splits.validation, self.plan
-        if source is None:
-            return {}
-        return {
-            "validation_data": self.strategy.distribute(
-                lambda first, stride: validation_batches(
-                    source, replica_batch=plan.micro_batch, **self._common(first, stride)
-                )
-            ),
-            "validation_steps": validation_steps(len(source), plan.micro_batch, plan.replicas),
-        }
+        batches = self.validation_batches()
+        return {} if batches is None else {"validation_data": batches, "validation_steps": self.validation_steps}
 
     def find_culprit(self, step: int | None) -> str | None:
         """After an input error: the example that cannot be read, in words, or None if all can.
@@ -67,25 +114,7 @@ class Inputs:
 
     def _read_at(self, step: int):
         """Indices of the training examples that this worker was reading at a step, a batch at a time."""
-        first, stride = self.strategy.share
-        batches = self.threads + PREFETCH + 2
-        for element in range(step * self.plan.replicas + first, (step + batches) * self.plan.replicas, stride):
-            _, indices = training_indices(
-                element,
-                n=len(self.splits.train),
-                seed=self.config.seed,
-                replica_batch=self.plan.replica_batch,
-                replicas=self.plan.replicas,
-                steps_per_epoch=self.plan.steps_per_epoch,
-            )
+        ahead = self.threads + PREFETCH + 2
+        for element in Share(*self.strategy.share).elements(self.plan.replicas, step, step + ahead):
+            _, indices = self.order.indices(element)
             yield indices.numpy()
-
-    def _common(self, first: int, stride: int) -> dict:
-        return {
-            "replicas": self.plan.replicas,
-            "first": first,
-            "stride": stride,
-            "augment": self.config.augment,
-            "image_size": self.image_size,
-            "threads": self.threads,
-        }

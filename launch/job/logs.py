@@ -1,78 +1,124 @@
-"""What looks on: console and CSV here, TensorBoard in ``events.py``.  On the chief only; none calls a collective, none
-changes training, and none ends it where a log cannot be written."""
+"""What looks on: the console's lines and ``metrics.csv`` here, TensorBoard in ``tensorboard.py``.
+
+On the chief only; none calls a collective, none changes training, and none ends it where a log cannot be written.
+"""
 
 import csv
 import functools
 import os
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-import keras
+import numpy as np
 import tensorflow as tf
 
-from launch.job.batch_plan import BatchPlan
-from launch.job.callbacks import Progress
 from launch.job.console import Console
 
 
-class Stopwatch(keras.callbacks.Callback):
-    """Times each epoch's training steps; put first, since the others read it."""
+@dataclass(frozen=True)
+class Steps:
+    """The steps of one compiled call.
 
-    def __init__(self, plan: BatchPlan):
-        super().__init__()
-        self.plan = plan
-        self.images = self.seconds = 0.0
-        self.rate = self.images_per_second = 0.0
-        self.rates = []
+    Attributes:
+        first: number of the first one, counted from 1.
+        of_epoch: steps of the epoch that are taken by now.
+        losses: float32 [k], of each step's global batch.
+        rates: the k learning rates.
+        images_per_second: of the call, over all workers; 0 where it is not known.
+    """
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.began = self.last = time.perf_counter()
-        self.steps = 0
+    first: int
+    of_epoch: int
+    losses: np.ndarray
+    rates: list[float]
+    images_per_second: float
 
-    def on_train_batch_end(self, batch, logs=None):
-        now = time.perf_counter()
-        if self.steps == 0 and not self.rates:
-            # The run's first step holds the tracing of the graph.
-            self.began = now
-        else:
-            self.rate = self.plan.global_batch / max(now - self.last, 1e-9)
-        self.last = now
-        self.steps += 1
 
-    def on_test_begin(self, logs=None):
-        self._finish()
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that was trained, validated and decided on.
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._finish()
-        if self.images_per_second:
+    Attributes:
+        number: counted from 1.
+        step: steps that the run has taken by now.
+        metrics: global metrics, those of the validation with ``val_`` before their names.
+        learning_rate: of the last step.
+        images_per_second, seconds: of its training steps.
+    """
+
+    number: int
+    step: int
+    metrics: dict[str, float]
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+
+
+class Stopwatch:
+    """Times each epoch's training steps; the run's first call, which holds the tracing of the graph, does not count."""
+
+    def __init__(self, global_batch: int):
+        self._batch = global_batch
+        self.traced = False  # whether the run's first call is over
+        self.rates: list[float] = []  # images per second of each epoch
+
+    def begin_epoch(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self._counted = 0
+        self.seconds = self.images_per_second = 0.0
+
+    def took(self, steps: int) -> float:
+        """A call is over; returns its images per second, 0 for the first one."""
+        now, last = time.perf_counter(), self._last
+        self._last = now
+        if not self.traced:
+            self.traced, self._began = True, now
+            return 0.0
+        self._counted += steps
+        return steps * self._batch / max(now - last, 1e-9)
+
+    def end_steps(self) -> None:
+        """The epoch's steps are taken; what follows is not training."""
+        self.seconds = self._last - self._began
+        if self._counted and self.seconds:
+            self.images_per_second = self._counted * self._batch / self.seconds
             self.rates.append(self.images_per_second)
 
-    def _finish(self):
-        if self.steps:
-            counted = self.steps - (not self.rates)
-            self.seconds = self.last - self.began
-            self.images_per_second = (
-                counted * self.plan.global_batch / self.seconds if counted and self.seconds else 0.0
-            )
-            self.images += self.steps * self.plan.global_batch
-            self.steps = 0
 
+class Observer:
+    """What looks on; each method stands for a place in ``loop.py``."""
 
-class Observer(keras.callbacks.Callback):
-    """What looks on."""
+    def begin(self, step: int, epochs: int) -> None:
+        """Training begins, after so many steps and whole epochs that were taken before."""
+
+    def begin_epoch(self, number: int) -> None:
+        """Epoch ``number``, counted from 1, begins or goes on."""
+
+    def before_steps(self, step: int) -> None:
+        """A call is about to begin; ``step`` steps are taken."""
+
+    def after_steps(self, steps: Steps) -> None:
+        """A call is over."""
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """An epoch was decided on."""
 
     def flush(self) -> None:
-        """Bring to the disk what has been logged; called before each checkpoint."""
+        """Bring to the disk what has been logged; called before each checkpoint, so that logs are never behind it."""
+
+    def end(self) -> None:
+        """Training is over."""
 
 
 def spared(method):
     """A method of an observer with ``console`` and ``path``: where the disk fails, it warns once and returns."""
 
     @functools.wraps(method)
-    def guarded(self, *arguments, **named):
+    def guarded(self, *arguments):
         try:
-            method(self, *arguments, **named)
+            method(self, *arguments)
         except (OSError, tf.errors.OpError) as error:
             if not self.failed:
                 # TensorFlow names its operation before, and whatever failed after it behind the cause.
@@ -88,34 +134,33 @@ def spared(method):
 class EpochLines(Observer):
     """The console's bar and lines."""
 
-    def __init__(
-        self, console: Console, plan: BatchPlan, progress: Progress, watch: Stopwatch, validation_examples: int
-    ):
-        super().__init__()
-        self.console, self.plan, self.progress, self.watch = console, plan, progress, watch
+    def __init__(self, console: Console, *, epochs: int, steps_per_epoch: int, validation_examples: int):
+        self.console, self.epochs, self.steps_per_epoch = console, epochs, steps_per_epoch
         self.validation_examples = validation_examples
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def begin_epoch(self, number):
         self.began = time.perf_counter()
-        self.console.start_epoch(f"epoch {epoch + 1}/{self.plan.epochs}", self.plan.steps_per_epoch)
+        self.console.start_epoch(f"epoch {number}/{self.epochs}", self.steps_per_epoch)
 
-    def on_train_batch_end(self, batch, logs=None):
-        if self.console.live:
-            self.console.advance(batch + 1, f"loss {float(logs['loss']):.4f}  {self.watch.rate:,.0f} images/s")
+    def after_steps(self, steps):
+        self.console.advance(
+            steps.of_epoch, f"loss {steps.losses[-1]:.4f}  {steps.images_per_second:,.0f} images/s"
+        )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def end_epoch(self, epoch):
+        metrics = epoch.metrics
         values = "  ".join(
-            f"{name} {logs[name]:.4f}" for name in sorted(logs, key=_reading_order) if not name.endswith("examples")
+            f"{name} {metrics[name]:.4f}"
+            for name in sorted(metrics, key=_reading_order)
+            if not name.endswith("examples")
         )
-        seen = (
-            f"  ({logs['val_examples']:.0f} of {self.validation_examples} validated)" if "val_examples" in logs else ""
-        )
-        seconds = time.perf_counter() - self.began
-        width = len(str(self.plan.epochs))
+        seen = ""
+        if "val_examples" in metrics:
+            seen = f"  ({metrics['val_examples']:.0f} of {self.validation_examples} validated)"
         self.console.end_epoch(
-            f"epoch {epoch + 1:>{width}}/{self.plan.epochs}  {values}  learning "
-            f"rate {self.progress.learning_rate:.4g}  "
-            f"{self.watch.images_per_second:,.0f} images/s  {seconds:.1f} s{seen}"
+            f"epoch {epoch.number:>{len(str(self.epochs))}}/{self.epochs}  {values}  "
+            f"learning rate {epoch.learning_rate:.4g}  {epoch.images_per_second:,.0f} images/s  "
+            f"{time.perf_counter() - self.began:.1f} s{seen}"
         )
 
 
@@ -131,43 +176,31 @@ class EpochTable(Observer):
     The whole table is replaced each time, so that it is never torn, and complete again once a full disk has space.
     """
 
-    COLUMNS = (
-        "epoch",
-        "step",
-        "loss",
-        "accuracy",
-        "val_loss",
-        "val_accuracy",
-        "learning_rate",
-        "images_per_second",
-        "seconds",
-    )
+    COLUMNS = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy")
+    COLUMNS += ("learning_rate", "images_per_second", "seconds")
 
-    def __init__(self, path: Path, console: Console, progress: Progress, watch: Stopwatch, metrics: tuple[str, ...]):
-        super().__init__()
-        self.path, self.console, self.progress, self.watch = path, console, progress, watch
+    def __init__(self, path: Path, console: Console, metrics: tuple[str, ...]):
+        self.path, self.console = path, console
         more = [name for name in metrics if name not in self.COLUMNS]
         self.columns = [*self.COLUMNS, *(prefix + name for name in more for prefix in ("", "val_"))]
-        self.rows, self.failed = None, False
+        self.rows, self.failed = [], False
 
     @spared
-    def on_train_begin(self, logs=None):
-        if self.rows is None:
-            # A resumed run goes on in the same table; lines of epochs that will be repeated are dropped.
-            self.rows = []
-            self.rows += [row for row in read_table(self.path) if int(row["epoch"]) <= self.progress.epochs_before]
-            self._write()
+    def begin(self, step, epochs):
+        # A resumed run goes on in the same table; lines of epochs that will be repeated are dropped.
+        self.rows += [row for row in read_table(self.path) if int(row["epoch"]) <= epochs]
+        self._write()
 
     @spared
-    def on_epoch_end(self, epoch, logs=None):
+    def end_epoch(self, epoch):
         row = {
-            "epoch": epoch + 1,
-            "step": self.progress.step,
-            "learning_rate": self.progress.learning_rate,
-            "images_per_second": round(self.watch.images_per_second, 1),
-            "seconds": round(self.watch.seconds, 3),
+            "epoch": epoch.number,
+            "step": epoch.step,
+            "learning_rate": epoch.learning_rate,
+            "images_per_second": round(epoch.images_per_second, 1),
+            "seconds": round(epoch.seconds, 3),
         }
-        row |= {name: f"{logs[name]:.7g}" for name in self.columns if name in logs}
+        row |= {name: f"{epoch.metrics[name]:.7g}" for name in self.columns if name in epoch.metrics}
         self.rows.append(row)
         self._write()
 

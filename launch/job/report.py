@@ -1,4 +1,5 @@
-"""What a run leaves besides its checkpoints and logs: ``summary.json`` and ``curves.png``."""
+"""What a run says before its first step, and what it leaves besides checkpoints and logs: ``summary.json``,
+``curves.png``."""
 
 import hashlib
 import json
@@ -8,15 +9,20 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from distributed.strategies import Strategy
-from launch.job.config import TrainConfig
+from launch.job import exchange
 from launch.job.console import Console
 from launch.job.logs import read_table
 
+if TYPE_CHECKING:
+    from launch.job.training import Training
+
+SUMMARY = "summary.json"
 PACKAGES = ("tensorflow", "keras", "horovod", "mpi4py", "numpy")
 
 
@@ -52,49 +58,74 @@ def split_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in shown.items()}
 
 
-def summarize(config: TrainConfig, strategy: Strategy, training, stopped_by: str, seconds: float) -> dict:
-    """The facts of a finished run, as ``summary.json`` holds them.
+def introduce(training: "Training") -> None:
+    """Say what is about to run: the model, the workers, the data, the batch arithmetic, the exchange."""
+    config, inputs, world, say = training.config, training.inputs, training.strategy.world, training.console.say
+    plan, (train, validation) = inputs.plan, training.splits
+    replicas = f"{plan.replicas} replica{'s' * (plan.replicas > 1)}"
+    processes = f"{world.size} process{'es' * (world.size > 1)}"
+    cores = f"{training.threads} core{'s' * (training.threads > 1)}"
+    device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {cores} per process"
+    parameters = f"{training.model.network.count_params():,} parameters"
+    say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
+    say(f"workers: {training.strategy.name}, {replicas} in {processes} ({device})")
+    held_out = f"{len(validation):,} validation" if validation else "no validation"
+    classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"
+    say(f"data: {training.code.data_name(config)}, {len(train):,} training and {held_out} images, {classes}, {size}")
+    if note := train.note:
+        say(f"note: {note}")
+    say(plan.sentence())
+    if plan.replicas > 1:
+        say(exchange.sentence(training.choices))
+    say(f"run directory: {training.directory}")
+
+
+def summarize(training: "Training", stopped_by: str, seconds: float) -> dict:
+    """The facts of a run that has ended, as ``summary.json`` holds them.
 
     Args:
-        training: the ``launch.job.training.Training`` that has ended.
+        stopped_by: what ended it.
         seconds: from the start of this process's run to its end.
     """
-    plan, decisions, final = training.plan, training.decisions, training.decide.metrics
-    if training.restore_best and decisions.best_epoch is not None:
-        final = decisions.best_metrics
-    network, steps = training.model.network, training.progress.step
+    config, strategy, plan = training.config, training.strategy, training.inputs.plan
+    decisions, progress, network = training.decisions, training.progress, training.model.network
     best = {}
     if decisions.best_epoch is not None:
         best = {"epoch": decisions.best_epoch + 1} | split_metrics(decisions.best_metrics)
-    rates = training.watch.rates
+    rates = training.loop.watch.rates
     return {
         "strategy": strategy.name,
-        "model": config.model,
+        "model": training.code.model_name(config),
         "parameters": network.count_params(),
-        "dataset": config.dataset,
+        "dataset": training.code.data_name(config),
         "world_size": strategy.world.size,
         "replicas": plan.replicas,
         "global_batch_size": plan.global_batch,
-        "epochs": steps // plan.steps_per_epoch,
-        "steps": steps,
-        "final": split_metrics(final),
+        "epochs": progress.step // plan.steps_per_epoch,
+        "steps": progress.step,
+        "final": split_metrics(progress.epoch_metrics),
         "best": best,
-        "validation_examples": int(final.get("val_examples", 0)),
+        "validation_examples": int(progress.epoch_metrics.get("val_examples", 0)),
         "images_per_second": round(median(rates), 1) if rates else None,
         "seconds": round(seconds, 1),
         "stopped_by": stopped_by,
-        "learning_rate": training.progress.learning_rate,
+        "learning_rate": progress.learning_rate,
         "exchange": {name: asdict(choice) for name, choice in training.choices.items()},
         "weights_sha256": weights_sha256(network),
         "versions": versions(),
     }
 
 
+def read(directory: Path) -> dict:
+    """``summary.json`` of a finished run."""
+    return json.loads((directory / SUMMARY).read_text())
+
+
 def leave(summary: dict, directory: Path, monitor: str, console: Console) -> bool:
     """Write ``summary.json`` and ``curves.png``, and say where everything is; False if there is no summary."""
     left = True
     try:
-        write_json(directory / "summary.json", summary)
+        write_json(directory / SUMMARY, summary)
     except OSError as error:
         left = False
         console.error(f"{directory}/summary.json cannot be written ({error.strerror}); mend that and run it again")

@@ -1,4 +1,9 @@
-"""Where a run begins: anew, or from a checkpoint.  The chief reads; every worker gets its answer and its weights."""
+"""Where a run begins.  The chief reads; every worker gets its answer and its weights.
+
+1. The run directory has a checkpoint: go on from the newest one that can be read.
+2. ``--resume PATH``: go on from that checkpoint, of another run with the same data and settings.
+3. Otherwise: at step 0, from the weights that the seed decides.
+"""
 
 import hashlib
 import json
@@ -16,6 +21,7 @@ from distributed.strategies import Strategy
 from launch.job import report
 from launch.job.batch_plan import BatchPlan
 from launch.job.config import TrainConfig
+from launch.job.user import UserCode
 
 # What a resumed run must share with the one it goes on from, and what to do where it does not.
 _REMEDIES = {
@@ -27,11 +33,11 @@ _REMEDIES = {
 }
 
 
-def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, fingerprint: str) -> dict:
+def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, fingerprint: str, code: UserCode) -> dict:
     """What every checkpoint says about the run that made it; ``fingerprint`` is that of the training data."""
     settings = config.model_dump(mode="json", exclude={"run_dir", "resume"})
     return {
-        "model": config.model,
+        "model": code.model_name(config),
         "seed": config.seed,
         "optimizer": config.optimizer,
         "global_batch": plan.global_batch,
@@ -43,6 +49,7 @@ def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, fingerpri
         "world_size": strategy.world.size,
         "replicas": plan.replicas,
         "versions": report.versions(),
+        "files": code.sha256,
         "configuration": settings,
         "configuration_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
     }
@@ -203,6 +210,12 @@ def _changes(state: dict, facts: dict) -> list[str]:
             for name in {**before, **now}
             if before.get(name) != now.get(name)
         ]
+    files = state.get("files", {})
+    changes += [
+        f"the file of --{flag} (SHA-256 was {files[flag][:12]}, now {digest[:12]})"
+        for flag, digest in facts["files"].items()
+        if files.get(flag, digest) != digest
+    ]
     changes += [
         f"was {name} {before}, now {facts['versions'][name]}"
         for name, before in state["versions"].items()

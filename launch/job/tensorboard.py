@@ -1,17 +1,24 @@
 """TensorBoard's event files: written during training, and cut back where a run goes on from a checkpoint."""
 
+import functools
 import os
 import struct
+import time
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import DataClass, Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DataType
 from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.scalar.metadata import create_summary_metadata as scalar_metadata
 
-from launch.job.callbacks import Progress
 from launch.job.console import Console
-from launch.job.logs import Observer, Stopwatch, spared
+from launch.job.logs import Observer, spared
 
 
 def rewind(directory: Path, step: int, epoch: int) -> bool:
@@ -64,26 +71,23 @@ class TensorBoard(Observer):
         directory: Path,
         console: Console,
         settings: dict,
-        watch: Stopwatch,
-        progress: Progress,
+        network: keras.Model,
         *,
         every: int,
         histogram_epochs: int,
         profile_steps: tuple[int, int] | None,
     ):
-        super().__init__()
-        self.path, self.console, self.settings = directory, console, settings
-        self.watch, self.progress = watch, progress
+        """Args: steps between two points of loss and images/s; epochs between two histograms, 0 for none; first and
+        last step to trace."""
+        self.path, self.console, self.settings, self.network = directory, console, settings, network
         self.every, self.histogram_epochs, self.profile_steps = every, histogram_epochs, profile_steps
         self.profiling = self.failed = False
 
     @spared
-    def on_train_begin(self, logs=None):
-        if self.failed or hasattr(self, "train"):
-            return
-        step, folders = self.progress.step, (self.path / "train", self.path / "validation")
+    def begin(self, step, epochs):
+        folders = (self.path / "train", self.path / "validation")
         # A run that begins anew where an earlier one has left no checkpoint begins with empty logs, too.
-        last = (step, self.progress.epochs_before) if step else (-1, -1)
+        last = (step, epochs) if step else (-1, -1)
         begun, _ = (rewind(folder, *last) for folder in folders)
         self.train, self.validation = (tf.summary.create_file_writer(str(folder)) for folder in folders)
         if not begun:
@@ -99,46 +103,48 @@ class TensorBoard(Observer):
                     for name, value in self.settings.items()
                 }
             )
-            network = self.model.network
+            network = self.network
             image = tf.TensorSpec([1, *network.input_shape[1:]], tf.uint8)
             tf.summary.graph(
                 tf.function(lambda images: network(images, training=False)).get_concrete_function(image).graph
             )
 
     @spared
-    def on_train_batch_begin(self, batch, logs=None):
-        if self.profile_steps and self.progress.step == self.profile_steps[0]:
+    def before_steps(self, step):
+        if self.profile_steps and step == self.profile_steps[0]:
             tf.profiler.experimental.start(str(self.path / "train"))
             self.profiling = True
 
     @spared
-    def on_train_batch_end(self, batch, logs=None):
+    def after_steps(self, steps):
         if self.failed:
             return
-        step = self.progress.step
-        if self.profiling and step > self.profile_steps[1]:
+        if self.profiling and steps.first + len(steps.losses) - 1 > self.profile_steps[1]:
             self._stop_profiling()
-        with self.train.as_default(step=step):
-            tf.summary.scalar("step/learning_rate", self.progress.learning_rate)
+        now, events = time.time(), []
+        for step, (rate, loss) in enumerate(zip(steps.rates, steps.losses.tolist(), strict=True), start=steps.first):
+            values = {"step/learning_rate": rate}
             if step % self.every == 0:
-                tf.summary.scalar("step/loss", logs["loss"])
-                tf.summary.scalar("step/images_per_second", self.watch.rate)
+                values |= {"step/loss": loss, "step/images_per_second": steps.images_per_second}
+            events.append(scalar_event(now, step, values))
+        # The writer that all else goes through: TensorBoard reads one file of a folder at a time.
+        _write_events(self.train._resource, tf.constant(events))
 
     @spared
-    def on_epoch_end(self, epoch, logs=None):
+    def end_epoch(self, epoch):
         if self.failed:
             return
-        for name, value in logs.items():
+        for name, value in epoch.metrics.items():
             if name.endswith("examples"):
                 continue
             writer = self.validation if name.startswith("val_") else self.train
-            with writer.as_default(step=epoch + 1):
+            with writer.as_default(step=epoch.number):
                 tf.summary.scalar(f"epoch/{name.removeprefix('val_')}", value)
-        with self.train.as_default(step=epoch + 1):
-            tf.summary.scalar("epoch/learning_rate", self.progress.learning_rate)
-            tf.summary.scalar("epoch/images_per_second", self.watch.images_per_second)
-            if self.histogram_epochs and (epoch + 1) % self.histogram_epochs == 0:
-                for weight in self.model.network.weights:
+        with self.train.as_default(step=epoch.number):
+            tf.summary.scalar("epoch/learning_rate", epoch.learning_rate)
+            tf.summary.scalar("epoch/images_per_second", epoch.images_per_second)
+            if self.histogram_epochs and epoch.number % self.histogram_epochs == 0:
+                for weight in self.network.weights:
                     tf.summary.histogram(weight.path, weight)
         self.flush()
 
@@ -149,10 +155,59 @@ class TensorBoard(Observer):
             self.validation.flush()
 
     @spared
-    def on_train_end(self, logs=None):
+    def end(self):
         if self.profiling:
             self._stop_profiling()
 
     def _stop_profiling(self):
         self.profiling = False
         tf.profiler.experimental.stop()
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.resource), tf.TensorSpec([None], tf.string)], autograph=False)
+def _write_events(writer, events):
+    """Add serialized events to a file, in one call: a summary operation from Python takes as long as a small step."""
+
+    def write(index):
+        with tf.control_dependencies([tf.raw_ops.ImportEvent(writer=writer, event=events[index])]):
+            return index + 1
+
+    tf.while_loop(lambda index: index < tf.size(events), write, (0,), parallel_iterations=1)
+
+
+def scalar_event(seconds: float, step: int, values: dict[str, float]) -> bytes:
+    """A serialized ``Event`` of scalars as ``tf.summary.scalar`` writes them, put together without the library's
+    objects, which take ten times as long.
+
+    Args:
+        seconds: wall time since 1970.
+        values: tag -> number.
+    """
+    parts = []
+    for tag, value in values.items():
+        before, after = _around_scalar(tag)
+        parts.append(before + struct.pack("<f", value) + after)
+    summary = b"".join(parts)
+    return b"\x09" + struct.pack("<d", seconds) + b"\x10" + _varint(step) + b"\x2a" + _varint(len(summary)) + summary
+
+
+@functools.cache
+def _around_scalar(tag: str) -> tuple[bytes, bytes]:
+    """What stands before and behind the four bytes of the number in a serialized summary of one scalar."""
+    mark = struct.pack("<f", 1.25)
+    tensor = TensorProto(dtype=DataType.DT_FLOAT, tensor_shape=TensorShapeProto(), tensor_content=mark)
+    metadata = scalar_metadata(display_name="", description="")
+    metadata.data_class = DataClass.DATA_CLASS_SCALAR
+    summary = Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
+    before, found, after = summary.SerializeToString(deterministic=True).partition(mark)
+    assert found and mark not in after
+    return before, after
+
+
+def _varint(number: int) -> bytes:
+    """A number of 0 or more as protocol buffers write it."""
+    groups = []
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*groups, number])

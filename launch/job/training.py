@@ -1,59 +1,133 @@
-"""The fit of one run: its callbacks in their order, from wherever it begins to whatever ends it."""
+"""A run on one worker, stage by stage, and the answer to what goes wrong in it."""
 
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import keras
+import tensorflow as tf
 
+from data import Splits
+from distributed import convert
 from distributed.checkpoint.saver import Saver
 from distributed.decisions import Decisions, Rules
+from distributed.devices import create_strategy
 from distributed.gradients.cost_model import Choice
 from distributed.health import heartbeat
+from distributed.health.preemption import StopRequest, code_of
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy
-from launch.job import resume
-from launch.job.callbacks import (
-    CheckReplicas,
-    Decide,
-    Join,
-    LearningRate,
-    NonFiniteLoss,
-    Noticed,
-    Notices,
-    Progress,
-    StopOnNonFinite,
-)
-from launch.job.checkpointing import Checkpoints, RestoreMetrics
+from distributed.world import World, WorldError
+from launch.job import config as configuration
+from launch.job import exchange, report, resume, run_directory, stages, user_callbacks
+from launch.job.checkpointing import Checkpoints, Progress, SaveFailed
+from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
 from launch.job.console import Console
+from launch.job.failure import fail
 from launch.job.inputs import Inputs
-from launch.job.logs import EpochLines, EpochTable, Stopwatch
-from launch.job.pulse import Saves, StepsBegin, StepsEnd
+from launch.job.logs import EpochLines, EpochTable, Observer
+from launch.job.loop import CallbackError, Loop, Noticed
+from launch.job.run import Result
+from launch.job.user import UserCode
 from launch.job.tensorboard import TensorBoard
 
 
+@dataclass
 class Training:
-    """A run that is ready to be trained."""
+    """What a run on one worker is made of; the later parts come as the stages bring them."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        strategy: Strategy,
-        console: Console,
-        inputs: Inputs,
-        model: LockstepModel,
-        *,
-        directory: Path,
-        monitor: str,
-        fingerprint: str,
-        choices: dict[str, Choice],
-    ):
-        """Args: ``monitor`` is the metric that decides, ``fingerprint`` that of the training data, ``choices`` how the
-        gradients of dense layers travel."""
-        plan = inputs.plan
-        self.strategy, self.console = strategy, console
-        self.plan, self.inputs, self.model, self.directory = plan, inputs, model, directory
-        rules = Rules(
-            monitor=monitor,
+    config: TrainConfig
+    strategy: Strategy
+    console: Console
+    threads: int
+    began: float  # time.perf_counter()
+    code: UserCode = field(default_factory=UserCode)
+    splits: Splits | None = None
+    inputs: Inputs | None = None
+    monitor: str | None = None
+    directory: Path | None = None
+    lock: run_directory.RunDirectoryLock | None = None
+    model: LockstepModel | None = None
+    choices: dict[str, Choice] = field(default_factory=dict)
+    decisions: Decisions | None = None
+    progress: Progress = field(default_factory=Progress)
+    checkpoints: Checkpoints | None = None
+    loop: Loop | None = None
+    notices: set[str] = field(default_factory=set)
+
+
+def execute(
+    config: TrainConfig, world: World, threads: int, stop_request: StopRequest, given: dict, raises: bool
+) -> tuple[int, Result | None]:
+    """Train, and answer for what goes wrong; see ``run.run``.
+
+    Args:
+        given: ``model``, ``data`` and ``callbacks`` as Python objects, each None or empty where the settings decide.
+    """
+    tf.get_logger().setLevel("INFO" if config.verbose else "ERROR")
+    began = time.perf_counter()
+    try:
+        strategy = create_strategy(
+            config.strategy, world, cpu_devices=config.cpu_devices, threads=threads, exact=config.exact
+        )
+    except Exception as error:
+        if raises:
+            raise
+        if isinstance(error, WorldError):
+            Console(True).error(str(error))
+            return 2, None
+        return fail(error, world, heartbeat.die), None
+    heartbeat.wait_in_teardown()
+    console = Console(strategy.is_chief, launched=world.launcher != "none")
+    training = Training(config, strategy, console, threads, began)
+    try:
+        return train(training, stop_request, given)
+    except Exception as error:
+        console.stop()
+        if raises:
+            raise
+        expected = {**dict.fromkeys(stages.USER_ERRORS, 2), ReplicasDiffer: 1, Miscount: 1, SaveFailed: 1}
+        for kind, code in expected.items():
+            if isinstance(error, kind) and not isinstance(error, CallbackError):
+                # All workers raise these together; none leaves before the chief has spoken.
+                console.error(str(error))
+                return strategy.control.leave(code), None
+        return fail(error, world, strategy.control.abort, lambda error: find_culprit(training, error)), None
+    finally:
+        if training.lock:
+            training.lock.release()
+
+
+def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[int, Result | None]:
+    """All stages of a run, in order; the exit code is 0, 1 if the loss was not finite, or that of a run that left."""
+    config, strategy, console = training.config, training.strategy, training.console
+    training.code = code = stages.load_user_code(config, strategy, given)
+    stages.agree_on_settings(config, strategy, code)
+    training.splits, fingerprints = stages.open_data(config, strategy, console, code)
+    training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, training.threads, code)
+    training.directory, training.lock = stages.take_directory(config, strategy, console, code)
+    measured = exchange.measure(config, strategy, training.directory, training.threads)
+    training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
+    prepare_loop(training, fingerprints[0])
+    if begin(training):
+        return 0, Result(convert.plain(training.model.network), report.read(training.directory), training.directory)
+    if strategy.is_chief:
+        # Only now: a run that is refused must not touch what an earlier one has left.
+        settings = config.model_copy(update={"run_dir": training.directory})
+        configuration.save(settings, training.directory / "config.yaml")
+        exchange.keep(measured, training.directory)
+    report.introduce(training)
+    stop_request.deliver_to(training.notices.add)
+    stopped_by = run_loop(training)
+    return finish(training, stopped_by, stop_request)
+
+
+def prepare_loop(training: Training, fingerprint: str) -> None:
+    """Put together what trains, decides, saves and looks on."""
+    config, strategy, inputs, directory = training.config, training.strategy, training.inputs, training.directory
+    training.decisions = Decisions(
+        Rules(
+            monitor=training.monitor,
             mode=config.monitor_mode,
             min_delta=config.min_delta,
             relative=config.threshold_mode == "rel",
@@ -64,158 +138,172 @@ class Training:
             plateau_factor=config.plateau_factor,
             plateau_cooldown=config.plateau_cooldown,
         )
-        self.choices = choices
-        self.progress = Progress()
-        validation = inputs.splits.validation
-        validation_examples = len(validation) if validation else 0
-        self.decisions = Decisions(rules)
-        self.decide = Decide(strategy, self.decisions, validation_examples)
-        self.watch = Stopwatch(plan)
-        self.metric_states = None
-        self.undecided = False
-        self.left_by: list[str] = []
-        self.restore_best = config.restore_best_weights
-        health = StopOnNonFinite(self.progress)
-        self.notices = Notices(self.progress, strategy.control, health)
-        self.observers = self._create_observers(config, validation_examples) if strategy.is_chief else []
-        self.checkpoints = Checkpoints(
-            strategy,
-            Saver(
-                directory / "checkpoints",
-                config.keep_checkpoints,
-                on_failure=lambda: self.notices.mine.add("save_failed"),
-            ),
-            resume.describe(config, plan, strategy, fingerprint),
-            self.decide,
-            self.progress,
-            health,
-            every=config.checkpoint_every_steps,
-            flush_logs=self._flush_logs,
+    )
+    observers = create_observers(training) if strategy.is_chief else []
+    training.checkpoints = Checkpoints(
+        strategy,
+        training.model,
+        Saver(
+            directory / "checkpoints",
+            config.keep_checkpoints,
+            on_failure=lambda: training.notices.add("save_failed"),
+        ),
+        resume.describe(config, inputs.plan, strategy, fingerprint, training.code),
+        training.decisions,
+        training.progress,
+        lambda: [observer.flush() for observer in observers],
+    )
+    callbacks = [
+        callback
+        for callback in training.code.callbacks
+        if strategy.is_chief or not user_callbacks.on_chief_only(callback)
+    ]
+    training.loop = Loop(
+        config,
+        strategy,
+        inputs,
+        training.model,
+        decisions=training.decisions,
+        progress=training.progress,
+        checkpoints=training.checkpoints,
+        notices=training.notices,
+        callbacks=callbacks,
+        observers=observers,
+    )
+
+
+def create_observers(training: Training) -> list[Observer]:
+    """What looks on, on the chief."""
+    config, console, inputs, directory = training.config, training.console, training.inputs, training.directory
+    return [
+        EpochTable(directory / "metrics.csv", console, config.metrics),
+        TensorBoard(
+            directory / "tensorboard",
+            console,
+            config.model_dump(mode="json"),
+            training.model.network,
+            every=config.log_every_steps,
+            histogram_epochs=config.histogram_epochs,
+            profile_steps=config.profile_steps,
+        ),
+        EpochLines(
+            console,
+            epochs=inputs.plan.epochs,
+            steps_per_epoch=inputs.plan.steps_per_epoch,
+            validation_examples=inputs.validation_examples,
+        ),
+    ]
+
+
+def begin(training: Training) -> bool:
+    """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
+    config, strategy, model, progress = training.config, training.strategy, training.model, training.progress
+    plan, folder, console = training.inputs.plan, training.directory / "checkpoints", training.console
+    state = stages.together(
+        strategy, lambda: resume.restore(config, plan, strategy, model, folder, training.checkpoints.facts)
+    )
+    state = strategy.control.agree(state)
+    strategy.broadcast([*model.network.variables, *model.optimizer.variables])
+    if state is None:
+        return False
+    training.decisions.restore(state["decisions"])
+    progress.step, progress.epoch = state["step"], state["epoch"]
+    progress.learning_rate, progress.epoch_metrics = state["learning_rate"], state["epoch_metrics"]
+    # More patience than then lets a run go on that had been stopped.
+    progress.stopped = state["stopped"] and training.decisions.out_of_patience
+    training.loop.metric_states = state["metrics"]
+    for note in state["notes"]:
+        console.say(note)
+    done = progress.step - progress.epoch * plan.steps_per_epoch
+    of_all = f"{done} of {plan.steps_per_epoch} steps done"
+    console.say(f"resumed from {state['path']}: epoch {progress.epoch + 1}, {of_all}")
+    if state["reported"] and training.loop.finished:
+        flag = "--early-stopping-patience" if progress.stopped else "--epochs"
+        advice = f"raise {flag} to train on, or begin anew in another --run-dir"
+        console.say(f"{training.directory} is already finished; {advice}")
+        return True
+    return False
+
+
+def run_loop(training: Training) -> str | list[str]:
+    """Train to the end, and see that all is saved.
+
+    Returns:
+        What ended it: ``epochs``, ``early_stopping``, ``nan``, or the notices of a run that was asked to leave.
+
+    Raises:
+        SaveFailed: on all workers, if a checkpoint could not be written.
+    """
+    loop, progress, checkpoints = training.loop, training.progress, training.checkpoints
+    stopped_by = None
+    try:
+        loop.run()
+    except NonFiniteLoss as error:
+        training.console.stop()
+        training.console.error(str(error))
+        progress.step = error.step
+        checkpoints.commit()
+        stopped_by = "nan"
+    except Noticed as notice:
+        training.console.stop()
+        loop.metric_states = notice.metric_states
+        if not loop.finished:
+            stopped_by = notice.names
+            # After a save that has failed, this does nothing; why it did is the chief's to say, in finish.
+            checkpoints.commit(notice.metric_states)
+    loop.close()
+    heartbeat.enter("saving", progress.step)
+    checkpoints.finish()
+    if training.config.restore_best_weights and not stopped_by:
+        restore_best(training)
+    return stopped_by or ("early_stopping" if progress.stopped else "epochs")
+
+
+def restore_best(training: Training) -> None:
+    """End with the weights of the best epoch, if its checkpoint is there."""
+    folder, best_epoch = training.directory / "checkpoints", training.decisions.best_epoch
+    found = resume.restore_best(training.strategy, training.model, folder, training.progress.step)
+    if best_epoch is None:
+        return  # only the chief knows, and says it
+    if found:
+        training.progress.epoch_metrics = training.decisions.best_metrics
+        training.console.say(f"the weights are those of the best epoch, {best_epoch + 1}, again")
+    else:
+        training.console.say(
+            f"warning: epoch {best_epoch + 1} was the best, but its checkpoint is not in {folder}; "
+            "the weights are the last ones"
         )
-        self.callbacks = [
-            StepsEnd(),
-            Join(),
-            self.watch,
-            LearningRate(plan, self.decisions, self.progress),
-            health,
-            CheckReplicas(strategy, self.progress, config.check_replicas),
-            self.decide,
-            *self.observers,
-            Saves(),
-            self.checkpoints,
-            self.notices,
-            StepsBegin(self.progress),
-        ]
 
-    def _create_observers(self, config: TrainConfig, validation_examples: int) -> list:
-        return [
-            EpochTable(self.directory / "metrics.csv", self.console, self.progress, self.watch, config.metrics),
-            TensorBoard(
-                self.directory / "tensorboard",
-                self.console,
-                config.model_dump(mode="json"),
-                self.watch,
-                self.progress,
-                every=config.log_every_steps,
-                histogram_epochs=config.histogram_epochs,
-                profile_steps=config.profile_steps,
-            ),
-            EpochLines(self.console, self.plan, self.progress, self.watch, validation_examples),
-        ]
 
-    def begin_at(self, state: dict) -> None:
-        """Take up the state of a checkpoint; the weights are in place already."""
-        self.decisions.restore(state["decisions"])
-        # More patience than then lets a run go on that had been stopped.
-        self.decide.stopped = state["stopped"] and self.decisions.out_of_patience
-        self.decide.metrics = state["epoch_metrics"]
-        self.progress.step, self.progress.epochs_before = state["step"], state["epoch"]
-        self.progress.learning_rate = state["learning_rate"]
-        self.metric_states = state["metrics"]
-        self.undecided = self.metric_states is not None
+def finish(
+    training: Training, stopped_by: str | list[str], stop_request: StopRequest
+) -> tuple[int, Result | None]:
+    """Report, and leave together."""
+    heartbeat.enter("ending")
+    strategy, code = training.strategy, {"nan": 1}.get(str(stopped_by), 0)
+    if isinstance(stopped_by, list):
+        stopped_by, code = "preempted", code_of(stopped_by)
+    summary = None
+    if strategy.is_chief:
+        summary = report.summarize(training, stopped_by, time.perf_counter() - training.began)
+        if not report.leave(summary, training.directory, training.monitor, training.console):
+            code = 1
+    if training.lock:
+        training.lock.release()
+    if stopped_by == "preempted":
+        stop_request.saved()
+    summary = strategy.control.agree(summary)
+    # Also a run that ends well: srun gives the last task only seconds after the first has gone.
+    code = strategy.control.leave(code)
+    return code, Result(convert.plain(training.model.network), summary, training.directory)
 
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to train or to decide."""
-        return not self.undecided and (self.decide.stopped or self.progress.step >= self.plan.total_steps)
 
-    def fit(self) -> str:
-        """Train to the end and return what ended it: ``epochs``, ``early_stopping``, ``nan`` or ``preempted``.
-
-        Raises:
-            SaveFailed: on all workers, if a checkpoint could not be written.
-        """
-        plan = self.plan
-        epoch, offset = self.progress.epochs_before, self.progress.step % plan.steps_per_epoch
-        validation, stopped_by = self.inputs.validation(), None
-        try:
-            if offset or self.undecided:
-                # The rest of a broken epoch; its metrics go on from the checkpoint's.
-                restore = RestoreMetrics(self.metric_states)
-                if offset:
-                    self._fit(epoch, epoch + 1, plan.steps_per_epoch - offset, validation, [restore])
-                else:
-                    self._end_epoch(epoch, validation, restore)
-                epoch += 1
-            if not self.decide.stopped and epoch < plan.epochs:
-                self._fit(epoch, plan.epochs, plan.steps_per_epoch, validation)
-        except NonFiniteLoss as error:
-            self.console.stop()
-            self.console.error(str(error))
-            self.progress.step = error.step
-            self.checkpoints.commit(None)
-            stopped_by = "nan"
-        except Noticed as notice:
-            self.console.stop()
-            self.undecided = notice.metric_states is not None
-            if not self.finished:
-                stopped_by, self.left_by = "preempted", notice.names
-                # After a save that has failed, this does nothing; why it did is the chief's to say, in finish.
-                self.checkpoints.commit(notice.metric_states)
-        heartbeat.enter("saving", self.progress.step)
-        self.checkpoints.finish()
-        if self.restore_best and not stopped_by:
-            self._restore_best()
-        return stopped_by or ("early_stopping" if self.decide.stopped else "epochs")
-
-    def _restore_best(self) -> None:
-        folder, best_epoch = self.directory / "checkpoints", self.decisions.best_epoch
-        if resume.restore_best(self.strategy, self.model, folder, self.progress.step):
-            if best_epoch is None:
-                return  # only the chief knows, and says it
-            self.console.say(f"the weights are those of the best epoch, {best_epoch + 1}, again")
-        elif best_epoch is not None:
-            self.restore_best = False
-            self.console.say(
-                f"warning: epoch {best_epoch + 1} was the best, but its checkpoint is not in {folder}; "
-                "the weights are the last ones"
-            )
-
-    def _flush_logs(self) -> None:
-        for observer in self.observers:
-            observer.flush()
-
-    def _end_epoch(self, epoch: int, validation: dict, restore: RestoreMetrics) -> None:
-        """Validate and decide on an epoch all of whose steps were taken before."""
-        callbacks = keras.callbacks.CallbackList([restore, *self.callbacks], model=self.model)
-        callbacks.on_train_begin()
-        callbacks.on_epoch_begin(epoch)
-        logs = self.model.get_metrics_result()
-        if validation:
-            data, steps = validation["validation_data"], validation["validation_steps"]
-            found = self.model.evaluate(data, steps=steps, callbacks=callbacks, return_dict=True, verbose=0)
-            logs |= {f"val_{name}": value for name, value in found.items()}
-        callbacks.on_epoch_end(epoch, logs)
-        callbacks.on_train_end(logs)
-
-    def _fit(self, first: int, end: int, steps: int, validation: dict, more: list | None = None) -> None:
-        self.model.fit(
-            self.inputs.training(self.progress.step),
-            initial_epoch=first,
-            epochs=end,
-            steps_per_epoch=steps,
-            callbacks=[*(more or []), *self.callbacks],
-            shuffle=False,
-            verbose=0,
-            **validation,
-        )
+def find_culprit(training: Training, error: Exception) -> str | None:
+    """What the user can mend, in words, if that may be what the error is about; it may take its time."""
+    if isinstance(error, CallbackError):
+        return str(error)
+    out_of_memory = isinstance(error, tf.errors.ResourceExhaustedError)
+    if training.loop is None or not isinstance(error, tf.errors.OpError) or out_of_memory:
+        return None
+    validating = heartbeat.phase() in ("first validation", "validation")
+    return training.inputs.find_culprit(None if validating else training.progress.step)

@@ -1,0 +1,69 @@
+"""What a run looks at to be sure of itself: finite losses, equal replicas, each validation example once."""
+
+import numpy as np
+
+from distributed.model import LockstepModel, StepReport
+from distributed.strategies import Strategy
+
+
+class NonFiniteLoss(Exception):
+    """The loss of a replica was NaN or infinite at a step; no weight was changed by it or after it."""
+
+    def __init__(self, step: int, replicas: list[int]):
+        self.step, self.replicas = step, replicas
+        who = f"rank {replicas[0]}" if replicas else "the summed gradient, with finite losses"
+        super().__init__(
+            f"the loss is not finite at step {step} (first seen on {who}); "
+            "lower the learning rate, clip, or look at the data"
+        )
+
+
+class ReplicasDiffer(Exception):
+    """The replicas no longer hold the same weights: something outside of the program has gone wrong."""
+
+
+class Miscount(Exception):
+    """A validation did not see each example once."""
+
+
+def check_finite(report: StepReport, first_step: int) -> None:
+    """Raise ``NonFiniteLoss``, on all workers alike, if the optimizer has refused one of the steps of a call.
+
+    Args:
+        first_step: number of the call's first step.
+    """
+    if report.halted.any():
+        place = int(report.halted.argmax())
+        bad = np.flatnonzero(~np.isfinite(report.losses[place]))
+        raise NonFiniteLoss(first_step + place, [int(replica) for replica in bad])
+
+
+def check_replicas(strategy: Strategy, model: LockstepModel, step: int) -> None:
+    """Compare weights and optimizer state over all replicas; all workers must call it, after the same step.
+
+    Raises:
+        ReplicasDiffer: on all workers, naming the first variable that any two replicas do not share.
+    """
+    if strategy.replicas == 1:
+        return
+    variables = [*model.network.weights, *model.optimizer.variables]
+    model.gather()
+    digests = strategy.replica_digests(variables)
+    for variable, by_replica in zip(variables, zip(*digests, strict=True), strict=True):
+        usual = max(by_replica, key=by_replica.count)
+        if other := [replica for replica, digest in enumerate(by_replica) if digest != usual]:
+            raise ReplicasDiffer(
+                f"at step {step} {variable.path} of replica {', '.join(map(str, other))} differs from "
+                "the others'; look at the memory of that machine, then go on from the last checkpoint"
+            )
+
+
+def check_count(strategy: Strategy, model: LockstepModel, seen: float, expected: int) -> None:
+    """Raise ``Miscount``, on all workers, if a validation that is just over did not see each example once."""
+    if seen != expected:
+        counts = strategy.control.gather(model.examples_here())
+        by_rank = ", ".join(f"rank {rank}: {count}" for rank, count in enumerate(counts))
+        raise Miscount(
+            f"validation saw {seen:.0f} examples of {expected} ({by_rank}), so that its metrics "
+            "would be wrong; this is a bug of the program, please report it with this line"
+        )

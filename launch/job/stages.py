@@ -1,0 +1,130 @@
+"""The stages of a run before its first step, each a function that other programs can call.
+
+All workers go through them together: what one of them cannot do, none does, and all raise the same sentence.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from data import BUILT_ONCE, Splits, load
+from data.datasets import DataError
+from distributed import control
+from distributed.checkpoint.commit import CheckpointError
+from distributed.convert import LayerError
+from distributed.gradients.cost_model import Choice
+from distributed.health import heartbeat
+from distributed.model import LockstepModel
+from distributed.strategies import Strategy
+from distributed.world import WorldError
+from launch.job import exchange, report, run_directory, user_code, user_data
+from launch.job.batch_plan import create_batch_plan
+from launch.job.build import build, choose_image_size, choose_monitor
+from launch.job.config import ConfigError, TrainConfig
+from launch.job.console import Console
+from launch.job.inputs import Inputs
+from launch.job.user import UserCode
+from models import ModelError
+
+USER_ERRORS = (ConfigError, DataError, ModelError, LayerError, WorldError, CheckpointError, user_code.UserCodeError)
+
+
+def together(strategy: Strategy, function: Callable):
+    """Call ``function`` on every worker; where it fails on any of them, fail on all with the first one's sentence."""
+    heartbeat.beat()
+    return control.together(strategy.control, USER_ERRORS, function)
+
+
+def load_user_code(config: TrainConfig, strategy: Strategy, given: dict) -> UserCode:
+    """What the user brings along: Python objects, or functions of the files that the settings name."""
+    return together(strategy, lambda: UserCode.load(config, **given))
+
+
+def agree_on_settings(config: TrainConfig, strategy: Strategy, code: UserCode) -> None:
+    """See that all workers run the same settings, versions and files of the user."""
+    files = {f"file of --{flag}": digest for flag, digest in code.sha256.items()}
+    control.check_agreement(strategy.control, config.model_dump(mode="json") | report.versions() | files)
+
+
+def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: UserCode) -> tuple[Splits, list]:
+    """Open the data and see that all workers have the same; where opening builds something to keep, one process of each
+    host goes first.
+
+    Returns:
+        The splits, and the fingerprint of each, None for one that is missing.
+    """
+
+    def progress(done: int, total: int) -> None:
+        heartbeat.beat()
+        console.indexing(done, total)
+
+    def open_now():
+        if code.data is not None:
+            return user_data.open_data(code.data)
+        return load(
+            config.dataset,
+            config.data_dir and str(config.data_dir),
+            seed=config.seed,
+            validation_split=config.validation_split,
+            progress=progress,
+        )
+
+    first = strategy.world.local_rank == 0 or code.data is not None or config.dataset not in BUILT_ONCE
+    splits = together(strategy, lambda: open_now() if first else None)
+    splits = together(strategy, lambda: splits or open_now())
+    fingerprints = together(strategy, lambda: [source and source.fingerprint() for source in splits])
+    names = ("training data", "validation data")
+    control.check_agreement(strategy.control, dict(zip(names, fingerprints, strict=True)))
+    return splits, fingerprints
+
+
+def plan_inputs(
+    config: TrainConfig, strategy: Strategy, splits: Splits, threads: int, code: UserCode
+) -> tuple[Inputs, str]:
+    """The arithmetic of batches and steps, the size of the images, and the metric that decides."""
+
+    def plan():
+        monitor = choose_monitor(config, validated=splits.validation is not None)
+        batches = create_batch_plan(config, examples=len(splits.train), replicas=strategy.replicas)
+        size = choose_image_size(config, splits.train, own_model=code.model is not None)
+        return Inputs(config, batches, strategy, splits, size, threads), monitor
+
+    return together(strategy, plan)
+
+
+def take_directory(
+    config: TrainConfig, strategy: Strategy, console: Console, code: UserCode
+) -> tuple[Path, run_directory.RunDirectoryLock | None]:
+    """The run directory, which from now on belongs to this run alone; the chief holds the lock."""
+    name = f"{code.model_name(config)}-{code.data_name(config)}"
+
+    def take():
+        if not strategy.is_chief:
+            return None
+        directory = config.run_dir or run_directory.create(Path("runs"), name, time.time())
+        return run_directory.acquire(directory, say=console.say)
+
+    with heartbeat.waiting():
+        lock = together(strategy, take)
+    return Path(strategy.control.agree(lock and str(lock.directory))), lock
+
+
+def build_model(
+    config: TrainConfig, strategy: Strategy, inputs: Inputs, measured: exchange.Measured | None, code: UserCode
+) -> tuple[LockstepModel, dict[str, Choice]]:
+    """The network, converted and with its optimizer, and by dense layer how its gradient travels; all workers' are
+    seen to be of one architecture."""
+    model, choices = together(
+        strategy,
+        lambda: build(
+            config,
+            inputs.plan,
+            strategy,
+            classes=len(inputs.splits.train.classes),
+            image_size=inputs.image_size,
+            calibration=measured and measured.calibration,
+            own_model=code.model,
+        ),
+    )
+    control.check_agreement(strategy.control, {"model": report.model_sha256(model.network)})
+    return model, choices
