@@ -5,10 +5,112 @@ stands.  Here the mask of an example is a pure function of (seed, step, sample, 
 the ids of its samples around the forward pass, and the layer hashes them to a key per example.
 """
 
+import math
+import threading
+import weakref
+from collections import Counter
+
 import keras
 import tensorflow as tf
 
 from distributed import step_context
+
+GOLDEN = 0x9E3779B1  # odd: its multiples walk through all 32-bit numbers without meeting one twice
+
+
+class LayerError(ValueError):
+    """A network that cannot be trained with the same result on any number of workers; one sentence that names the
+    layer and says what to do."""
+
+
+class SampleDropout(keras.layers.Dropout):
+    """``keras.layers.Dropout`` (Srivastava et al. 2014) with a mask keyed by (seed, step, sample).
+
+    Attributes:
+        key: what takes the seed's place where the layer has none; ``convert`` sets it.
+    """
+
+    key: int | None = None
+
+    @property
+    def __class__(self):
+        # Keras asks this for what to write into files: networks are saved, and load anywhere, with Keras' own layer.
+        return keras.layers.Dropout
+
+    def call(self, inputs, training=False):
+        context = step_context.current()
+        if context is None or not training or self.rate == 0:
+            return keras.layers.Dropout.call(self, inputs, training=training)
+        return self.drop(inputs, context.step, context.sample_ids)
+
+    def drop(self, inputs: tf.Tensor, step: tf.Tensor, sample_ids: tf.Tensor, *, first_column: int = 0) -> tf.Tensor:
+        """Mask ``inputs`` of these samples in this step.
+
+        A layer that is called again in the same step draws other masks, in the order of its calls.
+
+        Args:
+            inputs: [b, ...], of any rank.
+            step: int64 scalar.
+            sample_ids: int64 [b].
+            first_column: of inputs [b, units]: which unit of the whole layer they begin with.
+
+        Raises:
+            LayerError: the first dimension of ``inputs``, or of the layer's ``noise_shape``, is not the samples'.
+        """
+        mask = self._mask_shape(inputs, sample_ids)
+        if self.rate == 1:
+            return tf.zeros_like(inputs)
+        assert not first_column or self.noise_shape is None
+        key = self.seed if self.key is None else self.key
+        key = (key + GOLDEN * _draws_before(self)) & 0xFFFFFFFF
+        row = _mix(tf.cast(sample_ids, tf.uint32) ^ _mix(tf.cast(step, tf.uint32) + _mix(tf.constant(key, tf.uint32))))
+        column = tf.range(first_column, first_column + math.prod(mask[1:]), dtype=tf.int64)
+        bits = _mix(row[:, None] + tf.cast(column * GOLDEN % 2**32, tf.uint32)[None, :])
+        keep = tf.reshape(bits >= tf.constant(int(self.rate * 2**32), tf.uint32), mask)
+        return tf.where(keep, inputs * tf.cast(1.0 / (1.0 - self.rate), inputs.dtype), tf.zeros((), inputs.dtype))
+
+    def _mask_shape(self, inputs: tf.Tensor, sample_ids: tf.Tensor) -> list:
+        """The mask's dimensions, numbers where these are known, else int32 scalars; the first is the samples'."""
+        if self.noise_shape is not None and (len(self.noise_shape) != inputs.shape.rank or self.noise_shape[0] == 1):
+            raise LayerError(one_mask_for_all(self))
+        batch, samples = inputs.shape[0], sample_ids.shape[0]
+        if None not in (batch, samples) and batch != samples:
+            raise LayerError(
+                f"layer '{self.name}' (Dropout) was called with a tensor of shape {inputs.shape} for {samples} "
+                "examples; call it with one whose first dimension is the batch"
+            )
+        batch, *rest = keras.ops.shape(inputs)
+        fixed = self.noise_shape[1:] if self.noise_shape else [None] * len(rest)
+        return [batch, *(size if noise is None else noise for size, noise in zip(rest, fixed, strict=True))]
+
+
+def one_mask_for_all(layer: keras.layers.Dropout) -> str:
+    """The sentence about a ``noise_shape`` that leaves the batch out."""
+    return (
+        f"layer '{layer.name}' (Dropout) has noise_shape {layer.noise_shape}, one mask for all examples of a batch; "
+        "name all dimensions of its inputs, with None for the batch"
+    )
+
+
+class _Drawn(threading.local):
+    """How often each layer has drawn a mask in the step that this thread is tracing."""
+
+    def __init__(self):
+        self.context, self.counts = None, Counter()
+
+
+_drawn = _Drawn()
+
+
+def _draws_before(layer: SampleDropout) -> int:
+    """How often the layer has drawn in this step before, and count this time."""
+    context = step_context.current()
+    if context is None:
+        return 0
+    if _drawn.context is None or _drawn.context() is not context:
+        _drawn.context, _drawn.counts = weakref.ref(context), Counter()
+    _drawn.counts[id(layer)] += 1
+    return _drawn.counts[id(layer)] - 1
 
 
 def _mix(value: tf.Tensor) -> tf.Tensor:
@@ -20,28 +122,3 @@ def _mix(value: tf.Tensor) -> tf.Tensor:
         0xC2B2AE35, tf.uint32
     )
     return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32)))
-
-
-class SampleDropout(keras.layers.Dropout):
-    """``keras.layers.Dropout`` (Srivastava et al. 2014) with a mask keyed by (seed, step, sample)."""
-
-    def call(self, inputs, training=False):
-        if not training or self.rate == 0:
-            return inputs
-        context = step_context.current()
-        if context is None:
-            return super().call(inputs, training=training)
-        return self.drop(inputs, context.step, context.sample_ids)
-
-    def drop(self, inputs: tf.Tensor, step: tf.Tensor, sample_ids: tf.Tensor, *, first_column: int = 0) -> tf.Tensor:
-        """Mask ``inputs`` [b, units] of these samples, which begin with unit ``first_column`` of the whole layer."""
-        width = inputs.shape[-1]
-        row = _mix(
-            tf.cast(sample_ids, tf.uint32)
-            ^ _mix(tf.cast(step, tf.uint32) + _mix(tf.constant(self.seed & 0xFFFFFFFF, tf.uint32)))
-        )
-        # An odd multiple of the column's number walks through all 32-bit keys without meeting one twice.
-        column = tf.range(first_column, first_column + width, dtype=tf.int64)
-        bits = _mix(row[:, None] + tf.cast(column * 0x9E3779B1 % 2**32, tf.uint32)[None, :])
-        keep = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
-        return tf.where(keep, inputs * tf.cast(1.0 / (1.0 - self.rate), inputs.dtype), tf.zeros((), inputs.dtype))

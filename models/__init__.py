@@ -45,7 +45,6 @@ def build_model(
     classes: int,
     image_size: int,
     dropout: float | None = None,
-    dropout_layer: Callable[..., keras.layers.Layer] = keras.layers.Dropout,
     seed: int | None = None,
 ) -> keras.Model:
     """Build a model of `MODELS` with fresh weights.
@@ -55,7 +54,6 @@ def build_model(
         classes: number of classes, at least 2.
         image_size: height and width in pixels, at least the architecture's `min_size`.
         dropout: rate in [0, 1) after both hidden dense layers; None: the architecture's own; 0: no dropout layers.
-        dropout_layer: called as dropout_layer(rate, seed=..., name=...), gives a layer.
         seed: 0 or more; the same seed gives the same weights in any process. They do not depend on the dropout.
 
     Returns:
@@ -75,7 +73,7 @@ def build_model(
     rate = architecture.default_dropout if dropout is None else dropout
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise ModelError(f"dropout is {dropout!r}, but must be a rate in [0, 1); pass 0 to train without dropout.")
-    return architecture.build(Spec(name, classes, image_size, rate, dropout_layer, seed))
+    return architecture.build(Spec(name, classes, image_size, rate, seed))
 
 
 def _check_whole(what: str, value: int, least: int, hint: str) -> None:

@@ -1,6 +1,5 @@
 """Layers that Keras lacks, and the parts that AlexNet and VGG share: image input, initialisation, classifier."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -19,7 +18,6 @@ class Spec:
         classes: number of classes, at least 2.
         image_size: height and width in pixels.
         dropout: rate of the dropout after both hidden dense layers; 0 leaves these layers out.
-        dropout_layer: called as dropout_layer(rate, seed=..., name=...), gives a layer.
         seed: makes weights and dropout reproducible; None draws them anew each time.
     """
 
@@ -27,7 +25,6 @@ class Spec:
     classes: int
     image_size: int
     dropout: float
-    dropout_layer: Callable[..., keras.layers.Layer]
     seed: int | None
 
     def kernel_initializer(self, index: int) -> keras.Initializer:
@@ -72,7 +69,7 @@ def classifier(x: keras.KerasTensor, spec: Spec, names: tuple[str, str, str], fi
         kernel = spec.kernel_initializer(index)
         x = keras.layers.Dense(DENSE_UNITS, activation="relu", kernel_initializer=kernel, name=name)(x)
         if spec.dropout:
-            x = spec.dropout_layer(spec.dropout, seed=spec.dropout_seed(index), name=f"{name}_dropout")(x)
+            x = keras.layers.Dropout(spec.dropout, seed=spec.dropout_seed(index), name=f"{name}_dropout")(x)
     units = 1 if spec.classes == 2 else spec.classes
     x = keras.layers.Dense(units, kernel_initializer=spec.kernel_initializer(first_index + 2), name=names[2])(x)
     return keras.layers.Activation("linear", dtype="float32", name="logits")(x)

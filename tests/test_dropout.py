@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from distributed.dropout import SampleDropout
+from distributed.dropout import LayerError, SampleDropout
 from distributed.step_context import enter
 
 WIDTH = 256
@@ -131,6 +131,78 @@ def test_outside_of_a_step_it_is_kerass_dropout():
     assert np.array_equal(SampleDropout(0.5, seed=1)(tf.ones([4, WIDTH]), training=True), left)  # the context is gone
 
 
-def test_a_saved_model_loads_with_kerass_layer():
-    config = SampleDropout(0.5, seed=3, name="fc6_dropout").get_config()
-    assert keras.layers.Dropout.from_config(config).get_config() == config
+def dropped(inputs, ids, *, step=0, **settings):
+    with enter(tf.constant(step, tf.int64), tf.constant(ids, tf.int64)):
+        return SampleDropout(0.5, seed=1, **settings)(inputs, training=True).numpy()
+
+
+def test_masks_are_those_that_trained_runs_had():
+    assert np.packbits(masks([5], step=7, seed=3, width=64) > 0).tobytes().hex() == "b162d001933aa51c"
+
+
+@pytest.mark.parametrize("shape", ((), (WIDTH,), (16, 16), (4, 8, 8), (2, 2, 4, 16)))
+def test_inputs_of_any_rank_have_the_bits_of_their_flat_values(shape):
+    ids, width = range(10, 16), int(np.prod(shape))
+    left = dropped(tf.ones([6, *shape]), ids)
+    assert np.array_equal(left, masks(ids, width=width).reshape([6, *shape]))
+    assert np.array_equal(dropped(tf.ones([2, *shape]), [14, 11]), left[[4, 1]])
+
+
+def test_dimensions_may_be_unknown_until_the_step_runs():
+    layer = SampleDropout(0.5, seed=1, noise_shape=(None, None, 1))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None]), tf.TensorSpec([None], tf.int64)])
+    def call(inputs, ids):
+        with enter(tf.constant(0, tf.int64), ids):
+            return layer(inputs, training=True)
+
+    for ids, length in (([3, 4, 5], 7), ([5], 3)):
+        left = call(tf.ones([len(ids), length, 4]), tf.constant(ids, tf.int64))
+        assert np.array_equal(left, np.repeat(masks(ids, width=length)[..., None], 4, axis=2))
+
+
+@pytest.mark.parametrize("noise_shape", ((None, 1, 1, 8), (6, 1, 1, 8), (99, 1, 1, None), (None, 1, 1, 1)))
+def test_a_noise_shape_shares_a_mask_within_each_example(noise_shape):
+    ids, inputs = range(10, 16), tf.random.stateless_normal([6, 4, 5, 8], [1, 2])
+    expected = masks(ids, width=noise_shape[-1] or 8)[:, None, None, :] * inputs
+    assert np.array_equal(dropped(inputs, ids, noise_shape=noise_shape), expected)
+    assert np.array_equal(dropped(inputs[4:5], [14], noise_shape=noise_shape), expected[4:5])
+
+
+@pytest.mark.parametrize("noise_shape", ((1, 8), (8,), (None, 1, 8)))
+def test_one_mask_for_all_examples_is_refused(noise_shape):
+    with pytest.raises(LayerError, match=r"'thin' \(Dropout\) has noise_shape \(.*\), one mask for all examples"):
+        dropped(tf.ones([4, 8]), range(4), noise_shape=noise_shape, name="thin")
+
+
+def test_inputs_that_are_not_by_example_are_refused():
+    with pytest.raises(LayerError, match=r"'thin' \(Dropout\) was called with a tensor of shape \(12, 8\) for 4 exam"):
+        dropped(tf.ones([12, 8]), range(4), name="thin")
+    with pytest.raises(LayerError, match="for 4 examples"):  # would be repeated for each example
+        dropped(tf.ones([1, 8]), range(4))
+
+
+def test_called_again_in_a_step_it_draws_other_masks():
+    layer = SampleDropout(0.5, seed=1)
+
+    def three(ids, step=0):
+        with enter(tf.constant(step, tf.int64), tf.constant(ids, tf.int64)):
+            return np.stack([layer(tf.ones([len(ids), 4096]), training=True) for _ in range(3)])
+
+    first = three([3, 4])
+    assert np.array_equal(first[0], masks([3, 4], width=4096))
+    assert all(0.45 < np.mean(first[i] == first[j]) < 0.55 for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert np.array_equal(three([4]), first[:, 1:])
+    assert not np.array_equal(three([3, 4], step=1), first)
+
+
+def test_rate_one_drops_all_as_kerass_layer_does():
+    with enter(tf.constant(0, tf.int64), tf.range(4, dtype=tf.int64)):
+        assert not SampleDropout(1.0, seed=1)(tf.ones([4, WIDTH]), training=True).numpy().any()
+
+
+def test_a_key_takes_the_place_of_a_seed():
+    layer = SampleDropout(0.5)
+    layer.key = 3
+    with enter(tf.constant(0, tf.int64), tf.constant([5], tf.int64)):
+        assert np.array_equal(layer(tf.ones([1, WIDTH]), training=True), masks([5], seed=3))

@@ -75,8 +75,10 @@ def create(root: Path, name: str, now: float) -> Path:
             # Another run that was refused has just removed what it had made above this one.
             attempts += 1
             if attempts == ATTEMPTS:
+                _unmake(directory)
                 raise _cannot_be_written(directory, error) from None
         except OSError as error:
+            _unmake(directory)
             raise _cannot_be_written(directory, error) from None
 
 
@@ -228,11 +230,7 @@ class RunDirectoryLock:
 
     def remove_if_empty(self) -> None:
         """After ``release``: remove the directory, and those above it, if this process made them and they are empty."""
-        for path in reversed(_made.copy()):
-            if path == self.directory or path in self.directory.parents:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
-                    _made.remove(path)
+        _unmake(self.directory)
 
     def _acquire(self, say: Callable[[str], None]) -> None:
         watches: dict[Path, Watch] = {}
@@ -419,6 +417,16 @@ def _make(directory: Path) -> bool:
             if path == directory:
                 return False
     return True
+
+
+def _unmake(directory: Path) -> None:
+    """Remove a directory, and those above it, as far as this process made them and they are empty."""
+    directory = directory.absolute()
+    for path in reversed(_made.copy()):
+        if path == directory or path in directory.parents:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+                _made.remove(path)
 
 
 def _remove(folder: Path, token: str) -> None:

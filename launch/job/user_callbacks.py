@@ -37,14 +37,18 @@ def check_callbacks(callbacks: list | tuple | Callable) -> list[keras.callbacks.
         callbacks = callbacks()
     if not isinstance(callbacks, list | tuple):
         kind = type(callbacks).__name__
-        raise ConfigError(f"{what} gives a {kind}, not a list of Keras callbacks; write [callback, ...]")
+        raise ConfigError(
+            f"{what} gives an object of type {kind}, not a list of Keras callbacks; write [callback, ...]"
+        )
     for index, callback in enumerate(callbacks):
         if isinstance(callback, type):
             name = callback.__name__
             raise ConfigError(f"{what}[{index}] is the class {name}, not one of its instances; write {name}(...)")
         name = type(callback).__name__
         if not isinstance(callback, keras.callbacks.Callback) or isinstance(callback, keras.callbacks.CallbackList):
-            raise ConfigError(f"{what}[{index}] is a {name}, not a Keras callback; give keras.callbacks.Callback's")
+            raise ConfigError(
+                f"{what}[{index}] is of type {name}, not a Keras callback; give instances of keras.callbacks.Callback"
+            )
         for replaced, why in _REPLACED.items():
             if isinstance(callback, replaced):
                 raise ConfigError(f"{what}[{index}] is a {name}: it {why}; leave it out")

@@ -119,13 +119,14 @@ def load_function(reference: str, flag: str) -> UserFunction:
     module = _module(file, what)
     function = vars(module).get(file.name)
     if function is None:
-        functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+        own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+        functions = [value.__name__ for value in own if inspect.isfunction(value)]
         close = difflib.get_close_matches(file.name, functions, 1)
         hint = f"did you mean {close[0]}?" if close else f"it {_has(functions)}"
         raise ConfigError(f"{what}: {file.path.name} has no function {file.name}; {hint}")
     if not callable(function):
         kind = type(function).__name__
-        raise ConfigError(f"{what}: {file.name} is a {kind}, not a function; write a function that returns it")
+        raise ConfigError(f"{what}: {file.name} is of type {kind}, not a function; write a function that returns it")
     _check_parameters(function, PARAMETERS[flag], file.name, what)
     return UserFunction(**vars(file), function=function)
 
@@ -222,7 +223,7 @@ def _run(what: str, path: Path, function: Callable, *arguments):
     """Call the user's code; ``what`` that is, and in which file it is."""
     try:
         return function(*arguments)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         text = " ".join(str(error).split())
         text = text if len(text) <= 300 else f"{text[:300]} ..."
         raised = type(error).__name__ + (f": {text}" if text else "")
@@ -251,7 +252,8 @@ def _look_around(path: Path) -> str:
         return "give a file that can be read"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
-    close = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*.py")), 1)
+    files = sorted(other.name for other in path.parent.glob("*.py") if other.is_file())
+    close = difflib.get_close_matches(path.name, files, 1)
     return f"did you mean {close[0]}?" if close else "check the path"
 
 

@@ -99,8 +99,8 @@ def _check_source(source: Source, split: str, place: str) -> None:
 
 
 def _kind(value) -> str:
-    named = f"a {type(value).__name__}"
-    return f"{named} of {len(value)}" if isinstance(value, tuple | list | dict) else named
+    named = f"an object of type {type(value).__name__}"
+    return f"{named} and length {len(value)}" if isinstance(value, tuple | list | dict) else named
 
 
 def _few(names) -> str:

@@ -40,7 +40,9 @@ def build_network(function: Callable[[int, int], keras.Model], classes: int, ima
     who = getattr(function, "reference", None) or f"model {getattr(function, '__name__', type(function).__name__)}"
     if isinstance(function, keras.Model) or not callable(function):
         kind = type(function).__name__
-        raise ModelError(f"model is a {kind}, but must be a function (classes, image_size) that builds a keras.Model.")
+        raise ModelError(
+            f"model is of type {kind}, but must be a function (classes, image_size) that builds a keras.Model."
+        )
     reset_uids()
     network = function(classes, image_size)
     if isinstance(network, keras.Sequential) and not network.built:
@@ -67,11 +69,11 @@ def _build_sequential(network: keras.Sequential, image_size: int, who: str) -> N
 def _problems(network, classes: int, size: int):
     """What is wrong with a network, in words that go on after the name of its function; the first is the cause."""
     if not isinstance(network, keras.Model):
-        yield f"gave a {type(network).__name__}, but must give a keras.Model"
+        yield f"gave an object of type {type(network).__name__}, but must give a keras.Model"
     if not getattr(network, "inputs", None):
         yield (
-            f"gave a {type(network).__name__}, whose layers only its own code knows, but must give a functional or "
-            f"sequential model; give keras.Model(inputs, outputs) with inputs = keras.Input(({size}, {size}, 3))"
+            f"gave a model of type {type(network).__name__}, whose layers only its own code knows, but must give a "
+            f"functional or sequential model; give keras.Model(inputs, outputs) with inputs = keras.Input(({size}, {size}, 3))"
         )
     if len(network.inputs) != 1 or len(network.outputs) != 1:
         count = f"{len(network.inputs)} inputs and {len(network.outputs)} outputs"
@@ -154,8 +156,9 @@ def _try(network: keras.Model, size: int) -> str | None:
 
 def _reason(error: Exception) -> str:
     """The one line of Keras' many that says it."""
-    text = re.sub(r"\x1b\[\d*m|\{\{.*?\}\}", "", str(error))
+    # Without the terminal's colours and the names of graph nodes.
+    text = re.sub(r"\x1b\[\d*m| for '\{\{node .*|\{\{.*?\}\}", "", str(error))
     called = re.search(r"Exception encountered when calling (\S+)\.call\(\)\.\s+(.+)", text)
     text = f"{called[1]}: {called[2]}" if called else next(iter(text.strip().splitlines()), type(error).__name__)
-    text = text.partition(" for ''")[0].strip(" .")
+    text = text.strip(" .")
     return text if len(text) <= 200 else f"{text[:200]} ..."

@@ -1,0 +1,143 @@
+"""From a plain Keras network, whoever built it, to one whose result does not depend on who computes it, and back.
+
+The network's own layers change; none is built anew.  ``keras.models.clone_model`` would lose what their configurations
+do not hold: names of inputs, frozen sub-models, adapted statistics (keras.applications have some), lambdas, and all
+that a layer of the user's does not write into its own.
+"""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+from distributed.dropout import LayerError, SampleDropout, one_mask_for_all
+
+# What Keras' own layers call the rate at which they drop without a Dropout of the network's.
+RATES = ("dropout", "recurrent_dropout", "drop_path_rate")
+# Layer.__class__ may be an attribute of the layer's own; this sets what type() gives.
+_set_type = object.__dict__["__class__"].__set__
+
+
+def convert(network: keras.Model, seed: int) -> keras.Model:
+    """Put Lockstep's own layer in the place of each layer whose result would depend on who computes it.
+
+    These are keras.layers.Dropout, wherever they stand: in nested models, in wrappers, inside of layers of the user's.
+    Outside of a training step and in files they are what they were, and nothing else of the network changes.
+
+    Args:
+        network: built.
+        seed: 0 or more; with its place it decides the masks of a layer that has no seed of its own.
+
+    Returns:
+        The same network.
+
+    Raises:
+        LayerError: other layers draw random numbers, a model with a ``call`` of its own holds a dropout layer, or one
+            draws a single mask for all examples. The network is then as it was.
+    """
+    layers = _layers(network)
+    _refuse_random(layers)
+    _refuse_subclassed(layers)
+    dropouts = [layer for layer in layers if _is_dropout(layer)]
+    for layer in dropouts:
+        if layer.rate and _has_one_mask(layer):
+            raise LayerError(one_mask_for_all(layer))
+    for place, layer in enumerate(dropouts):
+        if layer.rate:
+            _set_type(layer, SampleDropout)
+            layer.key = _derived(seed, place) if layer.seed is None else layer.seed
+    return network
+
+
+def plain(network: keras.Model) -> keras.Model:
+    """Take all that is Lockstep's out of a network that will not be trained any further: its layers are Keras' own and
+    the user's, and their ``call`` is that of their class.
+
+    Returns:
+        The same network.
+    """
+    for layer in _layers(network):
+        if type(layer) is SampleDropout:
+            _set_type(layer, keras.layers.Dropout)
+            del layer.key
+        # Gradients are taken by wrappers around ``call``.
+        if (getattr(vars(layer).get("call"), "__module__", None) or "").startswith("distributed."):
+            del layer.call
+    return network
+
+
+def has_batch_norm(network: keras.Model) -> list[str]:
+    """Names of the layers that normalise by the batch in training; frozen ones normalise by what they have stored."""
+    return [
+        layer.name
+        for layer in _layers(network)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+
+
+def _layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[keras.layers.Layer]:
+    """The layer and all below it that Keras tracks, each once, in the order in which they were added."""
+    seen = set() if seen is None else seen
+    if id(layer) in seen:
+        return []
+    seen.add(id(layer))
+    # Keras has no public way to the layers inside of a layer.
+    children = layer._flatten_layers(include_self=False, recursive=False)
+    return [layer, *(found for child in children for found in _layers(child, seen))]
+
+
+def _is_dropout(layer: keras.layers.Layer) -> bool:
+    """Whether it is Keras' very own: what derives from it does something else, as SpatialDropout2D."""
+    return type(layer) in (keras.layers.Dropout, SampleDropout)
+
+
+def _is_kerass(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.startswith("keras.")
+
+
+def _derived(seed: int, place: int) -> int:
+    """The key of the dropout layer number ``place``, 32 bits."""
+    # Streams 0 and 1 of a seed are the weights and the dropout of our own models.
+    return int(np.random.SeedSequence((seed, 2, place)).generate_state(1)[0])
+
+
+def _has_one_mask(layer: keras.layers.Dropout) -> bool:
+    """Whether its ``noise_shape`` leaves the batch out, as far as is known before it is called."""
+    shape = layer.noise_shape
+    return shape is not None and (shape[0] == 1 or hasattr(layer, "input") and len(shape) < len(layer.input.shape))
+
+
+def _draws(layer: keras.layers.Layer) -> bool:
+    """Whether the layer itself draws random numbers in training, other than dropout of the above kind."""
+    rates = [getattr(layer, name, None) for name in RATES] if _is_kerass(layer) else []
+    if any(isinstance(rate, int | float) for rate in rates):
+        return any(rates)
+    return bool(layer._seed_generators) and not _is_dropout(layer)
+
+
+def _refuse_random(layers: list[keras.layers.Layer]) -> None:
+    drawing = [layer for layer in layers if _draws(layer)]
+    # Nobody has written the cell of an LSTM into a network.
+    parts = {id(part) for layer in drawing if _is_kerass(layer) for part in _layers(layer)[1:]}
+    if drawing:
+        raise LayerError(
+            f"random numbers drawn by {_named(layer for layer in drawing if id(layer) not in parts)} would depend on "
+            "the number of workers; use keras.layers.Dropout instead (with a noise_shape it drops whole channels), and "
+            "--augment for pictures"
+        )
+
+
+def _refuse_subclassed(layers: list[keras.layers.Layer]) -> None:
+    for model in layers:
+        if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential | keras.Function):
+            continue
+        if held := [layer for layer in _layers(model) if _is_dropout(layer) and layer.rate]:
+            raise LayerError(
+                f"{_named([model])} is a keras.Model with a call() of its own and holds {_named(held)}; build it as a "
+                "functional or Sequential model"
+            )
+
+
+def _named(layers: Iterable[keras.layers.Layer]) -> str:
+    *others, last = [f"'{layer.name}' ({layer.__class__.__name__})" for layer in layers]
+    return f"{', '.join(others)} and {last}" if others else last
