@@ -71,10 +71,20 @@ def load(
         raise DataError(f"cannot read {place} ({error.strerror or error}): restore it or make it readable.") from error
     if len(train.classes) < 2:
         raise DataError(f"{dataset} has the single class {train.classes[0]!r}: expected at least two to tell apart.")
-    if validation is None and validation_split > 0:
-        kept, held_out = _hold_out(train, seed, validation_split)
-        return Splits(Subset(train, kept), Subset(train, held_out))
-    return Splits(train, validation)
+    return hold_out(Splits(train, validation), seed, validation_split)
+
+
+def hold_out(splits: Splits, seed: int, part: float) -> Splits:
+    """Where there is no validation split, hold out this part of each class of the training examples; 0 for none.
+
+    Raises:
+        DataError: if a class would be left without training examples.
+    """
+    train, validation = splits
+    if validation is not None or not part:
+        return splits
+    kept, held_out = _hold_out(train, seed, part)
+    return Splits(Subset(train, kept), Subset(train, held_out))
 
 
 def _hold_out(source: Source, seed: int, part: float) -> tuple[np.ndarray, np.ndarray]:

@@ -110,14 +110,16 @@ def together(control: Control, errors: tuple[type[Exception], ...], function: Ca
         errors: the exceptions that are an answer; any other is a bug and passes through.
 
     Raises:
-        WorldError: on every worker.
+        WorldError: on every worker; a single one raises its own error.
     """
-    result = problem = None
+    result = problem = failure = None
     try:
         result = function()
     except errors as error:
-        problem = str(error)
+        problem, failure = str(error), error
     problems = control.gather(problem)
+    if failure is not None and len(problems) == 1:
+        raise failure
     failed = [rank for rank, sentence in enumerate(problems) if sentence is not None]
     if failed:
         everywhere = len(failed) == len(problems)

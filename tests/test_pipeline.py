@@ -151,6 +151,22 @@ def test_training_shapes_are_static(files):
     assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
 
 
+def test_an_order_of_other_examples_is_refused(arrays):
+    with pytest.raises(AssertionError, match="30 examples .* 31"):
+        pipeline.training_batches(
+            arrays,
+            order=Order(examples=30, seed=0, replica_batch=4, replicas=1),
+            share=WHOLE,
+            start_step=0,
+            augment="none",
+            image_size=16,
+            threads=1,
+        )
+    order = SequentialOrder(examples=32, replica_batch=4, replicas=1)
+    with pytest.raises(AssertionError, match="32 examples .* 31"):
+        pipeline.validation_batches(arrays, order=order, share=WHOLE, augment="none", image_size=16, threads=1)
+
+
 @pytest.mark.parametrize("size", [12, 16, 24])
 def test_images_in_memory_take_the_asked_size(arrays, size):
     order = SequentialOrder(examples=N, replica_batch=N, replicas=1)
@@ -205,7 +221,7 @@ def test_inputs_train_on_the_order_that_the_plan_counts(arrays, settings):
     """The plan's steps per epoch are the order's; a worker begins at the step that it is told."""
     made = inputs(Worker(2, (1, 2)), arrays, None, **settings)
     assert (made.order.global_batch, made.order.steps_per_epoch) == (made.plan.global_batch, made.plan.steps_per_epoch)
-    (_, _, ids), *_ = made.training(3)
+    _, _, ids = next(iter(made.training(3)))
     epoch, indices = made.order.indices(3 * 2 + 1)
     assert ids.numpy().tolist() == indices.numpy().tolist() and len(ids) == 6
     assert epoch == 3 // made.plan.steps_per_epoch

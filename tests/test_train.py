@@ -170,7 +170,7 @@ REFUSED = {
         ["--global-batch-size", 4096],
         "203 training examples are fewer than one global batch of 4096",
     ),
-    "image too small": (["--image-size", 8], "image size for alexnet_cifar is 8"),
+    "image too small": (["--model", "alexnet_cifar", "--image-size", 8], "image size for alexnet_cifar is 8"),
     "no such metric": (["--monitor", "val_f1"], "--monitor val_f1 is not a metric of this run"),
     "no validation": (
         ["--validation-split", "0", "--dataset", "npz", "--data-dir", "DATA/train_only.npz", "--plateau-patience", "2"],

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from launch.job.config import ConfigError
-from launch.job.user_callbacks import check_callbacks, on_chief_only
+from launch.job.user.callbacks import check_callbacks, on_chief_only
 
 
 def test_callbacks_that_may_take_part(tmp_path):

@@ -10,10 +10,10 @@ import pytest
 from data.datasets import DataError
 from launch.job import user_code
 from launch.job.config import ConfigError
-from launch.job.user_callbacks import check_callbacks
-from launch.job.user_code import UserCodeError, find_file, is_reference, load_function
-from launch.job.user_data import open_data
-from launch.job.user_network import build_network
+from launch.job.user.callbacks import check_callbacks
+from launch.job.user.code import UserCodeError, find_file, is_reference, load_function
+from launch.job.user.data import open_data
+from launch.job.user.network import build_network
 from models import ModelError
 
 
@@ -177,14 +177,19 @@ def test_a_name_that_is_taken_already(write, tmp_path):
     with pytest.raises(ConfigError) as error:
         load_function(reference, "--model")
     assert f"net.py imports models, of which there are two: {tmp_path / 'models.py'}, and " in one_line(error)
-    # Without the import it is no trouble, and ours stays ours.
-    assert load_function(
-        write("def build(c, s): import models.vgg; return models.vgg.VGG16", file="b/net.py"), "--model"
-    )
-    assert load_function(write("def build(c, s): return 1"), "--model")(1, 1) == 1
-    import models.vgg
 
-    assert models.__file__ != str(tmp_path / "models.py")
+
+def test_files_named_like_our_folders_do_not_take_their_place(write, tmp_path):
+    for name in ("data", "distributed", "launch", "models"):
+        write("", file=f"{name}.py")
+    reference = write("def build(classes, size): return 1")
+    code = f"""
+from launch.job.user.code import load_function
+assert load_function({reference!r}, "--model")(2, 2) == 1
+import data.order, distributed.world, launch.job.config, models.vgg
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_finding_a_file_needs_no_tensorflow():

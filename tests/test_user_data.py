@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data.datasets import ArraySource, DataError
-from launch.job.user_data import open_data
+from launch.job.user.data import open_data
 
 X = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
 Y = np.array([0, 2, 1, 2])

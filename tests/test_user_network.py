@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from launch.job.user_network import build_network
+from launch.job.user.network import build_network
 from models import ModelError
 
 L = keras.layers

@@ -4,9 +4,10 @@ It reads the rank's signs of life (``heartbeat.py``) and sees the rank's end on 
 
 * The rank is gone without a word (kill -9, out of memory): its name, host, step and phase go to the screen.
 * The launcher is gone (kill -9): the rank is ended, so that no orphan goes on training.
-* No sign of life within the limit, beyond what the steps under way should take: the stacks of all threads are shown, and the rank is ended; the launcher then ends
-  the others.  When one rank hangs, the others wait for it, silent as well: a rank that waits is ended only if there is
-  evidence against itself, or long after the monitor of the one that hangs should have acted.
+* No sign of life within the limit, beyond what the steps under way should take: the stacks of all threads are shown,
+  and the rank is ended; the launcher then ends the others.  When one rank hangs, the others wait for it, silent as
+  well: a rank that waits is ended only if there is evidence against itself, or long after the monitor of the one that
+  hangs should have acted.
 
 Time counts only while the monitor itself gets to run, so that a machine that sleeps or is overloaded raises no alarm.
 """

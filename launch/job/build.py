@@ -15,9 +15,9 @@ from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
 from distributed.optimizer import synchronize
 from distributed.strategies import Strategy
-from launch.job import user_network
 from launch.job.batch_plan import BatchPlan
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.user.network import build_network
 from models import MODELS, build_model
 
 OPTIMIZERS = {
@@ -150,7 +150,7 @@ def build(
                 config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
             )
         else:
-            network = user_network.build_network(own_model, classes, image_size)
+            network = build_network(own_model, classes, image_size)
         if plan.replicas > 1 and (layers := convert.has_batch_norm(network)):
             raise ConfigError(
                 f"{', '.join(layers)} normalise by the batch that one worker sees, so that the result would depend on "

@@ -143,9 +143,7 @@ class EpochLines(Observer):
         self.console.start_epoch(f"epoch {number}/{self.epochs}", self.steps_per_epoch)
 
     def after_steps(self, steps):
-        self.console.advance(
-            steps.of_epoch, f"loss {steps.losses[-1]:.4f}  {steps.images_per_second:,.0f} images/s"
-        )
+        self.console.advance(steps.of_epoch, f"loss {steps.losses[-1]:.4f}  {steps.images_per_second:,.0f} images/s")
 
     def end_epoch(self, epoch):
         metrics = epoch.metrics

@@ -34,6 +34,8 @@ from launch.job.config import TrainConfig
 from launch.job.inputs import Inputs
 from launch.job.logs import Epoch, Observer, Steps, Stopwatch
 from launch.job.steps_per_call import StepsPerCall
+from launch.job.user import code as user_code
+from launch.job.user.code import UserCodeError
 
 VALIDATION_SECONDS = 0.25  # between two questions, in validation, whether a worker asked to leave
 
@@ -50,11 +52,8 @@ class Noticed(Exception):
         super().__init__(", ".join(names))
 
 
-class CallbackError(Exception):
-    """A callback of the user's raised an exception, which is the cause of this one; maybe on this worker alone."""
-
-    def __init__(self, where: str, error: Exception):
-        super().__init__(f"the callback {where} raised {type(error).__name__}: {error}")
+class CallbackError(UserCodeError):
+    """A callback of the user's raised an exception, maybe on this worker alone."""
 
 
 class Loop:
@@ -130,11 +129,11 @@ class Loop:
     def _call(self, event: str, *arguments) -> None:
         """Let the user's callbacks have their say at one of Keras' events."""
         for callback in self.callbacks:
+            name = type(callback).__name__
             try:
-                getattr(callback, event)(*arguments)
-            except Exception as error:
-                where = f"{type(callback).__name__}.{event}"
-                raise CallbackError(where, error) from error
+                user_code.call(f"{name}.{event}", user_code.defined_in(callback), getattr(callback, event), *arguments)
+            except UserCodeError as error:
+                raise CallbackError(error.sentence, error.traceback) from error.__cause__
 
     def _begin_epoch(self) -> None:
         epoch = self.progress.epoch

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from data import BUILT_ONCE, Splits, load
+from data import BUILT_ONCE, Splits, hold_out, load
 from data.datasets import DataError
 from distributed import control
 from distributed.checkpoint.commit import CheckpointError
@@ -17,22 +17,32 @@ from distributed.health import heartbeat
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import WorldError
-from launch.job import exchange, report, run_directory, user_code, user_data
+from launch.job import exchange, report, run_directory
 from launch.job.batch_plan import create_batch_plan
 from launch.job.build import build, choose_image_size, choose_monitor
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.console import Console
 from launch.job.inputs import Inputs
 from launch.job.user import UserCode
+from launch.job.user.code import UserCodeError
+from launch.job.user.data import open_data as open_user_data
 from models import ModelError
 
-USER_ERRORS = (ConfigError, DataError, ModelError, LayerError, WorldError, CheckpointError, user_code.UserCodeError)
+USER_ERRORS = (ConfigError, DataError, ModelError, LayerError, WorldError, CheckpointError, UserCodeError)
 
 
 def together(strategy: Strategy, function: Callable):
-    """Call ``function`` on every worker; where it fails on any of them, fail on all with the first one's sentence."""
+    """Call ``function`` on every worker; where it fails on any of them, fail on all with the first one's sentence; and
+    its traceback, if that is in the user's own code."""
+
+    def call():
+        try:
+            return function()
+        except UserCodeError as error:
+            raise UserCodeError(f"{error.sentence}\n{error.traceback}".rstrip(), error.traceback) from error.__cause__
+
     heartbeat.beat()
-    return control.together(strategy.control, USER_ERRORS, function)
+    return control.together(strategy.control, USER_ERRORS, call)
 
 
 def load_user_code(config: TrainConfig, strategy: Strategy, given: dict) -> UserCode:
@@ -60,7 +70,7 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
 
     def open_now():
         if code.data is not None:
-            return user_data.open_data(code.data)
+            return hold_out(open_user_data(code.data), config.seed, config.validation_split)
         return load(
             config.dataset,
             config.data_dir and str(config.data_dir),

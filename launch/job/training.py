@@ -18,7 +18,7 @@ from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import World, WorldError
 from launch.job import config as configuration
-from launch.job import exchange, report, resume, run_directory, stages, user_callbacks
+from launch.job import exchange, report, resume, run_directory, stages
 from launch.job.checkpointing import Checkpoints, Progress, SaveFailed
 from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
@@ -28,8 +28,9 @@ from launch.job.inputs import Inputs
 from launch.job.logs import EpochLines, EpochTable, Observer
 from launch.job.loop import CallbackError, Loop, Noticed
 from launch.job.run import Result
-from launch.job.user import UserCode
 from launch.job.tensorboard import TensorBoard
+from launch.job.user import UserCode
+from launch.job.user.callbacks import on_chief_only
 
 
 @dataclass
@@ -153,11 +154,7 @@ def prepare_loop(training: Training, fingerprint: str) -> None:
         training.progress,
         lambda: [observer.flush() for observer in observers],
     )
-    callbacks = [
-        callback
-        for callback in training.code.callbacks
-        if strategy.is_chief or not user_callbacks.on_chief_only(callback)
-    ]
+    callbacks = [callback for callback in training.code.callbacks if strategy.is_chief or not on_chief_only(callback)]
     training.loop = Loop(
         config,
         strategy,
@@ -275,9 +272,7 @@ def restore_best(training: Training) -> None:
         )
 
 
-def finish(
-    training: Training, stopped_by: str | list[str], stop_request: StopRequest
-) -> tuple[int, Result | None]:
+def finish(training: Training, stopped_by: str | list[str], stop_request: StopRequest) -> tuple[int, Result | None]:
     """Report, and leave together."""
     heartbeat.enter("ending")
     strategy, code = training.strategy, {"nan": 1}.get(str(stopped_by), 0)
@@ -301,7 +296,7 @@ def finish(
 def find_culprit(training: Training, error: Exception) -> str | None:
     """What the user can mend, in words, if that may be what the error is about; it may take its time."""
     if isinstance(error, CallbackError):
-        return str(error)
+        return f"{error.sentence}\n{error.traceback}".rstrip()
     out_of_memory = isinstance(error, tf.errors.ResourceExhaustedError)
     if training.loop is None or not isinstance(error, tf.errors.OpError) or out_of_memory:
         return None

@@ -8,6 +8,7 @@ step), "saving" (as the checkpoint of that step is written, by the chief), "repo
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -55,21 +56,23 @@ def end_all() -> None:
 def plant(fault: str | None, rank: int = 0, step: int = 0) -> None:
     """Put a fault into the job that begins now, in place of the last one's."""
     from distributed.checkpoint import manager
-    from launch.job import callbacks, report, session
+    from distributed.model import LockstepModel
+    from launch.job import report, stages
+    from launch.job.loop import Loop
 
     kind, _, place = (fault or "").partition("@")
     here = World.from_environment(os.environ).rank == rank
-    at = {"step": step, "validation": step, "saving": step}.get(place)
+    batches = itertools.count()
     hooks = {
-        "start": (session, "build", lambda *_: True),
-        "step": (callbacks.LearningRate, "on_train_batch_begin", lambda callback, *_: callback.progress.step == at),
+        "start": (stages, "build", lambda *_: True),
+        "step": (Loop, "_take_steps", lambda loop, *_: loop.progress.step == step),
         "validation": (
-            callbacks.Notices,
-            "on_test_batch_end",
-            lambda callback, batch, *_: callback.progress.step == at and batch == 1,
+            LockstepModel,
+            "evaluate",
+            lambda model, *_: int(model.optimizer.iterations) == step and next(batches) == 1,
         ),
         "report": (report, "summarize", lambda *_: True),
-        "saving": (manager, "write", lambda directory, number, *_: number == at),
+        "saving": (manager, "write", lambda directory, number, *_: number == step),
     }
     for name, (home, function, due) in hooks.items():
         original = getattr(getattr(home, function), "original", getattr(home, function))

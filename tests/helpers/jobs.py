@@ -1,9 +1,9 @@
 """Run many jobs of train.py in the processes that a launcher has started: python tests/helpers/jobs.py FOLDER.
 
 Starting ranks and loading TensorFlow takes longer than a small run, hence once for all.  FOLDER/jobs.json maps a name
-to a command line; the exit codes go to FOLDER/codes.json.  ``alexnet_cifar`` is replaced by a tiny network, so that
-what is tested is the way it is trained; everything else is the program as it is.  Each rank leaves the order and the
-pixels of what it trained on as FOLDER/NAME/seen-RANK.npz.
+to a command line; the exit codes go to FOLDER/codes.json.  Where the line names no model, the network is a tiny one of
+the user's, so that what is tested is the way it is trained; everything else is the program as it is.  Each rank leaves
+the order and the pixels of what it trained on as FOLDER/NAME/seen-RANK.npz.
 
 A job may have faults planted, each at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16
 gradients overflow; "weight", "slot" and "copy" change one of its values, "versions" and "model" what it says of these;
@@ -29,23 +29,43 @@ from distributed.world import World
 from launch.job import environment
 
 
-def tiny(spec):
-    """A convolution and two dense layers with dropout, as AlexNet has, in 20,000 parameters."""
-    import keras
+def tiny(dropout: float, seed: int):
+    """The function that builds the tiny network: a convolution and two dense layers with dropout, as AlexNet has, in
+    20,000 parameters."""
 
-    init = partial(keras.initializers.GlorotUniform, seed=spec.seed)
-    inputs = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8")
-    x = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(inputs)
-    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv1", kernel_initializer=init())(x)
-    x = keras.layers.MaxPooling2D(3, 2)(x)
-    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2", kernel_initializer=init())(x)
-    x = keras.layers.Flatten()(x)
-    for name in ("fc6", "fc7"):
-        x = keras.layers.Dense(48, activation="relu", name=name, kernel_initializer=init())(x)
-        if spec.dropout:
-            x = spec.dropout_layer(spec.dropout, seed=1 if name == "fc6" else 2, name=f"{name}_dropout")(x)
-    x = keras.layers.Dense(spec.classes, name="fc8", kernel_initializer=init())(x)
-    return keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(x))
+    def network(classes: int, image_size: int):
+        import keras
+
+        init = partial(keras.initializers.GlorotUniform, seed=seed)
+        inputs = keras.Input((image_size, image_size, 3), dtype="uint8")
+        x = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(inputs)
+        x = keras.layers.Conv2D(8, 3, activation="relu", name="conv1", kernel_initializer=init())(x)
+        x = keras.layers.MaxPooling2D(3, 2)(x)
+        x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2", kernel_initializer=init())(x)
+        x = keras.layers.Flatten()(x)
+        for name in ("fc6", "fc7"):
+            x = keras.layers.Dense(48, activation="relu", name=name, kernel_initializer=init())(x)
+            if dropout:
+                x = keras.layers.Dropout(dropout, seed=1 if name == "fc6" else 2, name=f"{name}_dropout")(x)
+        x = keras.layers.Dense(classes, name="fc8", kernel_initializer=init())(x)
+        return keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(x))
+
+    return network
+
+
+def own_network(line: list[str]) -> tuple[list[str], dict]:
+    """A job's line without the dropout of the tiny network, and that network; not where the line names a model."""
+    if "--model" in line:
+        return line, {}
+    values = {"--dropout": "0.5", "--seed": "0"}
+    for flag in values:
+        if flag in line:
+            values[flag] = line[line.index(flag) + 1]
+    if "--dropout" in line:
+        place = line.index("--dropout")
+        line = [*line[:place], *line[place + 2 :]]
+    seed = int(values["--seed"]) if values["--seed"].isdecimal() else 0
+    return line, {"model": tiny(float(values["--dropout"]), seed)}
 
 
 def record(training_batches, seen: list):
@@ -115,13 +135,13 @@ def changed(kind: str, check, rank: int, step: int):
     """The comparison of replicas, but before that of one step a "weight" of one rank is changed, a "slot" of its
     optimizer, or the weight's "copy" on the last device."""
 
-    def planted(callback):
-        if (callback.strategy.world.rank, callback.progress.step) == (rank, step):
-            variable = callback.model.network.get_layer("fc7").bias.value
+    def planted(strategy, model, now):
+        if (strategy.world.rank, now) == (rank, step):
+            variable = model.network.get_layer("fc7").bias.value
             if kind == "slot":
-                variable = next(slot.value for slot in callback.model.optimizer.variables if len(slot.shape))
+                variable = next(slot.value for slot in model.optimizer.variables if len(slot.shape))
             (variable.values[-1] if kind == "copy" else variable).assign_add(variable * 0 + 1e-6)
-        check(callback)
+        check(strategy, model, now)
 
     return planted
 
@@ -151,29 +171,25 @@ def main(folder: Path) -> int:
     preemption.listen()  # as the program does, first of all
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
-    import dataclasses
-
     with environment.loading(quiet=False):
         import deaths
         import numpy as np
 
-        import models
         from distributed import control
         from distributed.checkpoint.saver import Saver
-        from launch.job import build, callbacks, inputs, report
+        from launch.job import build, checks, inputs, report
         from launch.train import main as train
 
     jobs = json.loads((folder / "jobs.json").read_text())
     if not jobs.get("alone"):
         # A job that leaves must not take the next ones with it.
         control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
-    models.MODELS["alexnet_cifar"] = dataclasses.replace(models.MODELS["alexnet_cifar"], build=tiny)
     pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
-    losses, check = build.example_losses, callbacks.CheckReplicas.check
+    losses, check = build.example_losses, checks.check_replicas
     save, versions, model_sha256 = Saver.save, report.versions, report.model_sha256
     for name, line in jobs["lines"].items():
         seen = []
-        build.example_losses, callbacks.CheckReplicas.check, Saver.save = losses, check, save
+        build.example_losses, checks.check_replicas, Saver.save = losses, check, save
         inputs.training_batches, inputs.validation_batches = record(pipeline, seen), validation
         report.versions, report.model_sha256 = versions, model_sha256
         deaths.plant(None)
@@ -181,7 +197,7 @@ def main(folder: Path) -> int:
             if kind in FACTORS:
                 build.example_losses = scaled_losses(losses, FACTORS[kind], *place)
             elif kind in ("weight", "slot", "copy"):
-                callbacks.CheckReplicas.check = changed(kind, check, *place)
+                checks.check_replicas = changed(kind, check, *place)
             elif kind == "versions":
                 report.versions = lambda: versions() | {"numpy": f"that of rank {world.rank}"}
             elif kind == "model":
@@ -197,7 +213,8 @@ def main(folder: Path) -> int:
         if world.is_chief:
             for stream in (sys.stdout, sys.stderr):
                 print(f"job: {name}", file=stream, flush=True)
-        codes[name] = train(line)
+        line, given = own_network(line)
+        codes[name] = train(line, **given)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if seen and (folder / name).is_dir():
             ids, pixels = map(np.stack, zip(*seen, strict=True))

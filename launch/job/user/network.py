@@ -73,7 +73,7 @@ def _problems(network, classes: int, size: int):
     if not getattr(network, "inputs", None):
         yield (
             f"gave a model of type {type(network).__name__}, whose layers only its own code knows, but must give a "
-            f"functional or sequential model; give keras.Model(inputs, outputs) with inputs = keras.Input(({size}, {size}, 3))"
+            f"functional or sequential model; give keras.Model(inputs, outputs) of keras.Input(({size}, {size}, 3))"
         )
     if len(network.inputs) != 1 or len(network.outputs) != 1:
         count = f"{len(network.inputs)} inputs and {len(network.outputs)} outputs"

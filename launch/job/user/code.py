@@ -1,8 +1,8 @@
 """FILE.py:FUNCTION: the user's own network, data or callbacks, found, loaded once per process, and called.
 
 What goes wrong before the user's code runs is a ``ConfigError``; what goes wrong in it is a ``UserCodeError``, so that
-nobody takes it for a mistake of Lockstep's.  What the functions give is checked in ``user_network.py``,
-``user_data.py`` and ``user_callbacks.py``.
+nobody takes it for a mistake of Lockstep's.  What the functions give is checked in ``network.py``, ``data.py`` and
+``callbacks.py``.
 """
 
 import ast
@@ -59,7 +59,7 @@ class UserFunction(UserFile):
     function: Callable = field(repr=False)
 
     def __call__(self, *arguments):
-        return _run(self.reference, self.path, self.function, *arguments)
+        return call(self.reference, self.path, self.function, *arguments)
 
 
 def is_reference(text: str) -> bool:
@@ -135,6 +135,28 @@ def load_function(reference: str, flag: str) -> UserFunction:
 _loaded: dict[Path, tuple[str, ModuleType]] = {}
 
 
+def wrap(given, what: str):
+    """A Python function of the user's as a ``UserFunction``, so that what it raises is told from a bug of Lockstep's;
+    anything else as it is.
+
+    Args:
+        what: the argument that it was given as.
+    """
+    if not callable(given) or isinstance(given, type) or hasattr(given, "layers"):
+        return given
+    name = getattr(given, "__name__", type(given).__name__)
+    return UserFunction(f"{what} {name}", defined_in(given), name, "", given)
+
+
+def defined_in(value) -> Path:
+    """The file that a function, class or object comes from; an empty path where there is none, as in a notebook."""
+    try:
+        home = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+        return Path(inspect.getsourcefile(inspect.unwrap(home)) or "")
+    except (TypeError, ValueError):
+        return Path()
+
+
 def _module(file: UserFile, what: str) -> ModuleType:
     if file.path in _loaded and _loaded[file.path][0] == file.sha256:
         return _loaded[file.path][1]
@@ -161,7 +183,7 @@ def _module(file: UserFile, what: str) -> ModuleType:
     try:
         # Just the bytes that were hashed, whatever lies in a cache.
         code = compile(file.source, str(file.path), "exec", dont_inherit=True)
-        _run(f"importing {file.path.name}", file.path, exec, code, vars(module))
+        call(f"importing {file.path.name}", file.path, exec, code, vars(module))
     except BaseException as error:
         del sys.modules[name]
         _explain_import(error.__cause__, file, what)
@@ -219,11 +241,15 @@ def _check_parameters(function: Callable, expected: tuple[str, ...], name: str, 
         ) from error
 
 
-def _run(what: str, path: Path, function: Callable, *arguments):
-    """Call the user's code; ``what`` that is, and in which file it is."""
+def call(what: str, path: Path, function: Callable, *arguments):
+    """Call the user's code; ``what`` that is, and in which file it is.
+
+    Raises:
+        UserCodeError: whatever it raised, also ``SystemExit``, but not ``KeyboardInterrupt``.
+    """
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         text = text if len(text) <= 300 else f"{text[:300]} ..."
         raised = type(error).__name__ + (f": {text}" if text else "")
