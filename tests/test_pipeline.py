@@ -224,7 +224,7 @@ def test_inputs_train_on_the_order_that_the_plan_counts(arrays, settings):
     _, _, ids = next(iter(made.training(3)))
     epoch, indices = made.order.indices(3 * 2 + 1)
     assert ids.numpy().tolist() == indices.numpy().tolist() and len(ids) == 6
-    assert epoch == 3 // made.plan.steps_per_epoch
+    assert epoch == 3 // made.plan.steps_per_epoch and made.order.seed == 5
 
 
 def test_inputs_name_the_example_that_a_worker_could_not_read(files, tmp_path):

@@ -25,7 +25,7 @@ CONTAINER = "pid:[4026532178]"
 
 # A run without the training: it takes and gives back directories as it is told on stdin, at the moment it is told.
 RUN = """
-import json, os, resource, sys, time
+import ctypes, json, os, resource, sys, time
 from pathlib import Path
 
 root, constants, machine = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
@@ -53,6 +53,8 @@ for line in sys.stdin:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         elif verb == "exit":
             os._exit(3)
+        elif verb == "end the main thread":
+            ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
     except Exception as error:
         answer |= {"refused": type(error).__name__, "sentence": str(error)}
     answer |= {"held": lock is not None and lock.is_held(), "lost": lost}
@@ -397,6 +399,18 @@ def test_a_process_that_this_user_may_not_see_is_judged_by_its_heartbeat(tmp_pat
     assert len(said) == 1
 
 
+def test_a_process_is_not_dead_before_its_last_thread_is(tmp_path, start, held, patient):
+    owner = start()
+    assert owner.do("acquire", tmp_path)["held"]
+    owner.tell("end the main thread")
+    while run_directory.process_state(owner.process.pid)[0] != "Z":
+        time.sleep(0.01)
+    with pytest.raises(RunDirectoryBusy):
+        acquire(tmp_path, print)
+    owner.process.kill()
+    assert held(tmp_path).is_held()
+
+
 def test_a_copy_of_a_directory_in_use_is_free(tmp_path, start, held):
     owner = start()
     assert owner.do("acquire", tmp_path / "run")["held"]
@@ -536,13 +550,14 @@ def test_a_run_that_is_refused_for_another_reason_leaves_nothing(tmp_path):
 def test_only_what_is_empty_and_was_made_here_is_removed(tmp_path):
     mine, used = tmp_path / "mine", tmp_path / "runs" / "used"
     mine.mkdir()
+    create(tmp_path, "other", 0.0)
     for directory in (mine, used):
         lock = acquire(directory, print)
         if directory == used:
             (used / "log").touch()
         lock.release()
         lock.remove_if_empty()
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["log", "mine", "runs", "used"]
+    assert sorted(path.name[:5] for path in tmp_path.rglob("*")) == ["log", "mine", "other", "runs", "used"]
 
 
 def test_a_forked_child_gives_nothing_back(tmp_path, held):

@@ -8,8 +8,8 @@ import textwrap
 import pytest
 
 from data.datasets import DataError
-from launch.job import user_code
 from launch.job.config import ConfigError
+from launch.job.user import code as user_code
 from launch.job.user.callbacks import check_callbacks
 from launch.job.user.code import UserCodeError, find_file, is_reference, load_function
 from launch.job.user.data import open_data
@@ -194,7 +194,7 @@ import data.order, distributed.world, launch.job.config, models.vgg
 
 def test_finding_a_file_needs_no_tensorflow():
     code = (
-        "import sys; from launch.job import user_code; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+        "import sys; from launch.job.user import code; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
 
@@ -229,7 +229,7 @@ def test_an_exception_is_told_with_its_line_and_without_our_frames(write):
     assert error.sentence == f"{reference} raised KeyError: 'a\\nb' (other_helper.py, line 2)"
     lines = error.traceback.splitlines()
     assert lines[0] == "Traceback (most recent call last):" and lines[1].endswith('net.py", line 4, in build')
-    assert lines[-1] == "KeyError: 'a\\nb'" and "user_code.py" not in error.traceback
+    assert lines[-1] == "KeyError: 'a\\nb'" and "user/code.py" not in error.traceback
     assert isinstance(error.__cause__, KeyError)
     error = call("deep")  # raised by Keras, but it is the user's line that helps
     assert error.sentence.endswith("(net.py, line 7)") and "ValueError: " in error.sentence

@@ -21,7 +21,7 @@ from distributed.strategies import Strategy
 from launch.job import report
 from launch.job.batch_plan import BatchPlan
 from launch.job.config import TrainConfig
-from launch.job.user import UserCode
+from launch.job.user.given import UserCode
 
 # What a resumed run must share with the one it goes on from, and what to do where it does not.
 _REMEDIES = {

@@ -157,8 +157,10 @@ class Owner:
             state, began, _ = process_state(self.pid)
             if state == "X":  # hidden from this user, or gone just now
                 return None
-            if state == "Z" or began != self.began:
+            if began != self.began:
                 return False
+            if state == "Z":
+                return False if _all_threads_ended(self.pid) else None
             return True if inode == self.inode else None
         # Booted since.  In containers names are no evidence: two machines may run one of the same name and number.
         same_machine = self.machine and (self.host, self.machine) == (here["host"], here["machine"])
@@ -366,6 +368,20 @@ def _this_machine() -> dict[str, str]:
 
 def _this_process() -> dict:
     return _this_machine() | {"pid": os.getpid(), "began": process_state(os.getpid())[1]}
+
+
+def _all_threads_ended(pid: int) -> bool:
+    """Whether a process that was killed is past its last write; its threads end one by one, mostly within moments."""
+    until = time.monotonic() + POLL
+    while True:
+        try:
+            if len(os.listdir(f"/proc/{pid}/task")) <= 1:
+                return True
+        except OSError:
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.005)
 
 
 def _counter(beats: int) -> bytes:

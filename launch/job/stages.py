@@ -23,9 +23,9 @@ from launch.job.build import build, choose_image_size, choose_monitor
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.console import Console
 from launch.job.inputs import Inputs
-from launch.job.user import UserCode
 from launch.job.user.code import UserCodeError
 from launch.job.user.data import open_data as open_user_data
+from launch.job.user.given import UserCode
 from models import ModelError
 
 USER_ERRORS = (ConfigError, DataError, ModelError, LayerError, WorldError, CheckpointError, UserCodeError)

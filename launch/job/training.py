@@ -29,8 +29,8 @@ from launch.job.logs import EpochLines, EpochTable, Observer
 from launch.job.loop import CallbackError, Loop, Noticed
 from launch.job.run import Result
 from launch.job.tensorboard import TensorBoard
-from launch.job.user import UserCode
 from launch.job.user.callbacks import on_chief_only
+from launch.job.user.given import UserCode
 
 
 @dataclass

@@ -1,0 +1,57 @@
+"""What a user brings to a run besides the settings: a network, data, callbacks; as Python objects or from a file."""
+
+from dataclasses import dataclass, field
+
+from launch.job.config import TrainConfig
+from launch.job.user import code as user_code
+from launch.job.user.callbacks import check_callbacks
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """
+    Attributes:
+        model: ``(classes, image_size) -> keras.Model``, or None for the one that the settings name.
+        data: the examples, or a function that returns them, see ``data.open_data``; None as above.
+        callbacks: Keras callbacks.
+        sha256: flag -> SHA-256 of the file that its value came from.
+    """
+
+    model: user_code.UserFunction | None = None
+    data: object = None
+    callbacks: list = field(default_factory=list)
+    sha256: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, config: TrainConfig, *, model=None, data=None, callbacks=()) -> "UserCode":
+        """Python objects as they are, and for each that is missing the function that the settings name, if they do.
+
+        Raises:
+            ConfigError, user_code.UserCodeError: a file or function that cannot be used.
+        """
+        functions = {
+            flag: user_code.load_function(reference, f"--{flag}")
+            for flag, reference in (
+                ("model", config.model),
+                ("dataset", config.dataset),
+                ("callbacks", config.callbacks),
+            )
+            if reference is not None and user_code.is_reference(reference)
+        }
+        own = user_code.wrap(callbacks, "callbacks") or functions.get("callbacks", ())
+        return cls(
+            model=functions.get("model") if model is None else user_code.wrap(model, "model"),
+            data=functions.get("dataset") if data is None else user_code.wrap(data, "data"),
+            callbacks=check_callbacks(own),
+            sha256={flag: function.sha256 for flag, function in functions.items()},
+        )
+
+    def model_name(self, config: TrainConfig) -> str:
+        """What files and messages call the network."""
+        return config.model if self.model is None else self.model.name
+
+    def data_name(self, config: TrainConfig) -> str:
+        """What files and messages call the data."""
+        if self.data is None:
+            return config.dataset
+        return self.data.name if isinstance(self.data, user_code.UserFunction) else "arrays"
