@@ -186,7 +186,8 @@ def accuse(folder: Path | None = None) -> bool:
         claim.write_text(str(os.getpid()))
         os.link(claim, folder / "failed")
     except FileExistsError:
-        return False
+        # A process that trains once more after a run that failed was the first that time, too.
+        return _accuser(folder) == os.getpid()
     except OSError:
         pass
     finally:
@@ -196,11 +197,17 @@ def accuse(folder: Path | None = None) -> bool:
 
 def wait_for_accuser() -> None:
     """Return once the process that claimed to be the first to fail is gone: it may still be looking for the cause."""
-    with contextlib.suppress(OSError, ValueError):
-        accuser = int((_folder / "failed").read_text())
-        while process_state(accuser)[0] not in "XZ":
-            beat()
-            time.sleep(0.2)
+    while (accuser := _accuser(_folder)) is not None and process_state(accuser)[0] not in "XZ":
+        beat()
+        time.sleep(0.2)
+
+
+def _accuser(folder: Path) -> int | None:
+    """The process that claimed to be the first to fail, if any did."""
+    try:
+        return int((folder / "failed").read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def process_state(pid: int) -> tuple[str, int, int]:

@@ -145,7 +145,7 @@ def wrap(given, what: str):
     if not callable(given) or isinstance(given, type) or hasattr(given, "layers"):
         return given
     name = getattr(given, "__name__", type(given).__name__)
-    return UserFunction(f"{what} {name}", defined_in(given), name, "", given)
+    return UserFunction(f"{what} {name}", defined_in(given), name, "", "", given)
 
 
 def defined_in(value) -> Path:
