@@ -43,6 +43,11 @@ class Saver:
         self._thread = threading.Thread(target=self._commit, args=(step, copy, monitored, best), name="checkpoint")
         self._thread.start()
 
+    def refuse(self, problem: str) -> None:
+        """From now on nothing may be saved, for a reason of its own; from any thread."""
+        self.problem = problem
+        self.on_failure()
+
     def wait(self) -> None:
         """Return when no save is in flight."""
         if self._thread:

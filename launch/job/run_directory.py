@@ -199,11 +199,12 @@ class RunDirectoryLock:
     Attributes:
         directory: absolute.
         lost: one sentence once it is known that another run has taken the directory over, else None.
+        on_lost: told that sentence, see ``acquire``.
     """
 
     def __init__(self, directory: Path, on_lost: Callable[[str], None] | None):
         self.directory, self.lost = directory.absolute(), None
-        self._shown, self._on_lost = directory, on_lost
+        self._shown, self.on_lost = directory, on_lost
         self._place, self._token, self._counter_at = self.directory / ".lock", "", 0
         self._pid, self._end, self._losing = os.getpid(), threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="run-directory", daemon=True)
@@ -350,8 +351,8 @@ class RunDirectoryLock:
                 self.lost = f"{self._shown} {by} while this one was suspended or cut off from the disk"
             else:
                 self.lost = f"{self._shown} is no longer this run's own: its .lock was removed"
-        if self._on_lost:
-            self._on_lost(self.lost)
+        if self.on_lost:
+            self.on_lost(self.lost)
 
 
 @functools.cache

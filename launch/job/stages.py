@@ -23,6 +23,7 @@ from launch.job.build import build, choose_image_size, choose_monitor
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.console import Console
 from launch.job.inputs import Inputs
+from launch.job.run_directory import RunDirectoryLock
 from launch.job.user.code import UserCodeError
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
@@ -104,19 +105,19 @@ def plan_inputs(
 
 def take_directory(
     config: TrainConfig, strategy: Strategy, console: Console, code: UserCode
-) -> tuple[Path, run_directory.RunDirectoryLock | None]:
+) -> tuple[Path, RunDirectoryLock | None]:
     """The run directory, which from now on belongs to this run alone; the chief holds the lock."""
-    name = f"{code.model_name(config)}-{code.data_name(config)}"
 
     def take():
         if not strategy.is_chief:
-            return None
+            return None, None
+        name = f"{code.model_name(config)}-{code.data_name(config)}"
         directory = config.run_dir or run_directory.create(Path("runs"), name, time.time())
-        return run_directory.acquire(directory, say=console.say)
+        return str(directory), run_directory.acquire(directory, say=console.say)
 
     with heartbeat.waiting():
-        lock = together(strategy, take)
-    return Path(strategy.control.agree(lock and str(lock.directory))), lock
+        directory, lock = together(strategy, take)
+    return Path(strategy.control.agree(directory)), lock
 
 
 def build_model(

@@ -18,7 +18,7 @@ from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import World, WorldError
 from launch.job import config as configuration
-from launch.job import exchange, report, resume, run_directory, stages
+from launch.job import exchange, report, resume, stages
 from launch.job.checkpointing import Checkpoints, Progress, SaveFailed
 from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
@@ -28,6 +28,7 @@ from launch.job.inputs import Inputs
 from launch.job.logs import EpochLines, EpochTable, Observer
 from launch.job.loop import CallbackError, Loop, Noticed
 from launch.job.run import Result
+from launch.job.run_directory import RunDirectoryLock
 from launch.job.tensorboard import TensorBoard
 from launch.job.user.callbacks import on_chief_only
 from launch.job.user.given import UserCode
@@ -47,7 +48,7 @@ class Training:
     inputs: Inputs | None = None
     monitor: str | None = None
     directory: Path | None = None
-    lock: run_directory.RunDirectoryLock | None = None
+    lock: RunDirectoryLock | None = None
     model: LockstepModel | None = None
     choices: dict[str, Choice] = field(default_factory=dict)
     decisions: Decisions | None = None
@@ -85,6 +86,8 @@ def execute(
         return train(training, stop_request, given)
     except Exception as error:
         console.stop()
+        # Here and not later: leaving may end this process at once.
+        give_back(training)
         if raises:
             raise
         expected = {**dict.fromkeys(stages.USER_ERRORS, 2), ReplicasDiffer: 1, Miscount: 1, SaveFailed: 1}
@@ -94,9 +97,9 @@ def execute(
                 console.error(str(error))
                 return strategy.control.leave(code), None
         return fail(error, world, strategy.control.abort, lambda error: find_culprit(training, error)), None
-    finally:
-        if training.lock:
-            training.lock.release()
+    except BaseException:
+        give_back(training)
+        raise
 
 
 def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[int, Result | None]:
@@ -111,6 +114,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
     prepare_loop(training, fingerprints[0])
     if begin(training):
+        give_back(training)
         return 0, Result(convert.plain(training.model.network), report.read(training.directory), training.directory)
     if strategy.is_chief:
         # Only now: a run that is refused must not touch what an earlier one has left.
@@ -141,14 +145,16 @@ def prepare_loop(training: Training, fingerprint: str) -> None:
         )
     )
     observers = create_observers(training) if strategy.is_chief else []
+    saver = Saver(
+        directory / "checkpoints", config.keep_checkpoints, on_failure=lambda: training.notices.add("save_failed")
+    )
+    if training.lock:
+        # What another run has taken over meanwhile is not to be written to any more.
+        training.lock.on_lost = saver.refuse
     training.checkpoints = Checkpoints(
         strategy,
         training.model,
-        Saver(
-            directory / "checkpoints",
-            config.keep_checkpoints,
-            on_failure=lambda: training.notices.add("save_failed"),
-        ),
+        saver,
         resume.describe(config, inputs.plan, strategy, fingerprint, training.code),
         training.decisions,
         training.progress,
@@ -283,14 +289,20 @@ def finish(training: Training, stopped_by: str | list[str], stop_request: StopRe
         summary = report.summarize(training, stopped_by, time.perf_counter() - training.began)
         if not report.leave(summary, training.directory, training.monitor, training.console):
             code = 1
-    if training.lock:
-        training.lock.release()
+    give_back(training)
     if stopped_by == "preempted":
         stop_request.saved()
     summary = strategy.control.agree(summary)
     # Also a run that ends well: srun gives the last task only seconds after the first has gone.
     code = strategy.control.leave(code)
     return code, Result(convert.plain(training.model.network), summary, training.directory)
+
+
+def give_back(training: Training) -> None:
+    """Let another run have the run directory, and leave none that holds nothing."""
+    if training.lock:
+        training.lock.release()
+        training.lock.remove_if_empty()
 
 
 def find_culprit(training: Training, error: Exception) -> str | None:
