@@ -1,8 +1,9 @@
 # make setup   .venv with everything, Horovod compiled against TensorFlow and MPI (LOCKSTEP_MPI=system, GPU=1: see launch/install/setup.sh)
 # make train   the main job on two workers            make test    the test suite
 # make lint    ruff                                   make test-faults   the long tests: kills, preemptions, a real Slurm
-# make clean   remove .venv and caches                make test-tools    what the long tests need from Debian, as root
-.PHONY: setup train test test-faults test-tools lint clean
+# make clean   remove .venv and caches                make test-all      both, and what is only thorough
+#                                                     make test-tools    what the long tests need from Debian, as root
+.PHONY: setup train test test-faults test-all test-tools lint clean
 
 WORKERS ?= 2
 # Test files run two at a time: much of a run is one thread that traces graphs, or a wait for what was killed.
@@ -22,7 +23,11 @@ test: setup
 
 # After make test; both together are what RELIABILITY.md counts.
 test-faults: setup
-	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) --no-loadscope-reorder -m faults $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) --no-loadscope-reorder -m "faults and not thorough" $(ARGS)
+
+test-all: setup
+	@rm -f .faults.jsonl
+	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) --no-loadscope-reorder -m "" $(ARGS)
 
 test-tools:
 	@bash tests/helpers/install_tools.sh

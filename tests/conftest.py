@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,13 @@ def counted(kind: str, injected: int = 1):
         record_fault(kind, injected, injected)
         raise
     record_fault(kind, injected, 0)
+
+
+def pytest_runtest_setup(item):
+    """On a slow machine a run of all tests must come to an end: after this moment (seconds since 1970) none begins."""
+    end = float(os.environ.get("LOCKSTEP_NO_TEST_AFTER", "inf"))
+    if time.time() > end:
+        pytest.skip(f"not begun: the time for all tests was over at {time.strftime('%H:%M', time.localtime(end))}")
 
 
 @pytest.fixture(autouse=True)

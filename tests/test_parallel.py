@@ -40,6 +40,9 @@ REST = {
     "factors_accumulate": "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5",
     "split": "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --check-replicas 5",
     "split_adam": "--exchange split --optimizer adam --learning-rate 0.001 --checkpoint-every-steps 7",
+    "steps_1": "--momentum 0.9 --steps-per-call 1",
+    "steps_3": "--momentum 0.9 --steps-per-call 3",
+    "steps_auto": "--momentum 0.9 --steps-per-call auto --checkpoint-every-steps 5",
 }
 # Micro-batches of one size on all workers: equal to the last bit.
 EXACT = {
@@ -47,6 +50,9 @@ EXACT = {
     "exact_adam": "--micro-batch-size 2 --global-batch-size 24 --optimizer adam --learning-rate 0.002",
     "exact_allreduce": "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01",
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
+    "exact_steps_1": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 1",
+    "exact_steps_3": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 3",
+    "exact_steps_auto": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call auto",
 }
 VALIDATION_EXAMPLES = {"metrics": 1003, "validation_2": 2, "validation_1": 1, "no_validation": 0}
 # Launcher, and flags.
@@ -177,6 +183,18 @@ def compare(row: str, expected: Path, actual: Path) -> None:
     for name, weight in weights(expected).items():
         other = weights(actual)[name]
         assert np.linalg.norm(other - weight) <= 1e-5 * np.linalg.norm(weight), name
+
+
+@pytest.mark.parametrize(
+    "workers", ["single", "mirrored-3", "horovod-4", *(pytest.param(name, marks=pytest.mark.faults) for name in LATER)]
+)
+def test_not_a_bit_depends_on_the_steps_per_call(run, workers):
+    one = run(workers, "sgd")
+    for row in ("steps_1", "steps_3", "steps_auto"):
+        assert summary(run(workers, row))["weights_sha256"] == summary(one)["weights_sha256"], row
+        assert history(run(workers, row)) == history(one), row
+    rows = ("exact_steps_1", "exact_steps_3", "exact_steps_auto")
+    assert len({summary(run(workers, row))["weights_sha256"] for row in rows}) == 1
 
 
 def test_exchanged_factors_give_the_summed_gradient(run):

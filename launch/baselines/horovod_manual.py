@@ -16,8 +16,8 @@ import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
 
+from launch.baselines.client import BenchmarkClient
 from launch.baselines.job import build, dataset, read_job
-from launch.baselines.turns import Turns
 
 
 def main():
@@ -47,10 +47,10 @@ def main():
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 
-    turns, loss = Turns(hvd.rank()), None
+    client, loss = BenchmarkClient(hvd.rank()), None
     for epoch in range(job.epochs):
         for images, labels in dataset(job, job.batch_size, rank=hvd.rank(), size=hvd.size()):
-            turns.begin_step(lambda done=loss: done is None or float(done))
+            client.begin_step(lambda done=loss: done is None or float(done))
             loss = step(images, labels)
         if hvd.rank() == 0:
             print(f"epoch {epoch + 1}: loss of the last batch {float(loss):.4f}", flush=True)

@@ -7,24 +7,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from launch.bench import tiny
 from models import build_model
 
 PAD = 4  # pixels around a 32x32 image before it is cropped (He et al. 2015, section 4.2)
-LONG_EPOCH = 1_000_000  # steps, of one repeated batch
+LONG_EPOCH = 1_000_000  # steps of an epoch where the data has no end
 
 
 def read_job(description: str, *more: tuple) -> argparse.Namespace:
     """Read the flags; ``more`` are (flag, settings) of flags that only one script has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="npz file with x_train uint8 [n, h, w, 3] and y_train [n]")
-    parser.add_argument("--model", default="alexnet_cifar")
+    parser.add_argument("--model", default="alexnet_cifar", help="as for train.py, or tiny")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=64, help="examples per device and step")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--augment", action="store_true", help="random crop and flip")
-    parser.add_argument("--repeat-batch", action="store_true", help="train on the first batch only, without input work")
+    parser.add_argument("--endless", action="store_true", help="epochs of a million steps")
+    parser.add_argument("--repeat-batch", action="store_true", help="the same, on the first batch only, without input work")
     for flag, settings in more:
         parser.add_argument(flag, **settings)
     job = parser.parse_args()
@@ -37,7 +39,10 @@ def read_job(description: str, *more: tuple) -> argparse.Namespace:
 
 def build(job: argparse.Namespace) -> keras.Model:
     """The network: uint8 pixels in, float32 logits out; the same layers, with Keras' own dropout."""
-    return build_model(job.model, classes=int(job.y.max()) + 1, image_size=job.image_size, seed=0)
+    classes = int(job.y.max()) + 1
+    if job.model == "tiny":
+        return tiny.network(classes, job.image_size)
+    return build_model(job.model, classes=classes, image_size=job.image_size, seed=0)
 
 
 def dataset(
@@ -58,12 +63,16 @@ def dataset(
             image = tf.cast(tf.image.resize(image, [job.image_size, job.image_size]), tf.uint8)
         return (tf.cast(image, tf.float32) / 255.0 if to_float else image), label
 
-    examples = tf.data.Dataset.from_tensor_slices((job.x, job.y)).shard(size, rank)
     if job.repeat_batch:
-        return examples.map(prepare).batch(batch, drop_remainder=True).take(1).cache().repeat(LONG_EPOCH)
-    examples = examples.shuffle(10_000).map(prepare, num_parallel_calls=len(os.sched_getaffinity(0)))
+        first = np.arange(batch) % len(job.x)
+        return tf.data.Dataset.from_tensors((job.x[first], job.y[first])).repeat(LONG_EPOCH)
+    examples = tf.data.Dataset.from_tensor_slices((job.x, job.y)).shard(size, rank).shuffle(10_000)
+    if job.endless:
+        examples = examples.repeat()
+    examples = examples.map(prepare, num_parallel_calls=len(os.sched_getaffinity(0)))
     # Most scripts leave parallelism to AUTOTUNE. Its thread sleeps ever longer, up to a minute, and the end of an epoch
     # waits for it: the comparison would be with that sleep.
     options = tf.data.Options()
     options.autotune.enabled = False
-    return examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options)
+    batches = examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options)
+    return batches.take(LONG_EPOCH) if job.endless else batches

@@ -1,1 +1,1 @@
-"""The rooms of launch/benchmark.py: what takes part, how it is timed, over which links, and what is shown."""
+"""The rooms of launch/benchmark.py: who takes part, what is compared, how it is timed, what is shown."""

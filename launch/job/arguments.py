@@ -12,6 +12,7 @@ import tyro
 import yaml
 
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.user import code as user_code
 
 
 def parse_arguments(argv: list[str], *, program: str, description: str, preset: dict | None = None) -> TrainConfig:
@@ -46,11 +47,18 @@ def parse_arguments(argv: list[str], *, program: str, description: str, preset: 
         values.pop(name, None)
     values |= flags
     try:
-        return TrainConfig(**values)
+        config = TrainConfig(**values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
+        first, *more = error.errors()
         from_file = path and first["loc"] and first["loc"][0] not in flags
-        raise ConfigError(_sentence(first, path if from_file else None)) from None
+        # A value that may be one thing or another has an error for each.
+        ways = [first, *(other for other in more if first["loc"] and other["loc"][:1] == first["loc"][:1])]
+        raise ConfigError(_sentence(ways, path if from_file else None)) from None
+    for name in ("model", "dataset", "callbacks"):
+        reference = getattr(config, name)
+        if reference is not None and user_code.is_reference(reference):
+            user_code.find_file(reference, f"--{name}")
+    return config
 
 
 def _overruled(flags: dict):
@@ -131,13 +139,20 @@ def _read_file(path: Path) -> dict:
     return values
 
 
-def _sentence(error: dict, path: str | None) -> str:
-    """Say in one sentence what pydantic found."""
-    if not error["loc"]:
-        return str(error["ctx"]["error"])
-    name, got = str(error["loc"][0]), error["input"]
+def _sentence(errors: list[dict], path: str | None) -> str:
+    """Say in one sentence what pydantic found about one setting."""
+    first = errors[0]
+    if not first["loc"]:
+        return str(first["ctx"]["error"])
+    name, got = str(first["loc"][0]), first["input"]
     shown = f"{name} in {path}" if path else f"--{name.replace('_', '-')}"
-    expected = error["msg"].removeprefix("Input should be ").replace(", unable to parse string as an integer", "")
-    if error["type"] in ("missing", "too_long"):
-        expected = "two step numbers A,B"
+    expected = " or ".join(dict.fromkeys(_expected(error) for error in errors))
     return f"{shown} is {got!r}; expected {expected}"
+
+
+def _expected(error: dict) -> str:
+    if error["type"] in ("missing", "too_long"):
+        return "two step numbers A,B"
+    if error["type"] == "string_pattern_mismatch":
+        return "FILE.py:FUNCTION"
+    return error["msg"].removeprefix("Input should be ").replace(", unable to parse string as an integer", "")

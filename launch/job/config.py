@@ -19,6 +19,8 @@ class ConfigError(ValueError):
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+# A function of the user's, as ``launch/job/user/code.py`` loads it.
+FileFunction = Annotated[str, Field(pattern=r"\.py(:|$)|^[^:]*[./][^:]*:")]
 
 
 class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
@@ -26,18 +28,22 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
 
     strategy: Literal["auto", "single", "mirrored", "horovod"] = "auto"
     """How to run; auto: several processes -> horovod, several GPUs -> mirrored, else single."""
-    model: Literal["alexnet", "alexnet_2012", "alexnet_cifar", "vgg11", "vgg13", "vgg16", "vgg19"] = "alexnet_cifar"
-    """Architecture; alexnet_cifar is the small one for 32x32 images."""
-    dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz"] = "shapes"
-    """Where examples come from; shapes is generated and needs no files."""
+    model: Literal["alexnet", "alexnet_2012", "alexnet_cifar", "vgg11", "vgg13", "vgg16", "vgg19"] | FileFunction = (
+        "alexnet_cifar"
+    )
+    """Architecture; alexnet_cifar is the small one for 32x32 images. Or your own: FILE.py:FUNCTION, called with
+    (classes, image_size)."""
+    dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz"] | FileFunction = "shapes"
+    """Where examples come from; shapes is generated and needs no files. Or your own: FILE.py:FUNCTION, called without
+    arguments."""
     data_dir: Path | None = None
     """Folder (or file) of the data set."""
     validation_split: Share = 0.1
     """Part of the training examples held out where the data set has no validation split of its own."""
     image_size: Positive | None = None
     """Height and width in pixels that the model sees; default: the data's own size, else the model's."""
-    callbacks: str | None = None
-    """FILE.py:FUNCTION: a function without arguments that returns a list of Keras callbacks."""
+    callbacks: FileFunction | None = None
+    """FILE.py:FUNCTION, called without arguments, returns a list of your own Keras callbacks."""
     augment: Literal["none", "flip_crop", "inception"] = "none"
     """flip_crop: pad, crop, flip; inception: random area and aspect, flip, colour."""
 
@@ -173,6 +179,16 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     def exact(self) -> bool:
         """Whether the result must not depend on the number of workers, to the last bit."""
         return self.deterministic and self.micro_batch_size is not None
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words among which a setting chooses, such as the names of the models; empty where it takes none."""
+
+    def words(annotation):
+        for part in get_args(annotation):
+            yield from [part] if isinstance(part, str) else words(part)
+
+    return tuple(words(TrainConfig.model_fields[name].annotation))
 
 
 def _problems(c: TrainConfig):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from launch.job.config import TrainConfig
+from launch.job.config import ConfigError, TrainConfig
 from launch.job.user import code as user_code
 from launch.job.user.callbacks import check_callbacks
 
@@ -38,6 +38,15 @@ class UserCode:
             )
             if reference is not None and user_code.is_reference(reference)
         }
+        if (model is not None or "model" in functions) and config.dropout is not None:
+            raise ConfigError(
+                f"--dropout {config.dropout} is for the networks of models/, but the network is your own; set the rate "
+                "of its dropout layers there"
+            )
+        if (data is not None or "dataset" in functions) and config.data_dir is not None:
+            raise ConfigError(
+                f"--data-dir {config.data_dir} was given, but your own function opens the data; leave it out"
+            )
         own = user_code.wrap(callbacks, "callbacks") or functions.get("callbacks", ())
         return cls(
             model=functions.get("model") if model is None else user_code.wrap(model, "model"),

@@ -1,0 +1,74 @@
+"""Write docs/flags.md from launch/job/config.py: python docs/write_flags.py"""
+
+import sys
+import types
+from pathlib import Path
+from typing import Annotated, Literal, Union, get_args, get_origin
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from launch.job.config import TrainConfig
+
+PAGE = Path(__file__).with_name("flags.md")
+HEAD = """# Flags
+
+Written by `python docs/write_flags.py` from `launch/job/config.py`, the only home of defaults; a test says that
+it is current. `python launch/train.py --help` shows the same.
+
+A flag beats the `--config` file, the file beats the default. In a file the names have underscores, on the command line
+either: `--batch-size` is `--batch_size`. A switch is set by `--verbose` and unset by `--no-verbose`; `none` unsets what
+has no default. `launch/train_mirrored.py` takes the same flags. What does not go together is refused with one sentence
+and exit code 2.
+
+| flag | default | meaning |
+|---|---|---|
+| `--config FILE` | | read settings from a YAML file |
+"""
+# What to write behind a flag whose type does not say it.
+WORDS = {
+    "callbacks": "FILE.py:FUNCTION",
+    "dataset": "FILE.py:FUNCTION",
+    "metrics": "NAME,...",
+    "model": "FILE.py:FUNCTION",
+    "monitor": "METRIC",
+    "profile_steps": "A,B",
+    "resume": "auto|never|PATH",
+}
+
+
+def words(name: str, annotation) -> list[str]:
+    """What may stand behind a flag, from the annotation of its field."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return words(name, arguments[0])
+    if origin in (Union, types.UnionType):
+        parts = [words(name, part) for part in arguments if part is not type(None)]
+        return [word for part in parts for word in part]
+    if origin is Literal:
+        return list(arguments)
+    if annotation is bool:
+        return []
+    return [{int: "N", float: "X", Path: "PATH"}.get(annotation) or WORDS[name]]
+
+
+def default(value) -> str:
+    """A default as one would type it."""
+    if value is None or isinstance(value, bool):
+        return "" if value is None else "on" if value else "off"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def row(name: str, field) -> str:
+    behind = "\\|".join(words(name, field.annotation))
+    flag = f"--{name.replace('_', '-')} {behind}".strip()
+    cells = f"`{flag}`", default(field.default), " ".join(field.description.split()).replace("|", "\\|")
+    return f"| {' | '.join(cells)} |"
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "".join(f"{row(name, field)}\n" for name, field in TrainConfig.model_fields.items())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
