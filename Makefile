@@ -21,7 +21,7 @@ test: setup
 	@rm -f .faults.jsonl
 	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) $(ARGS)
 
-# After make test; both together are what RELIABILITY.md counts.
+# After make test; both together are what docs/reliability.md counts.
 test-faults: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) --no-loadscope-reorder -m "faults and not thorough" $(ARGS)
 

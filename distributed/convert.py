@@ -32,12 +32,12 @@ def convert(network: keras.Model, seed: int) -> keras.Model:
         The same network.
 
     Raises:
-        LayerError: other layers draw random numbers, a model with a ``call`` of its own holds a dropout layer, or one
-            draws a single mask for all examples. The network is then as it was.
+        LayerError: other layers draw random numbers, a model with a ``call`` of its own holds a dropout layer or one is
+            in a RematScope, or one draws a single mask for all examples. The network is then as it was.
     """
     layers = _layers(network)
     _refuse_random(layers)
-    _refuse_subclassed(layers)
+    _refuse_holders(layers)
     dropouts = [layer for layer in layers if _is_dropout(layer)]
     for layer in dropouts:
         if layer.rate and _has_one_mask(layer):
@@ -127,15 +127,19 @@ def _refuse_random(layers: list[keras.layers.Layer]) -> None:
         )
 
 
-def _refuse_subclassed(layers: list[keras.layers.Layer]) -> None:
-    for model in layers:
-        if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential | keras.Function):
+def _refuse_holders(layers: list[keras.layers.Layer]) -> None:
+    for layer in layers:
+        subclassed = isinstance(layer, keras.Model) and not isinstance(layer, keras.Sequential | keras.Function)
+        if not (subclassed or layer._remat_mode):
             continue
-        if held := [layer for layer in _layers(model) if _is_dropout(layer) and layer.rate]:
-            raise LayerError(
-                f"{_named([model])} is a keras.Model with a call() of its own and holds {_named(held)}; build it as a "
-                "functional or Sequential model"
-            )
+        if held := [inner for inner in _layers(layer) if _is_dropout(inner) and inner.rate]:
+            if subclassed:
+                why = "is a keras.Model with a call() of its own", "build it as a functional or Sequential model"
+            else:
+                # What is computed again in the backward pass is outside of the step's context; nor does Keras' own
+                # dropout draw the same mask again.
+                why = "was built in a keras.RematScope", "build it outside, since it would draw other masks backward"
+            raise LayerError(f"{_named([layer])} {why[0]} and holds {_named(held)}; {why[1]}")
 
 
 def _named(layers: Iterable[keras.layers.Layer]) -> str:

@@ -24,9 +24,12 @@ class Total(keras.metrics.Metric):
         super().__init__(name=name, dtype="float64")
         self.total = self.add_variable((), "zeros", "float64", name="total")
 
-    def update_state(self, values, sample_weight):
-        values = tf.cast(values, tf.float64) * tf.cast(sample_weight, tf.float64)
-        self.total.assign_add(tf.reduce_sum(tf.round(values / _UNIT) * _UNIT))
+    def update_state(self, values, sample_weight=None):
+        values = tf.cast(values, tf.float64)
+        if sample_weight is not None:
+            values *= tf.cast(sample_weight, tf.float64)
+        # In whole units, of which a power of two is divided out without rounding.
+        self.total.assign_add(tf.reduce_sum(tf.round(values * (1 / _UNIT))) * _UNIT)
 
     def result(self):
         return self.total
@@ -96,14 +99,14 @@ class GlobalMetrics:
     def all(self) -> list[keras.metrics.Metric]:
         return [self.loss, self.examples, *self.others]
 
-    def update(self, labels, logits, losses, weights) -> None:
-        """Add one batch, inside a step; all arguments have shape [b] but logits [b, classes]."""
+    def update(self, labels, logits, losses, weights=None) -> None:
+        """Add one batch, inside a step; all arguments have shape [b] but logits [b, classes]; no weights are all 1."""
         self.loss.update_state(losses, weights)
-        self.examples.update_state(tf.ones_like(weights), weights)
+        self.examples.update_state(tf.ones_like(losses), weights)
         for metric in self.others:
             if isinstance(metric, _ON_PROBABILITIES):
                 targets, probabilities = _probabilities(labels, logits)
-                spread = tf.broadcast_to(weights[:, None], tf.shape(probabilities))
+                spread = None if weights is None else tf.broadcast_to(weights[:, None], tf.shape(probabilities))
                 metric.update_state(targets, probabilities, sample_weight=spread)
             else:
                 # Keras' binary accuracy wants labels of the logits' shape.

@@ -86,8 +86,8 @@ class LockstepModel:
         )
         self._gathered_at = None  # the step at which what is split was last whole
         # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
-        self._train_step = tf.function(self._train_on, jit_compile=False)
-        self._test_step = tf.function(self._test_on, jit_compile=False)
+        self._train_step = tf.function(self._train_on, jit_compile=False, autograph=False)
+        self._test_step = tf.function(self._test_on, jit_compile=False, autograph=False)
         self._training = self._stream = None
         self._validation = tf.function(self._evaluate, autograph=False)
 
@@ -130,8 +130,9 @@ class LockstepModel:
         variables = self.network.trainable_variables
         loss, shares = self._accumulated(data, variables)
         # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
-        report = tf.one_hot(self._strategy.replica_id(), self._strategy.replicas, dtype=tf.float32)
-        report = tf.concat([tf.where(report > 0, loss, tf.zeros(())), self._notices.value], 0)
+        mine = self._strategy.replica_id()
+        places = tf.pad(loss[None], [[mine, self._strategy.replicas - 1 - mine]])
+        report = tf.concat([places, self._notices.value], 0)
         report, halted = self.optimizer.step(shares, variables, report)
         return tf.concat([report, tf.cast(halted, tf.float32)[None]], 0)
 
@@ -154,7 +155,7 @@ class LockstepModel:
             losses = self._losses(labels, logits)
             loss = tf.reduce_sum(losses) / self._global_batch
             scaled = self.optimizer.scale_loss(loss)
-        self._metrics.update(labels, logits, losses, tf.ones_like(losses))
+        self._metrics.update(labels, logits, losses)
         return loss, self._exchange.gradients(tape, scaled, context.recorded, variables)
 
     def evaluate(self, batches: Iterator, count: int) -> None:

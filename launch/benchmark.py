@@ -5,6 +5,7 @@ python launch/benchmark.py scaling        # N ranks on N cores: hand-written Hor
 python launch/benchmark.py exchange       # two ranks over slow links: hand-written Horovod (Linux, root)
 python launch/benchmark.py input          # input pipelines alone
 python launch/benchmark.py overhead       # one repeated batch: bare fit
+python launch/benchmark.py overhead --models tiny:8     # a network that costs nothing but the host's time
 python launch/benchmark.py checkpoint     # what saving costs
 
 ... --models alexnet_cifar:64,vgg16:8 --json result.json     # also writes result.png
@@ -22,44 +23,43 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from distributed.world import World
-from launch.bench import arguments, checkpoint, exchange, machine, overhead, report, scaling, throughput
-from launch.bench import input as input_pipelines
-from launch.bench.measure import Arena
-from launch.bench.players import BenchError
+from launch.bench import arguments, comparisons, machine, report
+from launch.bench.exchange import exchange
+from launch.bench.inputs import inputs
+from launch.bench.processes import BenchmarkError
+from launch.bench.runner import Runner
 from launch.job import environment
 from launch.job.config import ConfigError
 
 COMPARISONS = {
-    "throughput": throughput.run,
-    "scaling": scaling.run,
-    "exchange": exchange.run,
-    "input": input_pipelines.run,
-    "overhead": overhead.run,
-    "checkpoint": checkpoint.run,
+    "throughput": comparisons.throughput,
+    "scaling": comparisons.scaling,
+    "exchange": exchange,
+    "input": inputs,
+    "overhead": comparisons.overhead,
+    "checkpoint": comparisons.checkpoint,
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one comparison and return the exit code: 0 finished, 2 the user can mend it, 1 anything else."""
+    argv = sys.argv[1:] if argv is None else argv
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200  # a table that somebody wants to keep must not be folded to 80 columns
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
-        settings = arguments.parse(sys.argv[1:] if argv is None else argv, __doc__)
-        facts = {"benchmark": settings.command, "arguments": sys.argv[1:] if argv is None else argv}
+        settings = arguments.parse(argv, __doc__)
+        facts = {"benchmark": settings.command, "arguments": argv}
         facts |= {"machine": machine.describe(), "load_before": machine.load()}
         environment.prepare(World(), verbose=False)
-        with Arena(lambda text: console.print(text, style="dim", markup=False)) as arena:
-            result = COMPARISONS[settings.command](settings, arena)
+        with Runner(lambda text: console.print(text, style="dim", markup=False)) as runner:
+            result = COMPARISONS[settings.command](settings, runner)
         facts["load_after"] = machine.load()
-    except ConfigError as error:
+    except (ConfigError, BenchmarkError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
     console.print(report.machine_sentence(facts), markup=False, soft_wrap=True)
     report.show(result, f"benchmark {settings.command}", console)
     if settings.json:

@@ -381,6 +381,14 @@ def test_subclassed_models_are_refused_only_for_dropout():
     assert np.array_equal(noise(convert(Functional(), 1)), noise(convert(stack(layers.Dropout(0.5)), 1)))
 
 
+def test_what_would_be_computed_again_backward_is_refused_only_for_dropout():
+    with keras.RematScope("full"):
+        inner = stack(layers.Dense(64), layers.Dropout(0.5, name="deep"))
+        idle = stack(layers.Dense(64), layers.Dropout(0))
+    assert refused(stack(inner)) == [(inner.name, "Sequential"), ("deep", "Dropout")]
+    convert(stack(idle, layers.Dropout(0.5)), 1)
+
+
 @pytest.mark.parametrize("noise_shape", ((1, 64), (64,)))
 def test_one_mask_for_all_examples_is_refused_before_any_step(noise_shape):
     network = stack(layers.Dropout(0.5), layers.Dropout(0.5, noise_shape=noise_shape, name="thin"))

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from distributed.dropout import SampleDropout
 from distributed.gradients.cost_model import Calibration, Line, choose
-from distributed.gradients.reduction import Exchange, Factors, dense_layers
+from distributed.gradients.reduction import Exchange, Factors, dense_layers, graph_nodes
 from distributed.gradients.tensor_parallel import find_pair
 from distributed.step_context import enter
 
@@ -203,7 +203,7 @@ def test_pairs_are_found_by_what_lies_between():
         for layer in between:
             x = layer(x)
         network = keras.Model(inputs, keras.layers.Dense(3, name="second")(x))
-        return find_pair(network, dense_layers(network), replicas)
+        return find_pair(graph_nodes(network), dense_layers(network), replicas)
 
     found = find(SampleDropout(0.5, seed=1))
     assert [layer.name for layer in found[:2]] == ["first", "second"] and len(found[2]) == 1
@@ -211,6 +211,35 @@ def test_pairs_are_found_by_what_lies_between():
     assert find(replicas=3) is None  # 8 units do not divide
     assert find(keras.layers.BatchNormalization()) is None
     assert find(activation="softmax") is None  # needs all units
+
+
+def test_a_pair_is_read_by_nobody_else():
+    def find(build):
+        inputs = keras.Input((4,))
+        first, dropout = keras.layers.Dense(8, "relu", name="first"), SampleDropout(0.5, seed=1)
+        second = keras.layers.Dense(3, name="second")
+        network = keras.Model(inputs, build(inputs, first, dropout, second))
+        return find_pair(graph_nodes(network), dense_layers(network), 2)
+
+    add = keras.layers.Add()
+    assert find(lambda x, first, dropout, second: second(dropout(first(x)))) is not None
+    assert find(lambda x, first, dropout, second: [second(hidden := first(x)), add([hidden, hidden])]) is None
+    assert find(lambda x, first, dropout, second: [second(dropout(first(x))), dropout(x)]) is None
+    assert find(lambda x, first, dropout, second: add([second(first(x)), second(first(x))])) is None
+
+
+def test_a_layer_that_is_called_twice_has_a_plain_gradient():
+    """Its factors would be those of one call only."""
+    inputs, shared = keras.Input((6,)), keras.layers.Dense(6, "tanh", name="shared")
+    model = keras.Model(inputs, keras.layers.Dense(3, name="last")(shared(shared(inputs))))
+    assert [layer.name for layer in dense_layers(model)] == ["last"]
+    images = tf.random.stateless_normal((16, 6), (0, 1))
+    loss, expected = reference(model, images)
+    exchange = Exchange(model, Replicas([]), {"shared": "factors", "last": "factors"})
+    our_loss, ours = shares(exchange, model, images)
+    np.testing.assert_allclose(our_loss, loss, rtol=1e-6)
+    for one, other in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(multiplied(one), other, rtol=1e-4, atol=1e-6)
 
 
 def test_compressed_gradients_are_near_and_a_measurement_is_kept(tmp_path, tiny_data):

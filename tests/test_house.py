@@ -18,22 +18,29 @@ WITHOUT_TENSORFLOW += [
     f"distributed.checkpoint.{name}" for name in ("commit", "disk", "manager", "saver", "tensor_files")
 ]
 WITHOUT_TENSORFLOW += [f"distributed.health.{name}" for name in ("heartbeat", "preemption", "watchdog")]
-WITHOUT_TENSORFLOW += ["launch.train", "launch.job.config", "launch.job.arguments", "launch.job.environment"]
+WITHOUT_TENSORFLOW += ["launch.train", "launch.job.user.code"]
+WITHOUT_TENSORFLOW += [f"launch.job.{name}" for name in ("arguments", "config", "environment", "run", "run_directory")]
+PROGRAMS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.name != "__init__.py")
+# Named as folders; what is in them is described nowhere else.
+ONE_LINE = ("launch/bench", "launch/baselines")
 
 
 def imports(path):
-    """``(module, stands inside a function)`` for each import statement of a file."""
+    """``(module, is not imported when the file is loaded)`` for each import statement of a file."""
     tree = ast.parse(path.read_text())
-    functions = [
-        node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    late = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     ]
-    inside = {id(node) for function in functions for node in ast.walk(function)}
+    inside = {id(node) for parent in late for node in ast.walk(parent)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, id(node) in inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are written from the root"
-            yield node.module, id(node) in inside
+            yield from ((f"{node.module}.{alias.name}", id(node) in inside) for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "__import__",
             "import_module",
@@ -101,21 +108,52 @@ def test_no_file_names_a_home_or_work_folder():
     } == {}
 
 
-def test_readme_shows_every_module_in_its_room():
-    tree = (ROOT / "README.md").read_text().partition("## The house")[2].partition("```\n")[2].partition("```")[0]
-    rooms = {words[0].rstrip("/"): words for words in (part.split() for part in re.split(r"\n(?=\S)", tree))}
-    modules = [path for path in SOURCES if path.parent.name in ROOMS and path.name != "__init__.py"]
-    assert [str(path.relative_to(ROOT)) for path in modules if path.name not in rooms[path.parent.name]] == []
+def test_job_knows_neither_the_programs_nor_the_benchmark():
+    programs = {f"launch.{path.stem}" for path in PROGRAMS} | {"launch.bench", "launch.baselines"}
+    found = {
+        (str(path.relative_to(ROOT)), module)
+        for path in (ROOT / "launch" / "job").rglob("*.py")
+        for module, _ in imports(path)
+        if ".".join(module.split(".")[:2]) in programs
+    }
+    assert found == set()
 
 
-def test_readme_lists_every_flag_and_every_row_of_the_parity_table():
-    from test_parallel import EXACT, REST, TRAINING
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_a_file_of_launch_is_a_program_whose_docstring_is_its_commands(path):
+    tree = ast.parse(path.read_text())
+    assert f"python launch/{path.name}" in ast.get_docstring(tree), path
+    assert any(isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" for node in tree.body)
 
-    from launch.job.config import TrainConfig
 
-    readme = (ROOT / "README.md").read_text()
-    for name, field in TrainConfig.model_fields.items():
-        line = next((line for line in readme.splitlines() if line.startswith(f"| `--{name.replace('_', '-')}")), "")
-        assert " ".join(field.description.split()) in line, name
-    for row, flags in (TRAINING | REST | EXACT).items():
-        assert f"| `{row}` | `{flags.replace('DATA/', '')}` |" in readme
+def tree(page):
+    """The lines of a page's tree of folders: folder -> the names of the files below it."""
+    text = (ROOT / page).read_text().partition("\nlaunch/  ")[2].partition("```")[0]
+    folders, parents = {}, []
+    for line in f"launch/  {text}".splitlines():
+        name = line.split()[0] if line.strip() else ""
+        depth = (len(line) - len(line.lstrip())) // 2
+        if name.endswith("/"):
+            parents = [*parents[:depth], name.rstrip("/")]
+            folders["/".join(parents)] = []
+        elif name:
+            folders["/".join(parents[:depth])].append(name)
+    return folders
+
+
+def test_contributing_names_every_file_of_every_room_and_no_other():
+    named = tree("CONTRIBUTING.md")
+    files = {str(path.relative_to(ROOT)) for path in SOURCES if path.name != "__init__.py"} | {
+        "launch/install/setup.sh"
+    }
+    files = {file for file in files if str(Path(file).parent) not in ONE_LINE}
+    assert {f"{folder}/{name}" for folder, names in named.items() for name in names} == files
+    assert all(len(names) == len(set(names)) for names in named.values())
+
+
+@pytest.mark.parametrize("page", ("README.md", "CONTRIBUTING.md"))
+def test_every_folder_has_its_line(page):
+    rooms = (*ROOMS, "tests", "docs")
+    folders = {str(path.parent.relative_to(ROOT)) for room in rooms for path in (ROOT / room).rglob("*.*")}
+    folders = {folder for folder in folders if "__pycache__" not in folder} - {"docs/measured"}
+    assert set(tree(page)) == folders

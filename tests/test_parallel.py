@@ -13,8 +13,6 @@ import pytest
 from conftest import run_jobs, summary
 from safetensors.numpy import load_file
 
-from models.layers import Spec
-
 # Each row: what is switched on, as flags of train.py.  Global batch 12 divides by 1, 2, 3 and 4 workers.
 TRAINING = {
     "sgd": "--momentum 0.9",
@@ -254,7 +252,7 @@ def test_ranks_draw_different_samples(run, workers):
 def test_metrics_over_four_ranks_equal_one_plain_evaluation(run, tiny_data):
     """1003 validation images on 4 ranks: the values are those of Keras' metrics on all of them at once."""
     run_dir = run("horovod-4", "metrics")
-    network = jobs.tiny(Spec("tiny", 7, 16, 0.0, keras.layers.Dropout, 0))
+    network = jobs.tiny(0.0, 0)(7, 16)
     saved = weights(run_dir)
     for variable in network.weights:
         variable.assign(saved[variable.path])

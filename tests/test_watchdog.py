@@ -153,6 +153,22 @@ def test_who_wakes_a_moment_after_the_others_is_not_accused(tmp_path, monkeypatc
     assert accused and "others are at step 4" in accused[0]
 
 
+@pytest.mark.parametrize(("expected", "after"), ((0.0, LIMIT), (10.0, LIMIT + 30.0), (100.0, LIMIT + 300.0)))
+def test_a_call_of_many_steps_has_the_time_that_the_steps_before_it_took(tmp_path, monkeypatch, expected, after):
+    from distributed.health import watchdog
+    from distributed.health.heartbeat import PHASES, Record
+
+    record = Record.open(tmp_path / "0", "w+b")
+    record.pid, record.limit, record.expected, record.code = os.getpid(), LIMIT, expected, watchdog.RUNNING
+    record.phase = PHASES.index("training")
+    accused = []
+    monkeypatch.setattr(watchdog.Watch, "end", lambda watch, why: accused.append(watch.silent))
+    watch = watchdog.Watch(tmp_path / "0", "here", 1, 1, 0)
+    while not accused:
+        watch.look(1.0)
+    assert after < accused[0] <= after + 1
+
+
 def test_0_switches_it_off(tmp_path):
     run = Run(tmp_path, "SIGSTOP@compute", limit=0)
     pids = run.pids()

@@ -10,11 +10,13 @@ micro-batches of one fixed size, so that every kernel sees the same shapes; fact
 examples and multiplied once, all other gradients are gathered by micro-batch and summed in the order of these.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
+from keras.src.models.functional import Functional
 
 from distributed import step_context
 from distributed.gradients.matmul import kernel_gradient, multiply, times
@@ -203,8 +205,20 @@ class Exchange:
 
 
 def dense_layers(network: keras.Model) -> list[keras.layers.Dense]:
-    """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in]."""
-    return [layer for layer in network.layers if type(layer) is keras.layers.Dense and len(layer.input.shape) == 2]
+    """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in], called once in a step."""
+    calls = Counter(id(node.operation) for node in graph_nodes(network))
+    return [
+        layer
+        for layer in network.layers
+        if type(layer) is keras.layers.Dense and len(layer.input.shape) == 2 and calls[id(layer)] == 1
+    ]
+
+
+def graph_nodes(network: keras.Model) -> list:
+    """Every call of a layer in a functional or sequential network, and in those nested in it: Keras' nodes, with the
+    layer as ``operation``.  (A layer's own list of nodes holds calls of other networks as well.)"""
+    graphs = [layer for layer in network._flatten_layers() if isinstance(layer, Functional)]
+    return [node for graph in graphs for nodes in graph._nodes_by_depth.values() for node in nodes]
 
 
 def _recorded(layer: keras.layers.Dense) -> Callable:
@@ -218,6 +232,11 @@ def _recorded(layer: keras.layers.Dense) -> Callable:
         outputs = multiply(inputs, tf.convert_to_tensor(layer.kernel))
         if layer.bias is not None:
             outputs = keras.ops.add(outputs, layer.bias)
+        if layer.name in context.recorded:
+            raise ValueError(
+                f"the dense layer {layer.name} is called twice in a step, from within a layer of yours; call it in the "
+                "network itself, or use two layers"
+            )
         context.recorded[layer.name] = inputs, outputs
         return outputs if layer.activation is None else layer.activation(outputs)
 

@@ -14,6 +14,7 @@ between ``join`` and the next step, stale while training goes on, since steps wo
 from the wholes, ``join`` gathers the wholes from the parts; checkpoints, validation and comparisons read wholes only.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -157,16 +158,32 @@ class SplitPair:
 
 
 def find_pair(
-    network: keras.Model, dense: Sequence[keras.layers.Dense], replicas: int
+    nodes: Sequence, dense: Sequence[keras.layers.Dense], replicas: int
 ) -> tuple[keras.layers.Dense, keras.layers.Dense, list] | None:
     """Two of the ``dense`` layers with nothing but dropout between them, whose hidden units divide by ``replicas`` and
-    are activated one by one, and that dropout; None if there are none."""
-    for first, second in zip(dense, dense[1:], strict=False):
-        place = network.layers.index
-        between = network.layers[place(first) + 1 : place(second)]
-        chain = [first, *between, second]
-        in_a_row = all(after.input is before.output for before, after in zip(chain, chain[1:], strict=False))
-        divides = not first.units % replicas and first.activation in UNIT_BY_UNIT
-        if in_a_row and divides and all(type(layer) is dropout.SampleDropout for layer in between):
-            return first, second, between
+    are activated one by one, and that dropout; None if there are none.
+
+    Args:
+        nodes: the calls of the network's layers, see ``reduction.graph_nodes``.
+        dense: in the order of the network, each called once.
+    """
+    readers = {}
+    for node in nodes:
+        for tensor in node.arguments.keras_tensors:
+            readers.setdefault(id(tensor), []).append(node)
+    calls = Counter(id(node.operation) for node in nodes)
+    for first in dense:
+        between, output = [], first.output
+        # What lies between may be read by the next layer alone, since it will not be what it was.
+        while len(readers.get(id(output), ())) == 1:
+            (node,) = readers[id(output)]
+            layer = node.operation
+            if type(layer) is dropout.SampleDropout and layer.noise_shape is None and calls[id(layer)] == 1:
+                between.append(layer)
+                (output,) = node.outputs
+                continue
+            divides = not first.units % replicas and first.activation in UNIT_BY_UNIT
+            if divides and any(layer is other for other in dense):
+                return first, layer, between
+            break
     return None

@@ -26,7 +26,9 @@ def read_job(description: str, *more: tuple) -> argparse.Namespace:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--augment", action="store_true", help="random crop and flip")
     parser.add_argument("--endless", action="store_true", help="epochs of a million steps")
-    parser.add_argument("--repeat-batch", action="store_true", help="the same, on the first batch only, without input work")
+    parser.add_argument(
+        "--repeat-batch", action="store_true", help="the same, on the first batch only, without input work"
+    )
     for flag, settings in more:
         parser.add_argument(flag, **settings)
     job = parser.parse_args()

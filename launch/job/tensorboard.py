@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import DataClass, Summary
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DataType
@@ -197,7 +197,6 @@ def _around_scalar(tag: str) -> tuple[bytes, bytes]:
     mark = struct.pack("<f", 1.25)
     tensor = TensorProto(dtype=DataType.DT_FLOAT, tensor_shape=TensorShapeProto(), tensor_content=mark)
     metadata = scalar_metadata(display_name="", description="")
-    metadata.data_class = DataClass.DATA_CLASS_SCALAR
     summary = Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
     before, found, after = summary.SerializeToString(deterministic=True).partition(mark)
     assert found and mark not in after

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from data import Splits
@@ -160,7 +161,7 @@ def prepare_loop(training: Training, fingerprint: str) -> None:
         training.progress,
         lambda: [observer.flush() for observer in observers],
     )
-    callbacks = [callback for callback in training.code.callbacks if strategy.is_chief or not on_chief_only(callback)]
+    callbacks = prepare_callbacks(training)
     training.loop = Loop(
         config,
         strategy,
@@ -173,6 +174,20 @@ def prepare_loop(training: Training, fingerprint: str) -> None:
         callbacks=callbacks,
         observers=observers,
     )
+
+
+def prepare_callbacks(training: Training) -> list[keras.callbacks.Callback]:
+    """Those of the user's callbacks that run on this worker, with what Keras' ``fit`` tells them before it begins."""
+    plan, network = training.inputs.plan, training.model.network
+    network.optimizer = training.model.optimizer
+    params = {"epochs": plan.epochs, "steps": plan.steps_per_epoch, "verbose": 0, "exchange": training.choices}
+    callbacks = [
+        callback for callback in training.code.callbacks if training.strategy.is_chief or not on_chief_only(callback)
+    ]
+    for callback in callbacks:
+        callback.set_model(network)
+        callback.set_params(params)
+    return callbacks
 
 
 def create_observers(training: Training) -> list[Observer]:

@@ -1,4 +1,4 @@
-"""Write the counts of the last test run into RELIABILITY.md: python tests/helpers/reliability.py FAULTS.jsonl.
+"""Write the counts of the last test run into docs/reliability.md: python tests/helpers/reliability.py FAULTS.jsonl.
 
 The tests add a line per fault to the file that LOCKSTEP_FAULTS names (see conftest.py); make test and make test-faults
 name .faults.jsonl.
@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent.parent / "RELIABILITY.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reliability.md"
 BEGIN, END = "<!-- counts: written by tests/helpers/reliability.py -->", "<!-- end of counts -->"
 
 

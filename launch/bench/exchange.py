@@ -1,0 +1,109 @@
+"""Two ranks over links of several rates: time and bytes of a step, by Lockstep's exchange and by hand-written Horovod.
+
+The bytes are those that the link's ends counted, headers included, per rank and step; beside them stands a model of the
+payload: what all-reducing every gradient moves, and what that is with each dense layer's way as the cost model chose.
+Horovod's ranks also ask each other about a thousand times a second whether there is something to do: that is measured
+on idle ranks and shown apart, since it grows with time and not with steps.
+"""
+
+from launch.bench.breakdown import parts_of_ranks, time_update
+from launch.bench.comparisons import ALONE, BY_HAND
+from launch.bench.jobs import Case, Job, Place, all_cores
+from launch.bench.links import Link
+from launch.bench.report import Result
+from launch.bench.runner import Runner, Timing
+from launch.job.config import ConfigError
+
+RANKS = 2
+IDLE = 1.0  # seconds
+OURS, FACTORS, SUMMED = "lockstep auto", "lockstep factors", "lockstep allreduce"
+BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+
+
+def exchange(arguments, runner: Runner) -> Result:
+    """Compare per model and rate; the contestants live on while the link changes."""
+    rates = {rate.strip(): bits_per_second(rate.strip()) for rate in arguments.rates.split(",")}
+    result = Result("ms_per_step")
+    with Link(runner.folder, all_cores()) as link:
+        try:
+            for case in arguments.cases:
+                _compare(case, rates, arguments, runner, link, result)
+                runner.end_all()
+        finally:
+            runner.end_all()  # before the link goes
+    return result
+
+
+def bits_per_second(rate: str) -> float:
+    """``1gbit`` -> 1e9; ``none`` -> infinite.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    number, unit = rate[:-4], rate[-4:]
+    if rate == "none":
+        return float("inf")
+    if unit not in BITS or not number.isdecimal() or int(number) < 1:
+        raise ConfigError(f"--rates has {rate!r}; expected rates such as 100mbit or 1gbit, or none")
+    return int(number) * BITS[unit]
+
+
+def all_reduce_bytes(parameters: int) -> float:
+    """What a rank sends per step if every gradient is all-reduced: a ring sends 2 (N - 1) / N n bytes for n."""
+    return 2 * (RANKS - 1) / RANKS * 4 * parameters
+
+
+def _contestants(job: Job, beside: list[str], place: Place):
+    for way in ("auto", *(way for way in ("factors", "allreduce") if way in beside)):
+        yield job.lockstep(f"lockstep {way}", "--exchange", way, place=place)
+    if "grouped" in beside:
+        yield job.horovod(BY_HAND, "--grouped", place=place)
+    if "per-tensor" in beside:
+        yield job.horovod(f"{BY_HAND}, per tensor", place=place)
+    if "alone" in beside:
+        yield job.alone(ALONE, (all_cores() * RANKS)[:RANKS])
+
+
+def _compare(case: Case, rates: dict, arguments, runner: Runner, link: Link, result: Result) -> None:
+    link.shape("none")
+    contestants = _contestants(Job(case, runner.folder), arguments.beside, Place(RANKS, launcher=link.launcher))
+    timings = {contestant.name: runner.start(contestant) for contestant in contestants}
+    ours, alone = timings[OURS], timings.get(ALONE)
+    update, plain = alone and time_update(alone), all_reduce_bytes(ours.facts["parameters"])
+    for rate, bits in rates.items():
+        link.shape(rate)
+        chosen = timings
+        if 8 * plain / bits > arguments.longest_step:
+            chosen = {name: timing for name, timing in timings.items() if name in (OURS, FACTORS, ALONE)}
+            result.notes.append(
+                f"{case.label}, {rate}: a plain all-reduce would take {8 * plain / bits:.0f} s a step at "
+                "least and was left out (--longest-step)"
+            )
+        idle_talk = ours.idle(IDLE, link.sent) / RANKS
+        among = list(chosen.values())
+        runner.rounds(arguments.rounds, seconds=arguments.turn_seconds, among=among, meter=link.sent)
+        for name, timing in chosen.items():
+            columns = {} if timing is alone else _columns(timing, chosen.get(BY_HAND), plain, idle_talk)
+            result.add(case.label, rate, name, timing.row() | columns)
+        if rate == "none" and SUMMED in chosen and ours.facts["predicted_saving"] is not None:
+            # What the cost model goes by was measured at the start, on the link without a limit.
+            result.notes.append(
+                f"{case.label}: the planner expected to save {1000 * ours.facts['predicted_saving']:.1f} ms a step "
+                f"against a plain all-reduce; it saved {1000 * (timings[SUMMED].median - ours.median):.1f} ms"
+            )
+        if alone:
+            result.add_limit(case.label, rate, OURS, parts_of_ranks(ours, alone, update))
+
+
+def _columns(timing: Timing, by_hand: Timing | None, plain: float, idle_talk: float) -> dict:
+    metered, awake = _middle(timing)
+    columns = {"mb_per_step": metered / RANKS / 1e6, "mb_control": idle_talk * awake / 1e6}
+    columns["mb_model"] = (plain - timing.facts.get("saved_bytes", 0)) / 1e6
+    if by_hand and timing is not by_hand:
+        columns |= timing.speedup(by_hand) | {"ratio_to": BY_HAND, "fewer_bytes": _middle(by_hand)[0] / metered}
+    return columns
+
+
+def _middle(timing: Timing) -> tuple[float, float]:
+    """Bytes of all ranks and seconds awake, per step, of one turn: they belong together, medians of both do not."""
+    return sorted((sample.metered, sample.awake) for sample in timing.samples)[len(timing.samples) // 2]

@@ -1,0 +1,151 @@
+"""What the contestants of a comparison train, and the command lines of Lockstep and of the programs in launch/baselines."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from launch.bench.data import random_data
+from launch.job import environment
+from launch.job.config import ConfigError, TrainConfig
+
+TINY = "tiny"  # launch/bench/tiny.py
+MODELS = (*get_args(TrainConfig.model_fields["model"].annotation), TINY)
+HERE = Path(__file__).resolve().parent
+BASELINES = HERE.parent / "baselines"
+MPIRUN = [  # as horovodrun calls it
+    *("mpirun", "--bind-to", "none", "--map-by", "slot", "--oversubscribe", "--tag-output"),
+    *("--mca", "pml", "ob1", "--mca", "btl", "^openib"),
+    *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
+]
+
+
+def all_cores() -> list[int]:
+    """The cores this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+class Contestant(NamedTuple):
+    """Something that trains: ``commands`` to start together, each on its ``cores``, in which ``ranks`` processes work as
+    one; ``batch`` is the number of images in a step of all of them."""
+
+    name: str
+    commands: list[Sequence]
+    cores: list[Sequence[int]]
+    ranks: int
+    batch: int
+
+
+class Case(NamedTuple):
+    """A model and its batch per rank (device); ``label`` names both in tables."""
+
+    model: str
+    batch: int
+    precision: str = "float32"
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} b{self.batch}" + ("" if self.precision == "float32" else f" {self.precision}")
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels."""
+        with environment.loading(quiet=True):
+            from models import MODELS as architectures  # loads Keras and TensorFlow
+
+        return 32 if self.model == TINY else architectures[self.model].default_size
+
+
+def parse_models(text: str, batch: int | None) -> list[Case]:
+    """Read ``alexnet_cifar,alexnet:16``; a batch per rank stands behind the colon, ``batch`` is that of the others.
+
+    Raises:
+        ConfigError: an unknown model, or a batch that is no whole number above 0.
+    """
+    cases = []
+    for word in text.split(","):
+        model, _, own = word.strip().partition(":")
+        if model not in MODELS:
+            raise ConfigError(f"--models has {model!r}; expected one of {', '.join(MODELS)}, as in alexnet:16,vgg16:8")
+        if own and (not own.isdecimal() or int(own) < 1):
+            raise ConfigError(f"--models has {word.strip()!r}; expected a batch of 1 or more behind the colon")
+        default = {"alexnet_cifar": 64, TINY: 8}.get(model, 16)
+        cases.append(Case(model, int(own) if own else batch or default))
+    return cases
+
+
+class Place(NamedTuple):
+    """Where a contestant works: with how many ranks, or replicas in one process; on which cores, by default all; and
+    what starts several ranks, by default mpirun on this host."""
+
+    ranks: int = 1
+    devices: int = 1
+    cores: Sequence[int] = ()
+    launcher: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Makes contestants that train the same.  ``flags`` are more flags of their programs.
+
+    Attributes:
+        case: model and batch.
+        folder: gets data and run directories.
+        data: npz whose images are read in whole epochs; None for random ones in an epoch without end: of ``tiny`` a
+            thousand, of another model one batch, which is repeated.
+    """
+
+    case: Case
+    folder: Path
+    data: Path | None = None
+
+    def lockstep(self, name: str, *flags: str, place: Place = Place()) -> Contestant:
+        """The product: train.py."""
+        run_dir = self.folder / f"{self.case.label} {name}".replace(" ", "_")
+        data = ("--dataset", "npz", "--data-dir", self.data) if self.data else ("--endless", self._random_data)
+        words = [
+            *(*data, "--validation-split", 0, "--epochs", 1_000_000, "--run-dir", run_dir, "--keep-checkpoints", 1),
+            *("--optimizer", "sgd", "--momentum", 0.9, "--schedule", "constant", "--warmup-epochs", 0),
+            *("--hang-timeout", 0, *flags),  # who is stopped between its turns does not hang
+            *(("--strategy", "mirrored", "--cpu-devices", place.devices) if place.devices > 1 else ()),
+        ]
+        return self._contestant(name, HERE / "lockstep.py", words, place)
+
+    def alone(self, name: str, cores: Sequence[int]) -> Contestant:
+        """The product once on each of the cores, as processes that work at the same time and exchange nothing."""
+        commands = [self.lockstep(f"{name} {number}").commands[0] for number in range(len(cores))]
+        return Contestant(name, commands, [[core] for core in cores], len(cores), self.case.batch * len(cores))
+
+    def keras_fit(self, name: str, *flags: str, place: Place = Place()) -> Contestant:
+        """Keras' fit, on several devices with MirroredStrategy."""
+        mirrored = ("--mirrored", "--cpu-devices", place.devices) if place.devices > 1 else ()
+        return self._baseline(name, "keras_fit.py", *mirrored, *flags, place=place)
+
+    def tf_function(self, name: str) -> Contestant:
+        """A loop by hand around a tf.function."""
+        return self._baseline(name, "tf_function.py", place=Place())
+
+    def horovod(self, name: str, *flags: str, place: Place) -> Contestant:
+        """Horovod by hand, each rank with its share of the cores."""
+        # A link's launcher binds each rank to one core.
+        share = 1 if place.launcher else max(1, len(place.cores or all_cores()) // place.ranks)
+        return self._baseline(name, "horovod_manual.py", "--cores", share, *flags, place=place)
+
+    @property
+    def _random_data(self) -> Path:
+        case, classes = self.case, 10 if self.case.model in ("alexnet_cifar", TINY) else 1000
+        return random_data(1000 if case.model == TINY else case.batch, case.image_size, classes, self.folder)
+
+    def _baseline(self, name: str, script: str, *flags, place: Place) -> Contestant:
+        endless = "--endless" if self.case.model == TINY else "--repeat-batch"
+        data = (self.data,) if self.data else (self._random_data, endless)
+        return self._contestant(name, BASELINES / script, ["--data", *data, "--epochs", 1_000_000, *flags], place)
+
+    def _contestant(self, name: str, script: Path, words: list, place: Place) -> Contestant:
+        case, launcher = self.case, place.launcher or ([*MPIRUN, "-np", place.ranks] if place.ranks > 1 else [])
+        job = ("--model", case.model, "--image-size", case.image_size, "--batch-size", case.batch)
+        command = [*launcher, sys.executable, script, *job, "--precision", case.precision, *words]
+        batch = case.batch * place.ranks * place.devices
+        return Contestant(name, [command], [place.cores or all_cores()], place.ranks, batch)

@@ -1,0 +1,266 @@
+"""Contestants that all live at the same time and take turns, A, B, A, B, ..., so that what disturbs one disturbs all.
+
+Those that are not at work are stopped (SIGSTOP): even an idle Horovod process wakes a thousand times a second.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import psutil
+
+from launch.bench.jobs import Contestant
+from launch.job.config import ConfigError
+
+WARM_UP = 3  # steps; the first holds the tracing of the graph
+# Seconds in which a contestant must be ready for its first step, and in which it must have done what it was asked for.
+START, ANSWER = 300.0, 7200.0
+FAREWELL = 10.0  # seconds for a launcher to notice that its ranks have gone
+# A command that ends when its parent does: stopped processes would otherwise outlive a killed benchmark for ever.
+BOUND = ("setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list")
+
+
+class BenchmarkError(RuntimeError):
+    """A contestant failed; the message holds the end of what it printed."""
+
+
+class Sample(NamedTuple):
+    """A turn: seconds per step, steps taken, CPU seconds per second, what a meter counted per step, and the first rank's
+    own report."""
+
+    seconds: float
+    steps: int = 1
+    cores_busy: float = 0.0
+    metered: float = 0.0
+    notes: dict = {}
+
+
+@dataclass
+class Timing:
+    """The latest samples of a contestant, whose step holds ``batch`` images, and facts that it told about itself."""
+
+    batch: int
+    samples: list[Sample] = field(default_factory=list)
+    facts: dict = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        """Seconds per step."""
+        return median(sample.seconds for sample in self.samples)
+
+    def noted(self, name: str) -> float:
+        """What the contestant noted under this name, per step."""
+        return median(sample.notes.get(name, 0.0) / sample.steps for sample in self.samples)
+
+    def row(self) -> dict:
+        """Columns for a table: medians, with the smallest and the largest."""
+        low, high = (pick(sample.seconds for sample in self.samples) for pick in (min, max))
+        return {
+            "ms_per_step": 1000 * self.median,
+            "ms_spread": [1000 * low, 1000 * high],
+            "images_per_second": self.batch / self.median,
+            "images_spread": [self.batch / high, self.batch / low],
+            "cores_busy": median(sample.cores_busy for sample in self.samples),
+            "steps_per_turn": median(sample.steps for sample in self.samples),
+            "rounds": len(self.samples),
+        }
+
+    def speedup(self, base: "Timing") -> dict:
+        """How many times the images per second of ``base``: of the medians, and the range over the rounds."""
+        more = self.batch / base.batch
+        by_round = [more * b.seconds / a.seconds for a, b in zip(self.samples, base.samples, strict=True)]
+        return {"ratio": more * base.median / self.median, "ratio_spread": [min(by_round), max(by_round)]}
+
+
+class Running(Timing):
+    """A contestant's processes, from start to end."""
+
+    def __init__(self, contestant: Contestant, folder: Path, listener: socket.socket):
+        """Start them, and connect to all ranks; ``folder`` has the socket and gets what they print."""
+        super().__init__(contestant.batch)
+        self.name, self._log = contestant.name, folder / f"{contestant.name.replace(' ', '_')}.log"
+        self._processes, self._ranks, self._connections = [], [], []
+        defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = defaults | os.environ | {"PATH": path, "LOCKSTEP_BENCHMARK": str(folder / "socket")}
+        try:
+            with open(self._log, "ab") as log:
+                for command, cores in zip(contestant.commands, contestant.cores, strict=True):
+                    words = map(str, (*BOUND, ",".join(map(str, cores)), *command))
+                    output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+                    self._processes.append(psutil.Popen(words, env=environment, start_new_session=True, **output))
+            hellos = []
+            while len(hellos) < contestant.ranks:
+                self._wait_for(listener, START)
+                self._connections.append(Connection(listener.accept()[0].detach()))
+                hellos.append((self._receive(self._connections[-1], START), self._connections[-1]))
+                self._ranks.append(psutil.Process(hellos[-1][0]["pid"]))
+        except BaseException:
+            self.end()
+            raise
+        hellos.sort(key=lambda pair: pair[0]["rank"])
+        self.facts, self._connections = hellos[0][0], [connection for _, connection in hellos]
+        self._each_rank(psutil.Process.suspend)
+
+    def ask(self, command: str, argument) -> list[dict]:
+        """Wake the ranks, ask all for the same, and stop them again; their answers."""
+        self._each_rank(psutil.Process.resume)
+        try:
+            for connection in self._connections:
+                connection.send({command: argument})
+        except OSError:
+            raise self._failure("ended") from None
+        answers = [self._receive(connection, ANSWER) for connection in self._connections]
+        self._each_rank(psutil.Process.suspend)
+        return answers
+
+    def take(self, steps: int, meter: Callable[[], float] = lambda: 0.0) -> Sample:
+        """A turn of so many steps, or a few more; ``meter`` counts something."""
+        before = meter(), self._cpu_seconds()
+        answers = self.ask("steps", steps)
+        used, counted = self._cpu_seconds() - before[1], meter() - before[0]
+        # The ranks of a program take equally many; programs that know nothing of each other need not.
+        seconds, steps = max((it["seconds"] / it["steps"], it["steps"]) for it in answers)
+        return Sample(seconds, steps, used / (seconds * steps), counted / steps, answers[0])
+
+    def steps_within(self, seconds: float) -> int:
+        """How many steps take so long now; some are taken to see it."""
+        steps = 1
+        while True:
+            sample = self.take(steps)
+            fitting = max(1, round(seconds / sample.seconds))
+            if 8 * sample.seconds * sample.steps >= seconds:
+                return fitting
+            steps = max(steps + 1, fitting // 4)
+
+    def idle(self, seconds: float, meter: Callable[[], float]) -> float:
+        """What the meter counts per second while the contestant is awake and does nothing."""
+        counted, began = meter(), time.perf_counter()
+        self._each_rank(psutil.Process.resume)
+        time.sleep(seconds)
+        self._each_rank(psutil.Process.suspend)
+        return (meter() - counted) / (time.perf_counter() - began)
+
+    def end(self) -> None:
+        """End all processes, stopped or not."""
+        for connection in self._connections:
+            connection.close()  # a contestant that loses its benchmark leaves by itself
+        self._each_rank(psutil.Process.resume)
+        family, alive = [], list(self._processes)
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                family += process.children(recursive=True)
+        # Terminated, mpirun takes down what it has started elsewhere.
+        for patience, end in ((FAREWELL if self._ranks else 0, "terminate"), (FAREWELL, "kill")):
+            _, alive = psutil.wait_procs(alive, patience)
+            for process in [*alive, *(family if end == "kill" else [])]:
+                with contextlib.suppress(psutil.Error):
+                    getattr(process, end)()
+        psutil.wait_procs(alive)
+
+    def _each_rank(self, method: Callable[[psutil.Process], None]) -> None:
+        for rank in self._ranks:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                method(rank)
+
+    def _cpu_seconds(self) -> float:
+        try:
+            return sum(sum(rank.cpu_times()[:2]) for rank in self._ranks)
+        except psutil.Error:
+            raise self._failure("ended") from None
+
+    def _receive(self, connection: Connection, patience: float) -> dict:
+        self._wait_for(connection, patience)
+        try:
+            return connection.recv()
+        except (EOFError, OSError):
+            raise self._failure("ended") from None
+
+    def _wait_for(self, source: Connection | socket.socket, patience: float) -> None:
+        """Until something can be read, as long as the processes live."""
+        deadline = time.monotonic() + patience
+        while not wait([source], 0.2):
+            if any(process.poll() is not None for process in self._processes):
+                raise self._failure("ended")
+            if time.monotonic() > deadline:
+                raise self._failure(f"said nothing for {patience:.0f} s")
+
+    def _failure(self, what: str) -> BenchmarkError:
+        printed = self._log.read_text(errors="replace")[-3000:]
+        return BenchmarkError(f"{self.name} {what} before the benchmark was over; the last it printed:\n{printed}")
+
+
+class Runner:
+    """Starts contestants and lets them take turns; leaving it ends them all.
+
+    Attributes:
+        folder: a temporary one, gone afterwards.
+        running: the contestants that live.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        """Args: ``say`` is told what is going on."""
+        self._say, self.running = say, []
+
+    def __enter__(self):
+        if missing := [tool for tool in ("setpriv", "taskset") if not shutil.which(tool)]:
+            raise ConfigError(f"the benchmark needs {' and '.join(missing)} (Linux); apt-get install util-linux")
+        with contextlib.ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-bench-")))
+            self._listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            try:
+                self._listener.bind(str(self.folder / "socket"))
+            except OSError as error:
+                why = f"no socket can be made in {self.folder} ({error})"
+                raise ConfigError(f"{why}; set TMPDIR to a shorter path") from None
+            self._listener.listen(64)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *problem):
+        self.end_all()
+        self._stack.close()
+
+    def start(self, contestant: Contestant) -> Running:
+        """Start a contestant and warm it up."""
+        self._say(f"starting {contestant.name}")
+        self.running.append(Running(contestant, self.folder, self._listener))
+        self.running[-1].take(WARM_UP)
+        return self.running[-1]
+
+    def end_all(self) -> None:
+        """End all contestants."""
+        while self.running:
+            self.running.pop().end()
+
+    def rounds(
+        self, count: int, *, seconds: float = 0.0, steps: int | None = None, among: Sequence = (), meter=lambda: 0.0
+    ) -> None:
+        """Let the contestants take ``count`` turns each, one after the other; earlier rounds are forgotten.
+
+        Args:
+            seconds: how long a turn should last, from which the number of steps follows; or
+            steps: that number.
+            among: who takes part; default: all.
+            meter: counts something; its increase over a turn is noted.
+        """
+        chosen = list(among or self.running)
+        # Whatever has changed since the last turn, such as the link, is over with the steps that this takes.
+        asked = [running.steps_within(seconds) for running in chosen]
+        for running in chosen:
+            running.samples = []
+        for number in range(count):
+            self._say(f"round {number + 1} of {count}")
+            for running, fitting in zip(chosen, asked, strict=True):
+                running.samples.append(running.take(steps or fitting, meter))

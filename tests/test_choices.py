@@ -1,0 +1,31 @@
+"""What a flag offers is what there is: each list of words in the settings equals the table that it chooses from."""
+
+import typing
+
+import pytest
+
+from data import SOURCES
+from data.augment import CENTRAL_EIGHTHS
+from distributed.metrics import METRICS
+from launch.job.build import OPTIMIZERS
+from launch.job.config import choices
+from launch.prepare import PrepareConfig
+from models import MODELS
+
+TABLES = {
+    "model": MODELS,
+    "dataset": SOURCES,
+    "optimizer": OPTIMIZERS,
+    "metrics": METRICS,
+    "augment": CENTRAL_EIGHTHS,
+}
+
+
+@pytest.mark.parametrize("field", TABLES)
+def test_choices_of_a_flag_are_its_table(field):
+    assert sorted(choices(field)) == sorted(TABLES[field])
+
+
+def test_every_source_can_be_made_shards_of_but_shards():
+    offered, _ = typing.get_args(typing.get_type_hints(PrepareConfig)["dataset"])
+    assert sorted(typing.get_args(offered)) == sorted(set(SOURCES) - {"tfrecord"})
