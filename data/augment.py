@@ -11,7 +11,6 @@ from data import decode
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the increment of splitmix64
 COLOUR = 0.2  # brightness, contrast and saturation change by up to this fraction
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-CENTRAL_EIGHTHS = {"none": 8, "flip_crop": 8, "inception": 7}  # of the shorter side: the square of evaluation
 
 
 def uniforms(ids: tf.Tensor, seed: int, epoch, count: int) -> tf.Tensor:

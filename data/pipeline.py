@@ -10,6 +10,7 @@ delivered in order. Unpacking batches into samples and decoding those in paralle
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -35,7 +36,7 @@ def training_batches(
 
     Args:
         order: of the source's examples.
-        augment: "none", "flip_crop" or "inception".
+        augment: a key of AUGMENTATIONS.
         image_size: side of the square images that come out, in pixels.
         threads: CPU threads for reading, decoding and augmenting; also the number of batches in the making.
 
@@ -49,7 +50,7 @@ def training_batches(
     def batch(element):
         # This worker's slice of the step, as numbers: nobody reads what others read, and a restart skips for free.
         epoch, indices = order.indices(element)
-        images = _training_images(source, indices, order.seed, epoch, augment, image_size)
+        images = AUGMENTATIONS[augment].images(source, indices, order.seed, epoch, image_size)
         return images, _labels(source, indices), indices
 
     first_step = share.elements(order.replicas, start_step, start_step + 1)
@@ -98,21 +99,44 @@ def _check_size(source: Source, order: Order | SequentialOrder) -> None:
     assert order.examples == len(source), f"an order of {order.examples} examples for a source of {len(source)}"
 
 
-def _training_images(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, augment: str, size: int):
-    """Training views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
-    if augment == "inception":
-        if not source.encoded:
-            return views.inception(source.read(indices), indices, seed, epoch, size)
-        # Augmented while decoding: the crop says which part of the file is needed at all.
-        return _decoded(source, indices, lambda data, i: views.inception_decode(data, i, seed, epoch, size), size)
-    images = _central_images(source, indices, augment, size)
-    # Augmented once all have one size: a whole batch at a time costs little more than one image at a time.
-    return views.flip_crop(images, indices, seed, epoch) if augment == "flip_crop" else images
+class Augmentation(NamedTuple):
+    """What is done to the examples in training, and what evaluation then sees of them.
+
+    Attributes:
+        images: (source, indices int64 [b], seed, epoch, size) -> training views, uint8 [b, size, size, 3].
+        eighths: of the shorter side, the square in the middle that evaluation sees.
+    """
+
+    images: Callable
+    eighths: int
+
+
+def _plain(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
+    return _central_images(source, indices, "none", size)
+
+
+def _flip_crop(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
+    # Once all have one size: a whole batch at a time costs little more than one image at a time.
+    return views.flip_crop(_central_images(source, indices, "flip_crop", size), indices, seed, epoch)
+
+
+def _inception(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
+    if not source.encoded:
+        return views.inception(source.read(indices), indices, seed, epoch, size)
+    # While decoding: the crop says which part of the file is needed at all.
+    return _decoded(source, indices, lambda data, i: views.inception_decode(data, i, seed, epoch, size), size)
+
+
+AUGMENTATIONS = {
+    "none": Augmentation(_plain, 8),
+    "flip_crop": Augmentation(_flip_crop, 8),
+    "inception": Augmentation(_inception, 7),
+}
 
 
 def _central_images(source: Source, indices: tf.Tensor, augment: str, size: int) -> tf.Tensor:
     """Evaluation views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
-    eighths = views.CENTRAL_EIGHTHS[augment]
+    eighths = AUGMENTATIONS[augment].eighths
     if not source.encoded:
         return decode.central(source.read(indices), size, eighths)
     return _decoded(source, indices, lambda data, _: decode.central_decode(data, size, eighths), size)

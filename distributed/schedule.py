@@ -1,11 +1,26 @@
 """Learning rate = base x scaling x warmup x schedule x plateau factor, as one pure function of the step."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 STEP_MILESTONES = (0.5, 0.75)
 STEP_FACTOR = 0.1
 POLYNOMIAL_POWER = 2
+
+# What the rate is multiplied by once the warmup is over, as a function of the part of the run from there that is done.
+DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "step": lambda done: STEP_FACTOR ** sum(done >= milestone for milestone in STEP_MILESTONES),
+    "polynomial": lambda done: (1.0 - done) ** POLYNOMIAL_POWER,
+}
+# How the rate grows with the ratio of this run's batch to that of the base rate.
+SCALINGS: dict[str, Callable[[float], float]] = {
+    "linear": lambda ratio: ratio,
+    "sqrt": math.sqrt,
+    "none": lambda ratio: 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -14,10 +29,11 @@ class Schedule:
 
     Attributes:
         base: the rate for ``base_batch`` examples per step.
-        scaling: ``linear`` (Goyal et al. 2017), ``sqrt`` (Krizhevsky 2014) or ``none``.
+        scaling: of ``SCALINGS``: ``linear`` (Goyal et al. 2017), ``sqrt`` (Krizhevsky 2014) or ``none``.
         global_batch, base_batch: examples per step, of this run and of the base rate.
-        kind: ``constant``, ``cosine`` (Loshchilov & Hutter 2017, one period without restart), ``step`` (x 0.1 after
-            50 % and 75 % of the steps, as He et al. 2016 for CIFAR-10) or ``polynomial`` (power 2, You et al. 2017).
+        kind: of ``DECAYS``: ``constant``, ``cosine`` (Loshchilov & Hutter 2017, one period without restart), ``step``
+            (x 0.1 after 50 % and 75 % of the steps, as He et al. 2016 for CIFAR-10) or ``polynomial`` (power 2, You et
+            al. 2017).
         warmup_steps: steps over which the rate grows from the unscaled to the scaled one (Goyal et al. 2017, section
             2.2).
         total_steps: the length of the run.
@@ -36,8 +52,7 @@ class Schedule:
     @property
     def factor(self) -> float:
         """What the rate is multiplied by for this run's batch."""
-        ratio = self.global_batch / self.base_batch
-        return {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[self.scaling]
+        return SCALINGS[self.scaling](self.global_batch / self.base_batch)
 
     @property
     def peak(self) -> float:
@@ -55,11 +70,6 @@ class Schedule:
         return 1.0 + (self.factor - 1.0) * step / self.warmup_steps
 
     def _decay(self, step: int) -> float:
-        if step < self.warmup_steps or self.kind == "constant":
+        if step < self.warmup_steps:
             return 1.0
-        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        if self.kind == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * progress))
-        if self.kind == "polynomial":
-            return (1.0 - progress) ** POLYNOMIAL_POWER
-        return STEP_FACTOR ** sum(progress >= milestone for milestone in STEP_MILESTONES)
+        return DECAYS[self.kind]((step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))

@@ -5,7 +5,7 @@ python launch/benchmark.py scaling        # N ranks on N cores: hand-written Hor
 python launch/benchmark.py exchange       # two ranks over slow links: hand-written Horovod (Linux, root)
 python launch/benchmark.py input          # input pipelines alone
 python launch/benchmark.py overhead       # one repeated batch: bare fit
-python launch/benchmark.py overhead --models tiny:8     # a network that costs nothing but the host's time
+python launch/benchmark.py overhead --models tiny:8     # what the host costs: fit, a loop by hand, Horovod by hand
 python launch/benchmark.py checkpoint     # what saving costs
 
 ... --models alexnet_cifar:64,vgg16:8 --json result.json     # also writes result.png
@@ -26,19 +26,14 @@ from distributed.world import World
 from launch.bench import arguments, comparisons, machine, report
 from launch.bench.exchange import exchange
 from launch.bench.inputs import inputs
-from launch.bench.processes import BenchmarkError
-from launch.bench.runner import Runner
+from launch.bench.runner import BenchmarkError, Runner
 from launch.job import environment
 from launch.job.config import ConfigError
 
-COMPARISONS = {
-    "throughput": comparisons.throughput,
-    "scaling": comparisons.scaling,
-    "exchange": exchange,
-    "input": inputs,
-    "overhead": comparisons.overhead,
-    "checkpoint": comparisons.checkpoint,
+COMPARISONS = {"exchange": exchange, "input": inputs} | {
+    name: getattr(comparisons, name) for name in ("throughput", "scaling", "overhead", "checkpoint")
 }
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200  # a table that somebody wants to keep must not be folded to 80 columns
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, _leave)
     try:
         settings = arguments.parse(argv, __doc__)
@@ -69,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _leave(number: int, frame) -> None:
     """Leave by an exception, so that what was started and built is taken down, and let nothing disturb that."""
-    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
 

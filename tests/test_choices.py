@@ -5,8 +5,9 @@ import typing
 import pytest
 
 from data import SOURCES
-from data.augment import CENTRAL_EIGHTHS
+from data.pipeline import AUGMENTATIONS
 from distributed.metrics import METRICS
+from distributed.schedule import DECAYS, SCALINGS
 from launch.job.build import OPTIMIZERS
 from launch.job.config import choices
 from launch.prepare import PrepareConfig
@@ -17,7 +18,9 @@ TABLES = {
     "dataset": SOURCES,
     "optimizer": OPTIMIZERS,
     "metrics": METRICS,
-    "augment": CENTRAL_EIGHTHS,
+    "schedule": DECAYS,
+    "lr_scaling": SCALINGS,
+    "augment": AUGMENTATIONS,
 }
 
 

@@ -108,7 +108,7 @@ def test_every_file_that_is_named_is_there(page):
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
-    """The programs of launch/ that a text shows how to start, with their flags: in shell blocks, or at a recipe's head."""
+    """The programs of launch/ that a text shows how to start, with their flags; in shell blocks or a recipe's head."""
     lines = [line for block in blocks(text) for line in block.splitlines()] or re.findall(r"^#   (.*)$", text, re.M)
     start = r"(?:python|sbatch .*) (?:~/lockstep/)?launch/(?:slurm/)?(\w+\.(?:py|sbatch)) ?(.*)$"
     found = [re.search(start, line) for line in lines]

@@ -192,6 +192,22 @@ def test_a_changed_file_is_said_on_resume(project, tmp_path):
     assert "the file of --model (SHA-256 was" in again.stdout and summary(tmp_path / "run")["epochs"] == 3
 
 
+def test_a_callback_may_stop_the_run_which_then_is_finished(project, tmp_path):
+    text = textwrap.dedent(MINE) + textwrap.dedent("""
+        def stop():
+            return [keras.callbacks.EarlyStopping("loss", min_delta=100.0, patience=1, start_from_epoch=1)]
+    """)
+    (tmp_path / "mine.py").write_text(text)
+    words = [BIN / "python", ROOT / "launch/train.py", *own(tmp_path), "--callbacks", tmp_path / "mine.py:stop"]
+    words += [*FLAGS.split(), "--epochs", "9", "--run-dir", tmp_path / "run"]
+    assert run_command("horovodrun", "-np", "2", *words).returncode == 0
+    facts = summary(tmp_path / "run")
+    assert (facts["epochs"], facts["stopped_by"]) == (3, "early_stopping")
+    again = run_command(*words)
+    assert again.returncode == 0 and "already finished; leave out the callback" in again.stdout
+    assert summary(tmp_path / "run") == facts
+
+
 def test_two_runs_at_once_in_one_directory_and_again_after_a_kill(tmp_path, tiny_data):
     """One trains, the other is refused; after ``kill -9`` of the first the directory is free again."""
     words = [sys.executable, ROOT / "launch/train.py", "--dataset", "npz", "--data-dir", tiny_data, "--epochs", 3000]

@@ -40,7 +40,7 @@ def repository(tmp_path):
     programs = root / ".venv" / "bin"
     programs.mkdir(parents=True)
     (root / "launch").mkdir()
-    for name in ("train.py", "train_mirrored.py", "arguments.py", "config.py", "slurm"):
+    for name in ("train.py", "train_mirrored.py", "job", "slurm"):
         (root / "launch" / name).symlink_to(SCRIPTS.parent / name)
     (programs / "activate").write_text(f'VIRTUAL_ENV="{root}/.venv"\nPATH="{programs}:$PATH"\n')
     for name, text in (("python", PYTHON), ("srun", SRUN), ("scontrol", SCONTROL)):

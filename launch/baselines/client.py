@@ -2,7 +2,7 @@
 
 A program calls ``begin_step`` before each training step.  Run by hand, that does nothing.  Started by the benchmark,
 which then names a Unix socket in LOCKSTEP_BENCHMARK, it says that it is ready, waits until it is asked for steps, takes
-them, and reports the time.  A program that takes several steps at once may take more than it was asked for.
+so many, or a few more where it takes several at once, and reports the time:
 
     program -> benchmark    {"rank": 0, "pid": 4711, ...}            ready for the first step, and facts about itself
     benchmark -> program    {"steps": 20}
@@ -23,11 +23,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class BenchmarkClient:
-    """This program's end of the connection.
-
-    Attributes:
-        notes: numbers to report with the next time; set to nothing thereafter.
-    """
+    """This program's end of the connection; ``notes`` are numbers to report with the next time, then forgotten."""
 
     def __init__(self, rank: int = 0, facts: dict | None = None, commands: dict[str, Callable] | None = None):
         """
@@ -36,9 +32,8 @@ class BenchmarkClient:
             facts: to report when ready.
             commands: other things the benchmark may ask for: name -> function(argument) that returns a dict.
         """
-        self.notes = Counter()
-        self._commands, self._connection, self._began = commands or {}, None, None
-        self._asked = self._taken = 0
+        self.notes, self._commands = Counter(), commands or {}
+        self._connection = self._began = None
         if path := os.environ.get("LOCKSTEP_BENCHMARK"):
             # A stopped process cannot see that nobody will ever wake it; the kernel can.
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -46,28 +41,24 @@ class BenchmarkClient:
             self._hello = {"rank": rank, "pid": os.getpid(), **(facts or {})}
 
     def begin_step(self, finish: Callable = lambda: None, taken: int = 1) -> None:
-        """Wait if all steps that were asked for are taken.
-
-        Args:
-            finish: returns when the step before is really done.
-            taken: steps since the last call.
-        """
+        """Wait if all steps that were asked for are taken; ``finish`` returns when the step before is really done, and
+        ``taken`` are the steps since the last call."""
         if self._connection is None:
             return
-        if self._began is None:
-            self._connection.send(self._hello)
-        else:
+        report = self._hello
+        if self._began is not None:
             self._taken += taken
             if self._taken < self._asked:
                 return
             finish()
-            seconds = time.perf_counter() - self._began
-            self._connection.send({**self.notes, "steps": self._taken, "seconds": seconds})
-        self._asked, self._taken = self._wait(), 0
+            report = {**self.notes, "steps": self._taken, "seconds": time.perf_counter() - self._began}
+        self._asked, self._taken = self._exchange(report), 0
         self.notes.clear()
         self._began = time.perf_counter()
 
-    def _wait(self) -> int:
+    def _exchange(self, report: dict) -> int:
+        """Report, and do what is asked for until that is steps; their number."""
+        self._connection.send(report)
         while True:
             try:
                 ((command, argument),) = self._connection.recv().items()
@@ -83,11 +74,12 @@ class BenchmarkCallback(keras.callbacks.Callback):
 
     def __init__(self, client: BenchmarkClient):
         super().__init__()
-        self.client, self.taken, self.logs = client, 0, {}
+        self.client, self.taken = client, 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.client.begin_step(lambda: float(self.logs.get("loss", 0.0)), self.taken)
+        self.client.begin_step(taken=self.taken)
         self.first = batch
 
     def on_train_batch_end(self, batch, logs=None):
-        self.taken, self.logs = batch - self.first + 1, logs or {}
+        self.taken = batch - self.first + 1
+        float((logs or {}).get("loss", 0.0))  # the step is really done

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -25,10 +26,8 @@ def read_job(description: str, *more: tuple) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--augment", action="store_true", help="random crop and flip")
-    parser.add_argument("--endless", action="store_true", help="epochs of a million steps")
-    parser.add_argument(
-        "--repeat-batch", action="store_true", help="the same, on the first batch only, without input work"
-    )
+    parser.add_argument("--endless", action="store_true", help="an epoch is a million steps")
+    parser.add_argument("--repeat-batch", action="store_true", help="the same on the first batch, without input work")
     for flag, settings in more:
         parser.add_argument(flag, **settings)
     job = parser.parse_args()
@@ -69,12 +68,14 @@ def dataset(
         first = np.arange(batch) % len(job.x)
         return tf.data.Dataset.from_tensors((job.x[first], job.y[first])).repeat(LONG_EPOCH)
     examples = tf.data.Dataset.from_tensor_slices((job.x, job.y)).shard(size, rank).shuffle(10_000)
-    if job.endless:
-        examples = examples.repeat()
-    examples = examples.map(prepare, num_parallel_calls=len(os.sched_getaffinity(0)))
+    return batched(examples.repeat() if job.endless else examples, prepare, batch).take(LONG_EPOCH)
+
+
+def batched(examples: tf.data.Dataset, prepare: Callable, batch: int) -> tf.data.Dataset:
+    """Map single examples, several at a time, and put them in batches; two of these wait."""
     # Most scripts leave parallelism to AUTOTUNE. Its thread sleeps ever longer, up to a minute, and the end of an epoch
     # waits for it: the comparison would be with that sleep.
     options = tf.data.Options()
     options.autotune.enabled = False
-    batches = examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options)
-    return batches.take(LONG_EPOCH) if job.endless else batches
+    examples = examples.map(prepare, num_parallel_calls=len(os.sched_getaffinity(0)))
+    return examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options)

@@ -14,7 +14,7 @@ HELP = {
     "scaling": "1 rank on 1 core, N ranks on N cores: Lockstep and hand-written Horovod",
     "exchange": "2 ranks over slow links: Lockstep and hand-written Horovod; time and bytes (Linux, root)",
     "input": "input pipelines alone: Lockstep's and a per-element one, arrays and JPEG files",
-    "overhead": "one repeated batch, Lockstep and bare fit, one process and MirroredStrategy; --models tiny: the host's part",
+    "overhead": "one repeated batch: Lockstep and bare fit, one process and MirroredStrategy; of tiny: see above",
     "checkpoint": "what saving costs",
 }
 PRECISIONS = ("float32", "bfloat16")
@@ -70,15 +70,17 @@ def _add_flags(parser: argparse.ArgumentParser, command: str) -> None:
     models = "alexnet_cifar" if command in ("throughput", "checkpoint") else "alexnet_cifar,alexnet"
     batch = "per rank where --models has none (default: alexnet_cifar 64, tiny 8, others 16)"
     beside = BESIDE.get(command, ())
-    datasets = get_args(TrainConfig.model_fields["dataset"].annotation)
+    datasets = get_args(get_args(TrainConfig.model_fields["dataset"].annotation)[0])
     parser.add_argument("--quick", action=_Quick, nargs=0, help="tiny and short: shows that it works, measures nothing")
     add("--rounds", _positive, 3, "turns of each contestant")
     add("--json", Path, None, "write the result there, and a picture beside it")
     add("--turn-seconds", _seconds, 2.0, "how long a turn lasts", *timed)
-    add("--models", str, models, "MODEL or MODEL:BATCH, comma-separated; MODEL as for train.py, or tiny", *trains)
+    add("--models", str, models, "MODEL or MODEL:BATCH, comma-separated; a model of train.py, or tiny", *trains)
     add("--batch-size", _positive, None, batch, *trains)
     add("--batch-size", _positive, 128, "images per batch", "input")
-    add("--precision", str, "float32", "arithmetic of the layers", *BESIDE, "overhead", "checkpoint", choices=PRECISIONS)
+    add(
+        "--precision", str, "float32", "arithmetic of the layers", *BESIDE, "overhead", "checkpoint", choices=PRECISIONS
+    )
     add("--precisions", partial(_words, PRECISIONS), ",".join(PRECISIONS), "comma-separated", "throughput")
     add("--dataset", str, "shapes", "as for train.py", "throughput", choices=datasets)
     add("--data-dir", str, None, "as for train.py", "throughput")
@@ -94,7 +96,6 @@ def _add_flags(parser: argparse.ArgumentParser, command: str) -> None:
     add("--rates", str, "100mbit,1gbit,10gbit,none", rates, "exchange")
     add("--longest-step", _seconds, 10.0, "leave out what a link would take longer for, in seconds", "exchange")
     add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out", "overhead")
-    parser.set_defaults(quick=False)
 
 
 class _Quick(argparse.Action):

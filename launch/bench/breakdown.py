@@ -9,8 +9,7 @@ A part so small that noise made it negative is shown as 0.
 
 from launch.bench.runner import Running, Timing
 
-WORDS = {"compute": "compute", "update": "the optimizer", "exchange": "the network"}
-WORDS |= {"input": "input", "saving": "saving"}
+WORDS = {"update": "the optimizer", "exchange": "the network"}  # others are called as they are
 UPDATES = 5  # timed optimizer steps
 
 
@@ -22,31 +21,31 @@ def time_update(running: Running) -> float:
 def parts(
     total: float, *, update: float, saving: float = 0.0, repeated: float | None = None, alone: float | None = None
 ) -> dict:
-    """Cut a step's time in parts.
+    """Cut a step's time in parts; all times are seconds.
 
     Args:
-        total: seconds of a full step.
-        update: seconds of an optimizer step.
-        saving: seconds of saving per step.
-        repeated: seconds of a step on one repeated batch; None where ``total`` is one.
-        alone: seconds of a step on one repeated batch without exchange; None where there is no exchange.
+        total: a full step.
+        update: an optimizer step.
+        saving: saving, per step.
+        repeated: a step on one repeated batch; None where ``total`` is one.
+        alone: a step on one repeated batch without exchange; None where there is no exchange.
 
     Returns:
         ``seconds`` and ``share`` of each part, and ``limit``, the largest part in words.
     """
-    differences = {"saving": saving or None, "input": None, "exchange": None, "update": update}
+    differences = {"saving": saving} if saving else {}
     if repeated is not None:
         differences["input"] = total - saving - repeated
     if alone is not None:
         differences["exchange"] = (total if repeated is None else repeated) - alone
     seconds, left = {}, total
-    for name, part in differences.items():
-        if part is not None:
-            seconds[name] = min(max(0.0, part), left)
-            left -= seconds[name]
+    for name, part in (differences | {"update": update}).items():
+        seconds[name] = min(max(0.0, part), left)
+        left -= seconds[name]
     seconds["compute"] = left
+    largest = max(seconds, key=seconds.get)
     share = {name: part / total for name, part in seconds.items()}
-    return {"seconds": seconds, "share": share, "limit": WORDS[max(share, key=share.get)]}
+    return {"seconds": seconds, "share": share, "limit": WORDS.get(largest, largest)}
 
 
 def parts_of_ranks(ranks: Timing, alone: Timing, update: float) -> dict:

@@ -4,8 +4,8 @@ from itertools import groupby
 from statistics import median
 
 from launch.bench.breakdown import parts, parts_of_ranks, time_update
-from launch.bench.data import real_data
 from launch.bench.jobs import TINY, Job, Place, all_cores
+from launch.bench.npz import real_data
 from launch.bench.report import Result
 from launch.bench.runner import Runner
 from launch.job.config import ConfigError
@@ -60,7 +60,7 @@ def scaling(arguments, runner: Runner) -> Result:
     if most > len(cores) or most < 2:
         raise ConfigError(f"--ranks {most} does not fit: each rank takes one of {len(cores)} cores, and 2 are needed")
     numbers = sorted({most, *(2**power for power in range(1, most.bit_length()) if 2**power <= most)})
-    result = Result("images_per_second", curve=True)
+    result = Result("images_per_second")
     for case in arguments.cases:
         job, timings = Job(case, runner.folder), {}
         one = runner.start(job.lockstep("lockstep 1", place=Place(cores=cores[:1])))
@@ -68,7 +68,7 @@ def scaling(arguments, runner: Runner) -> Result:
             place = Place(ranks, cores=cores[:ranks])
             timings[ranks] = {"lockstep": runner.start(job.lockstep(f"lockstep {ranks}", place=place))}
             if "grouped" in arguments.beside:
-                timings[ranks][BY_HAND] = runner.start(job.horovod(f"horovod {ranks}", "--grouped", place=place))
+                timings[ranks][BY_HAND] = runner.start(job.by_hand(f"horovod {ranks}", "--grouped", place=place))
             if "alone" in arguments.beside:
                 timings[ranks][ALONE] = runner.start(job.alone(f"alone {ranks}", place.cores))
         runner.rounds(arguments.rounds, seconds=arguments.turn_seconds)
@@ -102,8 +102,8 @@ def overhead(arguments, runner: Runner) -> Result:
         settings = {"one process": [job.lockstep("lockstep"), job.keras_fit("keras fit")]}
         if case.model == TINY:
             many = job.keras_fit("keras fit, 32 steps a call", "--steps-per-execution", "32")
-            settings["one process"][1:] = [many, job.keras_fit("keras fit"), job.tf_function("tf.function")]
-            pair = job.lockstep("lockstep, 2 ranks", place=Place(2)), job.horovod(BY_HAND, "--grouped", place=Place(2))
+            settings["one process"][1:] = [many, job.keras_fit("keras fit"), job.by_hand("tf.function")]
+            pair = job.lockstep("lockstep, 2 ranks", place=Place(2)), job.by_hand(BY_HAND, "--grouped", place=Place(2))
             settings["2 ranks"] = pair
             result.notes.append(f"{case.label}: all read 1,000 images from memory, shuffled, in an epoch without end")
         elif devices > 1:

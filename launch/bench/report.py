@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.bench import picture
-from launch.bench.runner import Timing, speedup
+from launch.bench.runner import Timing
 
 
 @dataclass
@@ -17,17 +17,16 @@ class Result:
 
     Attributes:
         value: the column that the picture shows.
-        rows: each with ``case`` (model and batch), ``setting`` (what varies), ``contestant`` and measured columns.
+        rows: each with ``case`` (model and batch), ``setting`` (what varies), ``contestant`` and measured columns;
+            all with ``ranks`` are drawn as curves over these.
         limits: what limits the run: ``case``, ``setting``, ``contestant``, and ``breakdown.parts``.
         notes: sentences.
-        curve: whether the settings are numbers of ranks, to be drawn as a curve with the ideal line.
     """
 
     value: str
     rows: list[dict] = field(default_factory=list)
     limits: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    curve: bool = False
 
     def add(self, case: str, setting: str, contestant: str, columns: dict) -> None:
         self.rows.append({"case": case, "setting": setting, "contestant": contestant} | columns)
@@ -36,15 +35,15 @@ class Result:
         """A row for each contestant; the first one's says how many times the second it is, and has ``more`` columns,
         and notes say how many times the others it is."""
         (name, ours), (nearest, theirs), *others = timings.items()
-        self.add(case, setting, name, ours.row() | speedup(ours, theirs) | {"ratio_to": nearest} | (more or {}))
+        self.add(case, setting, name, ours.row() | ours.speedup(theirs) | {"ratio_to": nearest} | (more or {}))
         for other, timing in [(nearest, theirs), *others]:
             self.add(case, setting, other, timing.row())
         for other, timing in others:
-            self.add_note(", ".join(filter(None, (case, setting))), ours, timing, other)
+            self.add_note(", ".join(filter(None, (case, setting))), ours, other, timing)
 
-    def add_note(self, where: str, ours: Timing, theirs: Timing, name: str) -> None:
+    def add_note(self, where: str, ours: Timing, name: str, theirs: Timing) -> None:
         """A sentence on how many times the images per second of ``name`` Lockstep does."""
-        times = speedup(ours, theirs)
+        times = ours.speedup(theirs)
         low, high = times["ratio_spread"]
         self.notes.append(f"{where}: lockstep is {times['ratio']:.2f} ({low:.2f}-{high:.2f}) times {name}")
 

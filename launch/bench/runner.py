@@ -36,8 +36,8 @@ class BenchmarkError(RuntimeError):
 
 
 class Sample(NamedTuple):
-    """A turn: seconds per step, steps taken, CPU seconds per second, what a meter counted per step, and the first rank's
-    own report."""
+    """A turn: seconds per step, steps taken, CPU seconds per second, what a meter counted per step, and the first
+    rank's own report."""
 
     seconds: float
     steps: int = 1
@@ -93,7 +93,8 @@ class Running(Timing):
         self._processes, self._ranks, self._connections = [], [], []
         defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = defaults | os.environ | {"PATH": path, "LOCKSTEP_BENCHMARK": str(folder / "socket")}
+        environment = defaults | os.environ | contestant.environment
+        environment |= {"PATH": path, "LOCKSTEP_BENCHMARK": str(folder / "socket")}
         try:
             with open(self._log, "ab") as log:
                 for command, cores in zip(contestant.commands, contestant.cores, strict=True):

@@ -22,6 +22,7 @@ class Progress:
         epoch: the epoch that is under way or comes next, counted from 0.
         learning_rate: that of the last step.
         stopped: whether it was decided that no further epoch follows.
+        stopped_by_callback: whether a callback of the user's decided that.
         epoch_metrics: of the last epoch that was decided on.
     """
 
@@ -29,6 +30,7 @@ class Progress:
     epoch: int = 0
     learning_rate: float | None = None
     stopped: bool = False
+    stopped_by_callback: bool = False
     epoch_metrics: dict = field(default_factory=dict)
 
 

@@ -243,7 +243,8 @@ class Loop:
         # EarlyStopping does.
         stops = bool(getattr(self.model.network, "stop_training", False))
         answers = self.strategy.control.gather([sorted(self.notices), stops])
-        progress.stopped = verdict["stop"] or any(stops for _, stops in answers)
+        progress.stopped_by_callback = any(stops for _, stops in answers)
+        progress.stopped = verdict["stop"] or progress.stopped_by_callback
         result = Epoch(
             epoch + 1,
             progress.step,

@@ -119,7 +119,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         return 0, Result(convert.plain(training.model.network), report.read(training.directory), training.directory)
     if strategy.is_chief:
         # Only now: a run that is refused must not touch what an earlier one has left.
-        settings = config.model_copy(update={"run_dir": training.directory})
+        settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
         configuration.save(settings, training.directory / "config.yaml")
         exchange.keep(measured, training.directory)
     report.introduce(training)
@@ -227,8 +227,9 @@ def begin(training: Training) -> bool:
     training.decisions.restore(state["decisions"])
     progress.step, progress.epoch = state["step"], state["epoch"]
     progress.learning_rate, progress.epoch_metrics = state["learning_rate"], state["epoch_metrics"]
-    # More patience than then lets a run go on that had been stopped.
-    progress.stopped = state["stopped"] and training.decisions.out_of_patience
+    # More patience than then lets a run go on that had been stopped, and so does leaving out the callback that did it.
+    progress.stopped_by_callback = state.get("stopped_by_callback", False) and bool(training.code.callbacks)
+    progress.stopped = state["stopped"] and (training.decisions.out_of_patience or progress.stopped_by_callback)
     training.loop.metric_states = state["metrics"]
     for note in state["notes"]:
         console.say(note)
@@ -236,9 +237,13 @@ def begin(training: Training) -> bool:
     of_all = f"{done} of {plan.steps_per_epoch} steps done"
     console.say(f"resumed from {state['path']}: epoch {progress.epoch + 1}, {of_all}")
     if state["reported"] and training.loop.finished:
-        flag = "--early-stopping-patience" if progress.stopped else "--epochs"
-        advice = f"raise {flag} to train on, or begin anew in another --run-dir"
-        console.say(f"{training.directory} is already finished; {advice}")
+        if progress.stopped_by_callback:
+            advice = "leave out the callback that stopped it"
+        else:
+            advice = f"raise {'--early-stopping-patience' if progress.stopped else '--epochs'}"
+        console.say(
+            f"{training.directory} is already finished; {advice} to train on, or begin anew in another --run-dir"
+        )
         return True
     return False
 

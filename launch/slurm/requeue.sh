@@ -9,7 +9,7 @@ settle() {
     flags=("$@")
     # The program's own reading of flags and --config; nothing if it will refuse them.
     run_dir=$(PYTHONPATH=$repository python -c 'import sys
-from launch.arguments import parse_arguments
+from launch.job.arguments import parse_arguments
 print(parse_arguments(sys.argv[1:], program="", description="").run_dir or "")' "$@" 2>/dev/null) || run_dir=""
     [ -n "$run_dir" ] || { run_dir=runs/slurm-$SLURM_JOB_ID; flags+=(--run-dir "$run_dir"); }
     # --resume never protects an earlier run's directory; now it is this job's own.

@@ -64,3 +64,14 @@ class UserCode:
         if self.data is None:
             return config.dataset
         return self.data.name if isinstance(self.data, user_code.UserFunction) else "arrays"
+
+    def named(self, config: TrainConfig) -> dict[str, str]:
+        """Settings under which ``config.yaml`` keeps what came as Python objects, so that nobody repeats the run from
+        that file with another network or other data in silence."""
+        own = {"model": (self.model, config.model), "dataset": (self.data, config.dataset)}
+        names = {"model": self.model_name(config), "dataset": self.data_name(config)}
+        return {
+            name: f"{names[name]} (a Python object)"
+            for name, (given, setting) in own.items()
+            if given is not None and not user_code.is_reference(setting)
+        }

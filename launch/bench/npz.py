@@ -1,4 +1,4 @@
-"""The data that all contestants of a comparison read, as npz files."""
+"""The data that all contestants of a comparison read, as npz or JPEG files."""
 
 from pathlib import Path
 
@@ -47,8 +47,7 @@ def real_data(dataset: str, data_dir: str | None, images: int, folder: Path) -> 
 
 
 def draw_files(folder: Path, count: int) -> Path:
-    """Folders of 4 classes with JPEG files of 500x375, as in ImageNet: soft random pictures, which compress as photographs
-    do."""
+    """JPEG files of 4 classes, 500x375 as in ImageNet: soft random pictures, which compress as photographs do."""
     import tensorflow as tf
 
     random, size = np.random.default_rng(0), (375, 500)
