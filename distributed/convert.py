@@ -66,7 +66,7 @@ def plain(network: keras.Model) -> keras.Model:
     return network
 
 
-def has_batch_norm(network: keras.Model) -> list[str]:
+def batch_norm_layers(network: keras.Model) -> list[str]:
     """Names of the layers that normalise by the batch in training; frozen ones normalise by what they have stored."""
     return [
         layer.name

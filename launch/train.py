@@ -1,4 +1,4 @@
-"""Train AlexNet or VGG.  The same command on one device, one node or many:
+"""Train AlexNet, VGG or a network of your own.  The same command on one device, one node or many:
 
 python launch/train.py                                          # one process, one device
 python launch/train_mirrored.py                                 # one process, all GPUs of this machine

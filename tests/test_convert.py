@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import ROOT, run_command
 from keras.src.applications.convnext import StochasticDepth
 
-from distributed.convert import LayerError, convert, has_batch_norm, plain
+from distributed.convert import LayerError, batch_norm_layers, convert, plain
 from distributed.dropout import SampleDropout
 from distributed.gradients.reduction import Exchange
 from distributed.step_context import enter
@@ -402,5 +402,5 @@ def test_batch_norm_is_found_unless_frozen():
 
     frozen = keras.Sequential([norm("frozen")])
     frozen.trainable = False
-    assert has_batch_norm(stack(norm("a"), keras.Sequential([norm("b")]), frozen)) == ["a", "b"]
-    assert has_batch_norm(stack(layers.LayerNormalization(), layers.GroupNormalization(8))) == []
+    assert batch_norm_layers(stack(norm("a"), keras.Sequential([norm("b")]), frozen)) == ["a", "b"]
+    assert batch_norm_layers(stack(layers.LayerNormalization(), layers.GroupNormalization(8))) == []

@@ -238,6 +238,7 @@ def test_inputs_name_the_example_that_a_worker_could_not_read(files, tmp_path):
     assert [made.find_culprit(step=1) is not None for made in ranks] == [False, True]
     assert ranks[1].find_culprit(step=5).startswith(str(tmp_path / files.paths[lost]))
     assert ranks[1].find_culprit(step=6) is None  # that step is over, and the example not due again
+    assert ranks[1].find_culprit(step=6, steps=30) is not None  # but within a call of many steps
     assert all("replace or remove it" in made.find_culprit(None) for made in ranks)  # in the validation set
 
 

@@ -10,8 +10,8 @@ The backward pass is the mirror image.  The multiplications are no more than wit
 and B need no exchange at all, and each worker updates an N-th of them; the result differs in the order of sums only.
 
 The model stays a plain Keras model.  Its own kernels, and the optimizer's own slots for them, are *wholes*: true
-between ``join`` and the next step, stale while training goes on, since steps work on *parts*.  ``cut`` takes the parts
-from the wholes, ``join`` gathers the wholes from the parts; checkpoints, validation and comparisons read wholes only.
+between ``gather`` and the next step, stale while training goes on, since steps work on *parts*.  ``shard`` takes the
+parts from the wholes, ``gather`` the wholes from the parts; checkpoints, validation and comparisons read wholes only.
 """
 
 from collections import Counter

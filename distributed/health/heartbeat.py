@@ -22,7 +22,17 @@ from pathlib import Path
 from distributed.world import World
 
 # From the third on, those of a run that trains.
-PHASES = ("start", "first step", "training", "first validation", "validation", "saving", "ending", "aborting")
+PHASES = (
+    "start",
+    "first step",
+    "training",
+    "first validation",
+    "validation",
+    "saving",
+    "callback",
+    "ending",
+    "aborting",
+)
 RUNNING = -1
 ABORT = 5.0  # seconds in which a rank must be gone once it has failed, or all have left
 # Signals from the monitor: show the stacks of all threads; end now, with exit code 1.

@@ -22,7 +22,7 @@ from pathlib import Path
 from distributed.health.heartbeat import ABORT, END, PHASES, RUNNING, STACKS, Record, accuse, process_state
 
 # Seconds beyond the limit for the parts of a run that give no sign for long: loading, tracing, a slow disk.
-EXTRA = {"start": 1500.0, "first step": 600.0, "first validation": 600.0, "saving": 600.0}
+EXTRA = {"start": 1500.0, "first step": 600.0, "first validation": 600.0, "saving": 600.0, "callback": 600.0}
 SLOWER = 3  # a call may take so many times longer than those before it
 WAITING = 3  # a rank that waits for others is patient so many times longer
 TICK = 1.0  # seconds between two looks

@@ -124,11 +124,14 @@ def build(
     image_size: int,
     calibration: Calibration | None = None,
     own_model: Callable | None = None,
+    may_split: bool = True,
 ) -> tuple[LockstepModel, dict[str, Choice]]:
     """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed.
 
     Args:
         own_model: the user's ``(classes, image_size) -> keras.Model``; None builds ``config.model``.
+        may_split: whether layers may be divided between the workers; whoever looks at weights in mid-epoch, or changes
+            them, as a callback may, would see old ones.
 
     Returns:
         The model, and by dense layer how its gradient travels.
@@ -158,13 +161,13 @@ def build(
                     "your network has regularizers or losses of its own, which the training here does not know; use "
                     "--weight-decay, and leave them out"
                 )
-        if plan.replicas > 1 and (layers := convert.has_batch_norm(network)):
+        if plan.replicas > 1 and (layers := convert.batch_norm_layers(network)):
             raise ConfigError(
                 f"{', '.join(layers)} normalise by the batch that one worker sees, so that the result would depend on "
                 "their number; use LayerNormalization or GroupNormalization, or train on one worker"
             )
         network = convert.convert(network, config.seed)
-        pair = find_split(config, plan, strategy, network)
+        pair = find_split(config, plan, strategy, network) if may_split else None
         choices = choose_exchange(config, plan, strategy, network, pair, calibration)
         schemes = {name: choice.scheme for name, choice in choices.items()}
         split = SplitPair(*pair, strategy) if "split" in schemes.values() else None

@@ -15,7 +15,7 @@ class SaveFailed(Exception):
 
 @dataclass
 class Progress:
-    """Where a run stands; it changes in ``loop.py`` alone, and a checkpoint holds it.
+    """Where a run stands: a checkpoint brings it, ``loop.py`` takes it on, the next checkpoint holds it.
 
     Attributes:
         step: steps taken so far.
@@ -56,7 +56,7 @@ class Checkpoints:
 
         Args:
             metric_states: of the epoch that is under way, as ``LockstepModel.metric_states`` gives them; None where the
-                last one has been decided on.
+                last one has been decided on, or where they hold a loss that is not finite.
             improved: where an epoch has just been decided on, whether it is the best so far.
         """
         self.model.gather()

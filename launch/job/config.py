@@ -24,7 +24,7 @@ FileFunction = Annotated[str, Field(pattern=r"\.py(:|$)|^[^:]*[./][^:]*:")]
 
 
 class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
-    """Train AlexNet or VGG on one or many workers, with the same result."""
+    """Train an image classifier on one or many workers, with the same result."""
 
     strategy: Literal["auto", "single", "mirrored", "horovod"] = "auto"
     """How to run; auto: several processes -> horovod, several GPUs -> mirrored, else single."""

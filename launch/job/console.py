@@ -65,11 +65,6 @@ class Console:
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=done, note=note)
 
-    @property
-    def live(self) -> bool:
-        """Whether anybody sees a bar, so that its values are worth computing."""
-        return self._live
-
     def end_epoch(self, line: str) -> None:
         self.stop()
         self.say(line)

@@ -95,26 +95,22 @@ class Inputs:
 
         return self.strategy.distribute(batches)
 
-    def validation(self) -> dict:
-        """Keras' arguments for validation; empty where there is nothing to validate on."""
-        batches = self.validation_batches()
-        return {} if batches is None else {"validation_data": batches, "validation_steps": self.validation_steps}
-
-    def find_culprit(self, step: int | None) -> str | None:
+    def find_culprit(self, step: int | None, steps: int = 1) -> str | None:
         """After an input error: the example that cannot be read, in words, or None if all can.
 
-        Looked for among those that this worker was reading at that training step; None: in the validation set.
+        Looked for among those that this worker was reading for so many steps from that training step on; None: in the
+        validation set.
         """
         source = self.splits.validation if step is None else self.splits.train
-        for indices in ([index] for index in range(len(source))) if step is None else self._read_at(step):
+        for indices in ([index] for index in range(len(source))) if step is None else self._read_at(step, steps):
             heartbeat.beat()
             if place := diagnose(source, indices):
                 return f"{place}; replace or remove it"
         return None
 
-    def _read_at(self, step: int):
-        """Indices of the training examples that this worker was reading at a step, a batch at a time."""
-        ahead = self.threads + PREFETCH + 2
-        for element in Share(*self.strategy.share).elements(self.plan.replicas, step, step + ahead):
+    def _read_at(self, step: int, steps: int):
+        """Indices of the training examples that this worker may have been reading, a batch at a time."""
+        end = step + steps + self.threads + PREFETCH + 1
+        for element in Share(*self.strategy.share).elements(self.plan.replicas, step, end):
             _, indices = self.order.indices(element)
             yield indices.numpy()

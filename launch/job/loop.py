@@ -7,8 +7,8 @@
             finite?  replicas equal?  then the user's callbacks, the logs, a checkpoint   what is due
             did a worker ask to leave?
         validate
-        replicas equal?  decide once and tell all
-        the user's callbacks, the logs, the checkpoint
+        decide once and tell all
+        the user's callbacks;  replicas equal?  then the logs, the checkpoint
         did a worker ask to leave?
     train ends
 
@@ -18,42 +18,24 @@ checkpoint, so that they are never behind one.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
 from distributed.decisions import Decisions
 from distributed.health import heartbeat
-from distributed.model import NOTICES, LockstepModel
+from distributed.model import LockstepModel, StepReport
 from distributed.strategies import Strategy
 from launch.job import checks
-from launch.job.batch_plan import BatchPlan
 from launch.job.checkpointing import Checkpoints, Progress
 from launch.job.config import TrainConfig
 from launch.job.inputs import Inputs
 from launch.job.logs import Epoch, Observer, Steps, Stopwatch
+from launch.job.notices import Noticed, Notices
 from launch.job.steps_per_call import StepsPerCall
-from launch.job.user import code as user_code
-from launch.job.user.code import UserCodeError
-
-VALIDATION_SECONDS = 0.25  # between two questions, in validation, whether a worker asked to leave
-
-
-class Noticed(Exception):
-    """Some worker gave a notice; all workers raise this after the same step.
-
-    ``names`` are of ``model.NOTICES``; ``metric_states`` those of the epoch that is under way, all its steps taken or
-    not, and None where the last epoch has been decided on and saved.
-    """
-
-    def __init__(self, names: list[str], metric_states: list | None):
-        self.names, self.metric_states = names, metric_states
-        super().__init__(", ".join(names))
-
-
-class CallbackError(UserCodeError):
-    """A callback of the user's raised an exception, maybe on this worker alone."""
+from launch.job.user.callbacks import call_all
+from launch.job.validation import Validation
 
 
 class Loop:
@@ -69,28 +51,28 @@ class Loop:
         decisions: Decisions,
         progress: Progress,
         checkpoints: Checkpoints,
-        notices: set[str],
+        notices: Notices,
         callbacks: Sequence[keras.callbacks.Callback],
         observers: Sequence[Observer],
     ):
         """
         Args:
             progress: where it begins; goes on here.
-            notices: what this worker has to tell the others; a signal or another thread may add to it at any time.
+            notices: what this worker has to tell the others.
             callbacks: the user's, which know their model.
             observers: what looks on; empty but on the chief.
         """
         self.config, self.strategy, self.inputs, self.model = config, strategy, inputs, model
-        self.plan: BatchPlan = inputs.plan
-        self.decisions, self.progress, self.checkpoints, self.notices = decisions, progress, checkpoints, notices
-        self.observers = observers
+        self.plan, self.decisions, self.progress = inputs.plan, decisions, progress
+        self.checkpoints, self.notices, self.callbacks, self.observers = checkpoints, notices, callbacks, observers
         self.watch = Stopwatch(self.plan.global_batch)
         given = None if config.steps_per_call == "auto" else config.steps_per_call
         self.steps_per_call = StepsPerCall(given, strategy.control)
-        self.callbacks = list(callbacks)
+        self.validation = Validation(inputs, model, notices, self._call)
         self.metric_states: list | None = None  # of an epoch that is under way, where a checkpoint has brought them
-        self._told: set[str] = set()
-        self._validated = False
+        self.under_way = 1  # steps of the call that is under way, or was last
+        self.epoch_end = 0  # the step at which the epoch that is under way has all its steps
+        self.batches: Iterator | None = None
 
     @property
     def finished(self) -> bool:
@@ -104,6 +86,7 @@ class Loop:
         Raises:
             Noticed: on all workers, if one of them asked to leave; the metrics of an epoch under way are in it.
             checks.NonFiniteLoss, checks.ReplicasDiffer, checks.Miscount: on all workers.
+            CallbackError: on those workers where a callback of the user's failed.
         """
         for observer in self.observers:
             observer.begin(self.progress.step, self.progress.epoch)
@@ -113,8 +96,12 @@ class Loop:
         while not self.finished:
             self._begin_epoch()
             while self.progress.step < self.epoch_end:
-                self._take_steps(min(self._due()) - self.progress.step)
-            metrics = self._validate()
+                self._take_steps(upto=min(self._next_stops()))
+            self.model.gather()
+            self.watch.end_steps()
+            metrics = self.model.results()
+            if self.inputs.validation_steps:
+                metrics |= {f"val_{name}": value for name, value in self.validation.run().items()}
             self._end_epoch(metrics)
         self._call("on_train_end", dict(self.progress.epoch_metrics))
 
@@ -125,12 +112,11 @@ class Loop:
 
     def _call(self, event: str, *arguments) -> None:
         """Let the user's callbacks have their say at one of Keras' events."""
-        for callback in self.callbacks:
-            name = type(callback).__name__
-            try:
-                user_code.call(f"{name}.{event}", user_code.defined_in(callback), getattr(callback, event), *arguments)
-            except UserCodeError as error:
-                raise CallbackError(error.sentence, error.traceback) from error.__cause__
+        if self.callbacks:
+            phase = heartbeat.phase()
+            heartbeat.enter("callback")
+            call_all(self.callbacks, event, *arguments)
+            heartbeat.enter(phase)
 
     def _begin_epoch(self) -> None:
         epoch = self.progress.epoch
@@ -145,44 +131,31 @@ class Loop:
             observer.begin_epoch(epoch + 1)
         self.watch.begin_epoch()
 
-    def _due(self):
-        """The steps before which something must be done, all of them ahead."""
+    def _next_stops(self):
+        """Steps at which something is due, each the next of its kind."""
         step = self.progress.step
         yield self.epoch_end
         for every in (self.config.check_replicas, self.config.checkpoint_every_steps):
             if every:
                 yield step // every * every + every
-        first, last = self.config.profile_steps or (0, 0)
-        yield from (border for border in (first, last + 1) if border > step)
+        if self.config.profile_steps:
+            first, last = self.config.profile_steps
+            yield from (border for border in (first - 1, last) if border > step)
 
-    def _take_steps(self, due: int) -> None:
-        """One compiled call, and what follows from it."""
+    def _take_steps(self, upto: int) -> None:
+        """One compiled call, and what is due after it."""
         progress, first = self.progress, self.progress.step
-        count = self.steps_per_call.upto(due)
-        rates = [self.plan.schedule.rate(first + index, self.decisions.factor) for index in range(count)]
-        self._tell()
-        of_epoch = first % self.plan.steps_per_epoch
-        self._call("on_train_batch_begin", of_epoch)
-        for observer in self.observers:
-            observer.before_steps(first)
-        # A step, once begun, waits for the gradients of the other workers.
-        expected = count * self.steps_per_call.seconds_per_step
-        phase = "training" if self.watch.traced else "first step"
-        heartbeat.enter(phase, first, waiting=True, expected=expected)
-        began = time.perf_counter()
-        report = self.model.steps(self.batches, np.asarray(rates, np.float32))
-        # Whatever hangs from here on hangs in this process.
-        heartbeat.enter("training")
+        report, rates, began = self._compiled_call(self.steps_per_call.upto(upto - first))
         checks.check_finite(report, first)
-        self.steps_per_call.took(count, began)
-        images_per_second = self.watch.took(count)
-        progress.step, progress.learning_rate = first + count, rates[-1]
+        self.steps_per_call.took(len(rates), began)
+        images_per_second = self.watch.took(len(rates))
+        progress.step, progress.learning_rate = first + len(rates), rates[-1]
         if self.config.check_replicas and progress.step % self.config.check_replicas == 0:
             checks.check_replicas(self.strategy, self.model, progress.step)
-        self._call("on_train_batch_end", of_epoch + count - 1, {"loss": float(report.loss[-1])})
-        steps = Steps(first + 1, of_epoch + count, report.loss, rates, images_per_second)
+        of_epoch = progress.step - progress.epoch * self.plan.steps_per_epoch
+        self._call("on_train_batch_end", of_epoch - 1, {"loss": float(report.loss[-1])})
         for observer in self.observers:
-            observer.after_steps(steps)
+            observer.after_steps(Steps(first + 1, of_epoch, report.loss, rates, images_per_second))
         every = self.config.checkpoint_every_steps
         if every and progress.step % every == 0 and progress.step < self.epoch_end:
             heartbeat.enter("saving")
@@ -190,78 +163,45 @@ class Loop:
         if report.heard:
             raise Noticed(report.heard, self.model.metric_states())
 
-    def _tell(self) -> None:
-        """What this worker has to say travels with the next steps' gradients."""
-        if mine := self.notices - self._told:
-            self._told |= mine
-            self.model.tell(self._told)
-
-    def _validate(self) -> dict[str, float]:
-        """The epoch's global metrics, with those of the validation, if there is one, under ``val_...``."""
-        self.model.gather()
-        self.watch.end_steps()
-        metrics = self.model.results()
-        if not self.inputs.validation_steps:
-            return metrics
-        # From here on the metrics are those of the validation: whoever leaves takes those of the training along.
-        training_states = self.model.metric_states()
-        self.model.reset_metrics()
-        self._call("on_test_begin")
-        batches, done, count = iter(self.inputs.validation_batches()), 0, 1
-        while done < self.inputs.validation_steps:
-            # The first call of the first validation holds the tracing of the graph.
-            heartbeat.enter("validation" if self._validated else "first validation")
-            began = time.perf_counter()
-            count = min(count, self.inputs.validation_steps - done)
-            self._call("on_test_batch_begin", done)
-            self.model.evaluate(batches, count)
-            self._validated, done = True, done + count
-            heartbeat.enter("validation")
-            self._call("on_test_batch_end", done - 1)
-            # No gradients travel here, which could carry a notice along: the workers ask each other.
-            answers = self.strategy.control.gather([sorted(self.notices), (time.perf_counter() - began) / count])
-            if names := names_of(answers):
-                raise Noticed(names, training_states)
-            # From answers that are the same everywhere, so that all take calls of one length.
-            count = max(1, min(4 * count, int(VALIDATION_SECONDS / max(seconds for _, seconds in answers))))
-        found = self.model.results()
-        self._call("on_test_end", dict(found))
-        return metrics | {f"val_{name}": value for name, value in found.items()}
+    def _compiled_call(self, count: int) -> tuple[StepReport, list[float], float]:
+        """So many steps; what is to be known of them, their rates, and ``time.perf_counter()`` as they began."""
+        first, self.under_way = self.progress.step, count
+        rates = [self.plan.schedule.rate(first + index, self.decisions.factor) for index in range(count)]
+        self.notices.tell(self.model)
+        self._call("on_train_batch_begin", first - self.progress.epoch * self.plan.steps_per_epoch)
+        for observer in self.observers:
+            observer.before_steps(first)
+        # A step, once begun, waits for the gradients of the other workers.
+        phase = "training" if self.watch.traced else "first step"
+        heartbeat.enter(phase, first, waiting=True, expected=count * self.steps_per_call.seconds_per_step)
+        began = time.perf_counter()
+        report = self.model.steps(self.batches, np.asarray(rates, np.float32))
+        # Whatever hangs from here on hangs in this process.
+        heartbeat.enter("training")
+        return report, rates, began
 
     def _end_epoch(self, metrics: dict[str, float]) -> None:
+        """Decide on an epoch that was trained and validated, tell everybody, and save."""
         heartbeat.enter("training")
         progress, epoch = self.progress, self.progress.epoch
         checks.check_count(self.strategy, self.model, metrics.get("val_examples", 0), self.inputs.validation_examples)
-        if self.config.check_replicas is None:
-            checks.check_replicas(self.strategy, self.model, progress.step)
         verdict = self.decisions.end_epoch(epoch, metrics) if self.strategy.is_chief else None
         verdict = self.strategy.control.agree(verdict)
         self.decisions.factor = verdict["factor"]
         self._call("on_epoch_end", epoch, dict(metrics))
+        if self.config.check_replicas is None:
+            checks.check_replicas(self.strategy, self.model, progress.step)
+        # A callback of any worker may have asked for the end as Keras' own EarlyStopping does.
+        names, stops = self.notices.ask(bool(getattr(self.model.network, "stop_training", False)))
         progress.epoch, progress.epoch_metrics = epoch + 1, metrics
-        # A worker may have something to tell, or a callback of its may have set ``model.stop_training``, as Keras' own
-        # EarlyStopping does.
-        stops = bool(getattr(self.model.network, "stop_training", False))
-        answers = self.strategy.control.gather([sorted(self.notices), stops])
-        progress.stopped_by_callback = any(stops for _, stops in answers)
-        progress.stopped = verdict["stop"] or progress.stopped_by_callback
-        result = Epoch(
-            epoch + 1,
-            progress.step,
-            metrics,
-            progress.learning_rate,
-            self.watch.images_per_second,
-            self.watch.seconds,
-        )
+        progress.stopped_by_callback = any(stops)
+        progress.stopped = verdict["stop"] or any(stops)
+        watch, rate = self.watch, progress.learning_rate
+        result = Epoch(epoch + 1, progress.step, metrics, rate, watch.images_per_second, watch.seconds)
         for observer in self.observers:
             observer.end_epoch(result)
         heartbeat.enter("saving")
         self.checkpoints.commit(improved=verdict["improved"])
         heartbeat.enter("training", progress.step)
-        if names := names_of(answers):
+        if names and not self.finished:
             raise Noticed(names, None)
-
-
-def names_of(answers: list) -> list[str]:
-    """Those of ``NOTICES`` that stand first in any worker's answer."""
-    return [name for name in NOTICES if any(name in told for told, _ in answers)]

@@ -75,6 +75,9 @@ def train(
         code, result = run(config, world, stop_request, model=model, data=data, callbacks=callbacks, raises=True)
     finally:
         preemption.unlisten()
+    if code and world.size > 1:
+        # What it was has been said, once for all.
+        raise SystemExit(code)
     if result is None or code:
         stopped = result and result.summary["stopped_by"]
         if stopped == "preempted":

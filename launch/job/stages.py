@@ -3,8 +3,10 @@
 All workers go through them together: what one of them cannot do, none does, and all raise the same sentence.
 """
 
+import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from data import BUILT_ONCE, Splits, hold_out, load
@@ -48,7 +50,8 @@ def together(strategy: Strategy, function: Callable):
 
 def load_user_code(config: TrainConfig, strategy: Strategy, given: dict) -> UserCode:
     """What the user brings along: Python objects, or functions of the files that the settings name."""
-    return together(strategy, lambda: UserCode.load(config, **given))
+    code = together(strategy, lambda: UserCode.load(config, **given))
+    return replace(code, has_callbacks=any(strategy.control.gather(bool(code.callbacks))))
 
 
 def agree_on_settings(config: TrainConfig, strategy: Strategy, code: UserCode) -> None:
@@ -111,7 +114,8 @@ def take_directory(
     def take():
         if not strategy.is_chief:
             return None, None
-        name = f"{code.model_name(config)}-{code.data_name(config)}"
+        # A function may have a name that is none for a file, such as <lambda>.
+        name = re.sub(r"[^\w.-]", "", f"{code.model_name(config)}-{code.data_name(config)}")
         directory = config.run_dir or run_directory.create(Path("runs"), name, time.time())
         return str(directory), run_directory.acquire(directory, say=console.say)
 
@@ -135,6 +139,7 @@ def build_model(
             image_size=inputs.image_size,
             calibration=measured and measured.calibration,
             own_model=code.model,
+            may_split=not code.has_callbacks,
         ),
     )
     control.check_agreement(strategy.control, {"model": report.model_sha256(model.network)})

@@ -111,7 +111,7 @@ class TensorBoard(Observer):
 
     @spared
     def before_steps(self, step):
-        if self.profile_steps and step == self.profile_steps[0]:
+        if self.profile_steps and step == self.profile_steps[0] - 1:
             tf.profiler.experimental.start(str(self.path / "train"))
             self.profiling = True
 
@@ -119,7 +119,7 @@ class TensorBoard(Observer):
     def after_steps(self, steps):
         if self.failed:
             return
-        if self.profiling and steps.first + len(steps.losses) - 1 > self.profile_steps[1]:
+        if self.profiling and steps.first + len(steps.losses) - 1 >= self.profile_steps[1]:
             self._stop_profiling()
         now, events = time.time(), []
         for step, (rate, loss) in enumerate(zip(steps.rates, steps.losses.tolist(), strict=True), start=steps.first):

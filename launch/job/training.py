@@ -27,11 +27,12 @@ from launch.job.console import Console
 from launch.job.failure import fail
 from launch.job.inputs import Inputs
 from launch.job.logs import EpochLines, EpochTable, Observer
-from launch.job.loop import CallbackError, Loop, Noticed
+from launch.job.loop import Loop
+from launch.job.notices import Noticed, Notices
 from launch.job.run import Result
 from launch.job.run_directory import RunDirectoryLock
 from launch.job.tensorboard import TensorBoard
-from launch.job.user.callbacks import on_chief_only
+from launch.job.user.callbacks import CallbackError, call_all, on_chief_only
 from launch.job.user.given import UserCode
 
 
@@ -56,7 +57,7 @@ class Training:
     progress: Progress = field(default_factory=Progress)
     checkpoints: Checkpoints | None = None
     loop: Loop | None = None
-    notices: set[str] = field(default_factory=set)
+    notices: Notices | None = None
 
 
 def execute(
@@ -88,18 +89,18 @@ def execute(
     except Exception as error:
         console.stop()
         # Here and not later: leaving may end this process at once.
-        give_back(training)
+        release_directory(training)
         if raises:
             raise
         expected = {**dict.fromkeys(stages.USER_ERRORS, 2), ReplicasDiffer: 1, Miscount: 1, SaveFailed: 1}
         for kind, code in expected.items():
-            if isinstance(error, kind) and not isinstance(error, CallbackError):
+            if isinstance(error, kind):
                 # All workers raise these together; none leaves before the chief has spoken.
                 console.error(str(error))
                 return strategy.control.leave(code), None
         return fail(error, world, strategy.control.abort, lambda error: find_culprit(training, error)), None
     except BaseException:
-        give_back(training)
+        release_directory(training)
         raise
 
 
@@ -115,8 +116,9 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
     prepare_loop(training, fingerprints[0])
     if begin(training):
-        give_back(training)
-        return 0, Result(convert.plain(training.model.network), report.read(training.directory), training.directory)
+        summary = strategy.control.agree(report.read(training.directory) if strategy.is_chief else None)
+        release_directory(training)
+        return 0, Result(convert.plain(training.model.network), summary, training.directory)
     if strategy.is_chief:
         # Only now: a run that is refused must not touch what an earlier one has left.
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
@@ -146,12 +148,15 @@ def prepare_loop(training: Training, fingerprint: str) -> None:
         )
     )
     observers = create_observers(training) if strategy.is_chief else []
+    training.notices = Notices(strategy.control)
     saver = Saver(
         directory / "checkpoints", config.keep_checkpoints, on_failure=lambda: training.notices.add("save_failed")
     )
     if training.lock:
         # What another run has taken over meanwhile is not to be written to any more.
         training.lock.on_lost = saver.refuse
+        if training.lock.lost:
+            saver.refuse(training.lock.lost)
     training.checkpoints = Checkpoints(
         strategy,
         training.model,
@@ -184,9 +189,8 @@ def prepare_callbacks(training: Training) -> list[keras.callbacks.Callback]:
     callbacks = [
         callback for callback in training.code.callbacks if training.strategy.is_chief or not on_chief_only(callback)
     ]
-    for callback in callbacks:
-        callback.set_model(network)
-        callback.set_params(params)
+    call_all(callbacks, "set_model", network)
+    call_all(callbacks, "set_params", params)
     return callbacks
 
 
@@ -228,7 +232,7 @@ def begin(training: Training) -> bool:
     progress.step, progress.epoch = state["step"], state["epoch"]
     progress.learning_rate, progress.epoch_metrics = state["learning_rate"], state["epoch_metrics"]
     # More patience than then lets a run go on that had been stopped, and so does leaving out the callback that did it.
-    progress.stopped_by_callback = state.get("stopped_by_callback", False) and bool(training.code.callbacks)
+    progress.stopped_by_callback = state.get("stopped_by_callback", False) and training.code.has_callbacks
     progress.stopped = state["stopped"] and (training.decisions.out_of_patience or progress.stopped_by_callback)
     training.loop.metric_states = state["metrics"]
     for note in state["notes"]:
@@ -274,7 +278,8 @@ def run_loop(training: Training) -> str | list[str]:
             stopped_by = notice.names
             # After a save that has failed, this does nothing; why it did is the chief's to say, in finish.
             checkpoints.commit(notice.metric_states)
-    loop.close()
+    finally:
+        loop.close()
     heartbeat.enter("saving", progress.step)
     checkpoints.finish()
     if training.config.restore_best_weights and not stopped_by:
@@ -309,7 +314,7 @@ def finish(training: Training, stopped_by: str | list[str], stop_request: StopRe
         summary = report.summarize(training, stopped_by, time.perf_counter() - training.began)
         if not report.leave(summary, training.directory, training.monitor, training.console):
             code = 1
-    give_back(training)
+    release_directory(training)
     if stopped_by == "preempted":
         stop_request.saved()
     summary = strategy.control.agree(summary)
@@ -318,8 +323,10 @@ def finish(training: Training, stopped_by: str | list[str], stop_request: StopRe
     return code, Result(convert.plain(training.model.network), summary, training.directory)
 
 
-def give_back(training: Training) -> None:
-    """Let another run have the run directory, and leave none that holds nothing."""
+def release_directory(training: Training) -> None:
+    """Let another run have the run directory, once nothing is written to it any more; leave none that is empty."""
+    if training.checkpoints:
+        training.checkpoints.saver.wait()
     if training.lock:
         training.lock.release()
         training.lock.remove_if_empty()
@@ -333,4 +340,5 @@ def find_culprit(training: Training, error: Exception) -> str | None:
     if training.loop is None or not isinstance(error, tf.errors.OpError) or out_of_memory:
         return None
     validating = heartbeat.phase() in ("first validation", "validation")
-    return training.inputs.find_culprit(None if validating else training.progress.step)
+    loop = training.loop
+    return training.inputs.find_culprit(None if validating else loop.progress.step, loop.under_way)

@@ -1,10 +1,11 @@
 """The user's Keras callbacks: which may take part in a run, and on which workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 
 from launch.job.config import ConfigError
+from launch.job.user import code as user_code
 
 # What Keras has for something that is Lockstep's in a run -> what to use instead.
 _REPLACED = {
@@ -53,6 +54,31 @@ def check_callbacks(callbacks: list | tuple | Callable) -> list[keras.callbacks.
             if isinstance(callback, replaced):
                 raise ConfigError(f"{what}[{index}] is a {name}: it {why}; leave it out")
     return list(callbacks)
+
+
+class CallbackError(Exception):
+    """A callback raised an exception, which is the cause of this one; maybe on this worker alone.
+
+    ``sentence`` and ``traceback`` are as in ``UserCodeError``.
+    """
+
+    def __init__(self, sentence: str, traceback: str):
+        super().__init__(sentence)
+        self.sentence, self.traceback = sentence, traceback
+
+
+def call_all(callbacks: Sequence[keras.callbacks.Callback], event: str, *arguments) -> None:
+    """Call a method of each.
+
+    Raises:
+        CallbackError: whatever one of them raised.
+    """
+    for callback in callbacks:
+        where = f"{type(callback).__name__}.{event}"
+        try:
+            user_code.call(where, user_code.defined_in(callback), getattr(callback, event), *arguments)
+        except user_code.UserCodeError as error:
+            raise CallbackError(error.sentence, error.traceback) from error.__cause__
 
 
 def on_chief_only(callback: keras.callbacks.Callback) -> bool:

@@ -153,7 +153,7 @@ def defined_in(value) -> Path:
     try:
         home = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
         return Path(inspect.getsourcefile(inspect.unwrap(home)) or "")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OSError):
         return Path()
 
 

@@ -14,12 +14,14 @@ class UserCode:
         model: ``(classes, image_size) -> keras.Model``, or None for the one that the settings name.
         data: the examples, or a function that returns them, see ``data.open_data``; None as above.
         callbacks: Keras callbacks.
+        has_callbacks: whether any worker has some: with Horovod people often give them to rank 0 alone.
         sha256: flag -> SHA-256 of the file that its value came from.
     """
 
     model: user_code.UserFunction | None = None
     data: object = None
     callbacks: list = field(default_factory=list)
+    has_callbacks: bool = False
     sha256: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -48,6 +50,11 @@ class UserCode:
                 f"--data-dir {config.data_dir} was given, but your own function opens the data; leave it out"
             )
         own = user_code.wrap(callbacks, "callbacks") or functions.get("callbacks", ())
+        if model is not None and not callable(model):
+            raise ConfigError(
+                f"model is a {type(model).__name__}, but must be a function (classes, image_size) that builds one; "
+                "a network of models/ is chosen by TrainConfig(model=...)"
+            )
         return cls(
             model=functions.get("model") if model is None else user_code.wrap(model, "model"),
             data=functions.get("dataset") if data is None else user_code.wrap(data, "data"),
@@ -57,7 +64,7 @@ class UserCode:
 
     def model_name(self, config: TrainConfig) -> str:
         """What files and messages call the network."""
-        return config.model if self.model is None else self.model.name
+        return config.model if self.model is None else getattr(self.model, "name", "model")
 
     def data_name(self, config: TrainConfig) -> str:
         """What files and messages call the data."""
