@@ -1,16 +1,19 @@
 """How the benchmark lets contestants take turns, what it makes of their times, and what it gives to the product."""
 
+import contextlib
 import itertools
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
-from launch.bench.breakdown import parts, parts_of_ranks
 from launch.bench.jobs import Contestant
-from launch.bench.runner import BenchmarkError, Runner, Sample, Timing
+from launch.bench.runner import BenchmarkError, Runner
+from launch.bench.timing import Sample, Timing, parts, parts_of_ranks
 
 # A contestant without TensorFlow: notes each turn.  It takes so many steps a call, so long each.
 FAKE = """
@@ -40,6 +43,13 @@ def of(*seconds, batch=8, **columns):
     return Timing(batch, [Sample(each, **columns) for each in seconds])
 
 
+def wait_until_stopped(ranks):
+    deadline = time.monotonic() + 20  # a signal needs a moment
+    while {rank.status() for rank in ranks} != {"stopped"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_contestants_take_turns_and_are_stopped_between(tmp_path):
     journal = tmp_path / "journal"
     with Runner(lambda text: None) as runner:
@@ -48,10 +58,7 @@ def test_contestants_take_turns_and_are_stopped_between(tmp_path):
         folder = runner.folder
         runner.rounds(3, seconds=1.0, meter=itertools.count(0, 10).__next__)
         ranks = [rank for running in runner.running for rank in running._ranks]
-        deadline = time.monotonic() + 20  # a signal needs a moment
-        while {rank.status() for rank in ranks} != {"stopped"}:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until_stopped(ranks)
     lines = journal.read_text().splitlines()
     assert lines[:3] == ["slow steps 3", *["fast steps 3"] * 2]  # warm-up
     # A single step shows how long one takes, and a few more where one is too short to tell.
@@ -100,3 +107,23 @@ def test_ranks_that_own_half_of_the_weights_are_spared_half_of_the_update():
     ranks.facts = {"updated_share": 0.5}
     cut = parts_of_ranks(ranks, alone, update=0.2)
     assert cut["seconds"] == pytest.approx({"exchange": 0.2, "update": 0.1, "compute": 0.7})
+
+
+def test_contestants_do_not_outlive_a_benchmark_that_is_killed(tmp_path):
+    script = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+    script += "from test_bench_runner import *\n"
+    script += "with Runner(lambda text: None) as runner:\n"
+    script += "    running = runner.start(fake('fake', Path(sys.argv[2])))\n"
+    script += "    print(running._ranks[0].pid, flush=True)\n"
+    script += "    time.sleep(60)\n"
+    words = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "journal")]
+    benchmark = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    rank = psutil.Process(int(benchmark.stdout.readline()))
+    wait_until_stopped([rank])
+    benchmark.kill()
+    benchmark.wait()
+    try:
+        rank.wait(20)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rank.kill()

@@ -1,6 +1,7 @@
 """The benchmark's command line."""
 
 import argparse
+import contextlib
 import os
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ HELP = {
     "scaling": "1 rank on 1 core, N ranks on N cores: Lockstep and hand-written Horovod",
     "exchange": "2 ranks over slow links: Lockstep and hand-written Horovod; time and bytes (Linux, root)",
     "input": "input pipelines alone: Lockstep's and a per-element one, arrays and JPEG files",
-    "overhead": "one repeated batch: Lockstep and bare fit, one process and MirroredStrategy; of tiny: see above",
+    "overhead": "one repeated batch: Lockstep and bare fit, one process and MirroredStrategy; tiny: also by hand",
     "checkpoint": "what saving costs",
 }
 PRECISIONS = ("float32", "bfloat16")
@@ -109,19 +110,16 @@ class _Quick(argparse.Action):
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
 def _words(known: tuple[str, ...], text: str) -> list[str]:

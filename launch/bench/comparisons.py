@@ -3,11 +3,11 @@
 from itertools import groupby
 from statistics import median
 
-from launch.bench.breakdown import parts, parts_of_ranks, time_update
 from launch.bench.jobs import TINY, Job, Place, all_cores
 from launch.bench.npz import real_data
 from launch.bench.report import Result
 from launch.bench.runner import Runner
+from launch.bench.timing import parts, parts_of_ranks
 from launch.job.config import ConfigError
 
 ALONE, BY_HAND = "without exchange", "horovod by hand"
@@ -24,7 +24,7 @@ def throughput(arguments, runner: Runner) -> Result:
     result = Result("images_per_second")
     if (most := max(case.batch for case in arguments.cases)) > arguments.images:
         raise ConfigError(f"--images {arguments.images} is less than one batch of {most}; raise it")
-    data = real_data(arguments.dataset, arguments.data_dir, arguments.images, runner.folder)
+    data, classes = real_data(arguments.dataset, arguments.data_dir, arguments.images, runner.folder)
     augment = [] if arguments.augment == "none" else ["--augment"]
     for _, cases in groupby(arguments.cases, key=lambda case: (case.model, case.batch)):
         pairs = {}
@@ -34,7 +34,7 @@ def throughput(arguments, runner: Runner) -> Result:
             theirs = job.keras_fit(f"keras fit {case.precision}", *augment)
             pairs[case] = {"lockstep": runner.start(ours), "keras fit": runner.start(theirs)}
         first, (ours, theirs) = next((case, pair.values()) for case, pair in pairs.items())
-        repeated = runner.start(Job(first, runner.folder).lockstep("one batch"))
+        repeated = runner.start(Job(first, runner.folder, classes=classes).lockstep("one batch"))
         runner.rounds(arguments.rounds, steps=arguments.images // first.batch)
         for case, pair in pairs.items():
             notes = [sample.notes for sample in pair["lockstep"].samples]
@@ -43,7 +43,7 @@ def throughput(arguments, runner: Runner) -> Result:
             if case != first:
                 ratio = pair["lockstep"].speedup(theirs)["ratio"]
                 result.notes.append(f"{case.label}: lockstep is {ratio:.2f} times keras fit in {first.precision}")
-        seconds = {"saving": ours.noted("saving"), "repeated": repeated.median, "update": time_update(repeated)}
+        seconds = {"saving": ours.noted("saving"), "repeated": repeated.median, "update": repeated.time_update()}
         result.add_limit(first.label, "", "lockstep", parts(ours.median, **seconds))
         runner.end_all()
     return result
@@ -83,7 +83,7 @@ def scaling(arguments, runner: Runner) -> Result:
             if BY_HAND in those:
                 result.add_note(f"{case.label}, {setting}", ours, BY_HAND, those[BY_HAND])
             if ALONE in those:
-                shares = parts_of_ranks(ours, those[ALONE], time_update(those[ALONE]))
+                shares = parts_of_ranks(ours, those[ALONE], those[ALONE].time_update())
                 result.add_limit(case.label, setting, "lockstep", shares)
         runner.end_all()
     return result
@@ -115,7 +115,7 @@ def overhead(arguments, runner: Runner) -> Result:
             result.add_beside(case.label, setting, those)
         if case.model != TINY:
             ours = timings["one process"]["lockstep"]
-            result.add_limit(case.label, "", "lockstep", parts(ours.median, update=time_update(ours)))
+            result.add_limit(case.label, "", "lockstep", parts(ours.median, update=ours.time_update()))
         runner.end_all()
     return result
 
@@ -138,6 +138,6 @@ def checkpoint(arguments, runner: Runner) -> Result:
         waits = (saving.noted("between_calls") - without.noted("between_calls")) * every
         more = {"blocked_seconds": waits, "cost_seconds": cost, "share_of_20_s": cost / EPOCH}
         result.add_beside(case.label, f"every {every} steps", {"saving": saving, "without": without}, more)
-        result.add_limit(case.label, "", "without", parts(without.median, update=time_update(without)))
+        result.add_limit(case.label, "", "without", parts(without.median, update=without.time_update()))
         runner.end_all()
     return result

@@ -6,12 +6,12 @@ Horovod's ranks also ask each other about a thousand times a second whether ther
 on idle ranks and shown apart, since it grows with time and not with steps.
 """
 
-from launch.bench.breakdown import parts_of_ranks, time_update
 from launch.bench.comparisons import ALONE, BY_HAND
 from launch.bench.jobs import Case, Job, Place, all_cores
 from launch.bench.links import Link
 from launch.bench.report import Result
-from launch.bench.runner import Runner, Timing
+from launch.bench.runner import Runner
+from launch.bench.timing import Timing, parts_of_ranks
 from launch.job.config import ConfigError
 
 RANKS = 2
@@ -69,7 +69,7 @@ def _compare(case: Case, rates: dict, arguments, runner: Runner, link: Link, res
     contestants = _contestants(Job(case, runner.folder), arguments.beside, Place(RANKS, launcher=link.launcher))
     timings = {contestant.name: runner.start(contestant) for contestant in contestants}
     ours, alone = timings[OURS], timings.get(ALONE)
-    update, plain = alone and time_update(alone), all_reduce_bytes(ours.facts["parameters"])
+    update, plain = alone and alone.time_update(), all_reduce_bytes(ours.facts["parameters"])
     for rate, bits in rates.items():
         link.shape(rate)
         chosen = timings

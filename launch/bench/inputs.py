@@ -21,7 +21,7 @@ from launch.job.config import ConfigError
 def inputs(arguments, runner: Runner) -> Result:
     """Compare three kinds of input, one after the other."""
     result, batch = Result("images_per_second"), arguments.batch_size
-    arrays = real_data("shapes", None, arguments.images, runner.folder)
+    arrays, _ = real_data("shapes", None, arguments.images, runner.folder)
     files = arguments.jpeg_dir or draw_files(runner.folder / "jpeg", 16 if arguments.quick else 256)
     if (least := min(_count(files), arguments.images)) < batch:
         raise ConfigError(f"--batch-size {batch} is more than the {least} images; lower it")

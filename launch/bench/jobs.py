@@ -99,11 +99,13 @@ class Job:
         folder: gets data and run directories.
         data: npz whose images are read in whole epochs; None for random ones in an epoch without end: of ``tiny`` a
             thousand, of another model one batch, which is repeated.
+        classes: of random images; None for CIFAR-10's number for its model and ImageNet's for others.
     """
 
     case: Case
     folder: Path
     data: Path | None = None
+    classes: int | None = None
 
     def lockstep(self, name: str, *flags: str, place: Place = ONE_PROCESS) -> Contestant:
         """The product: train.py, with data and callbacks of the benchmark's."""
@@ -139,7 +141,8 @@ class Job:
 
     @property
     def _random_data(self) -> Path:
-        case, classes = self.case, 10 if self.case.model in ("alexnet_cifar", TINY) else 1000
+        case = self.case
+        classes = self.classes or (10 if case.model in ("alexnet_cifar", TINY) else 1000)
         return random_data(1000 if case.model == TINY else case.batch, case.image_size, classes, self.folder)
 
     def _baseline(self, name: str, script: str, *flags, place: Place) -> Contestant:

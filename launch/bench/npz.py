@@ -17,8 +17,9 @@ def random_data(count: int, size: int, classes: int, folder: Path) -> Path:
     return path
 
 
-def real_data(dataset: str, data_dir: str | None, images: int, folder: Path) -> Path:
-    """The first ``images`` examples of a data set, shuffled, at its own size or at 32x32 where it has none.
+def real_data(dataset: str, data_dir: str | None, images: int, folder: Path) -> tuple[Path, int]:
+    """The first ``images`` examples of a data set, shuffled, at its own size or at 32x32 where it has none; and the
+    number of their classes.
 
     Raises:
         ConfigError: whatever is wrong with the data set, or too few images.
@@ -42,8 +43,9 @@ def real_data(dataset: str, data_dir: str | None, images: int, folder: Path) -> 
     chosen = np.random.default_rng(0).permutation(np.flatnonzero(weights))[:images]
     path = folder / f"{dataset}-{images}.npz"
     # A part of the data may lack classes, which an npz must not.
-    np.savez(path, x_train=pixels[chosen], y_train=np.unique(labels[chosen], return_inverse=True)[1])
-    return path
+    classes, labels = np.unique(labels[chosen], return_inverse=True)
+    np.savez(path, x_train=pixels[chosen], y_train=labels)
+    return path, len(classes)
 
 
 def draw_files(folder: Path, count: int) -> Path:

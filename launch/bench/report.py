@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.bench import picture
-from launch.bench.runner import Timing
+from launch.bench.timing import Timing
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Result:
         value: the column that the picture shows.
         rows: each with ``case`` (model and batch), ``setting`` (what varies), ``contestant`` and measured columns;
             all with ``ranks`` are drawn as curves over these.
-        limits: what limits the run: ``case``, ``setting``, ``contestant``, and ``breakdown.parts``.
+        limits: what limits the run: ``case``, ``setting``, ``contestant``, and ``timing.parts``.
         notes: sentences.
     """
 

@@ -12,17 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import psutil
 
 from launch.bench.jobs import Contestant
+from launch.bench.timing import Sample, Timing
 from launch.job.config import ConfigError
 
+UPDATES = 5  # timed optimizer steps
 WARM_UP = 3  # steps; the first holds the tracing of the graph
 # Seconds in which a contestant must be ready for its first step, and in which it must have done what it was asked for.
 START, ANSWER = 300.0, 7200.0
@@ -33,54 +33,6 @@ BOUND = ("setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list")
 
 class BenchmarkError(RuntimeError):
     """A contestant failed; the message holds the end of what it printed."""
-
-
-class Sample(NamedTuple):
-    """A turn: seconds per step, steps taken, CPU seconds per second, what a meter counted per step, and the first
-    rank's own report."""
-
-    seconds: float
-    steps: int = 1
-    cores_busy: float = 0.0
-    metered: float = 0.0
-    notes: dict = {}
-
-
-@dataclass
-class Timing:
-    """The latest samples of a contestant, whose step holds ``batch`` images, and facts that it told about itself."""
-
-    batch: int
-    samples: list[Sample] = field(default_factory=list)
-    facts: dict = field(default_factory=dict)
-
-    @property
-    def median(self) -> float:
-        """Seconds per step."""
-        return median(sample.seconds for sample in self.samples)
-
-    def noted(self, name: str) -> float:
-        """What the contestant noted under this name, per step."""
-        return median(sample.notes.get(name, 0.0) / sample.steps for sample in self.samples)
-
-    def row(self) -> dict:
-        """Columns for a table: medians, with the smallest and the largest."""
-        low, high = (pick(sample.seconds for sample in self.samples) for pick in (min, max))
-        return {
-            "ms_per_step": 1000 * self.median,
-            "ms_spread": [1000 * low, 1000 * high],
-            "images_per_second": self.batch / self.median,
-            "images_spread": [self.batch / high, self.batch / low],
-            "cores_busy": median(sample.cores_busy for sample in self.samples),
-            "steps_per_turn": median(sample.steps for sample in self.samples),
-            "rounds": len(self.samples),
-        }
-
-    def speedup(self, base: "Timing") -> dict:
-        """How many times the images per second of ``base``: of the medians, and the range over the rounds."""
-        more = self.batch / base.batch
-        by_round = [more * b.seconds / a.seconds for a, b in zip(self.samples, base.samples, strict=True)]
-        return {"ratio": more * base.median / self.median, "ratio_spread": [min(by_round), max(by_round)]}
 
 
 class Running(Timing):
@@ -144,6 +96,10 @@ class Running(Timing):
             if 8 * sample.seconds * sample.steps >= seconds:
                 return fitting
             steps = max(steps + 1, fitting // 4)
+
+    def time_update(self) -> float:
+        """Seconds of an optimizer step of Lockstep's processes that exchange nothing; the slowest one's median."""
+        return max(median(answer["update"]) for answer in self.ask("update", UPDATES))
 
     def idle(self, seconds: float, meter: Callable[[], float]) -> float:
         """What the meter counts per second while the contestant is awake and does nothing."""
