@@ -88,26 +88,22 @@ class LockstepModel:
         # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
         self._train_step = tf.function(self._train_on, jit_compile=False, autograph=False)
         self._test_step = tf.function(self._test_on, jit_compile=False, autograph=False)
-        self._training = self._stream = None
+        self._training = None
         self._validation = tf.function(self._evaluate, autograph=False)
 
     def steps(self, batches: Iterator, rates: np.ndarray) -> StepReport:
         """Take one optimizer step for each of the learning rates, in one compiled call.
 
         Args:
-            batches: endless, of (images uint8 [b, h, w, 3], labels int32 [b], sample ids int64 [b]); the same object
-                in every call of a run.
+            batches: endless, of (images uint8 [b, h, w, 3], labels int32 [b], sample ids int64 [b]).
             rates: float32 [k].
         """
-        if self._stream is not batches:
-            # The iterator is captured: passing it would cost the host as much as the call itself.
-            self._stream = batches
-            self._training = tf.function(
-                lambda rates: self._train(batches, rates),
-                input_signature=[tf.TensorSpec([None], tf.float32)],
-                autograph=False,
-            )
-        rows = self._training(tf.constant(rates, tf.float32)).numpy()
+        if self._training is None:
+            # An argument, not captured: an iterator that lives as long as a graph may be taken down with the
+            # interpreter, when its threads can no longer end.
+            signature = [tf.type_spec_from_value(batches), tf.TensorSpec([None], tf.float32)]
+            self._training = tf.function(self._train, input_signature=signature, autograph=False)
+        rows = self._training(batches, tf.constant(rates, tf.float32)).numpy()
         replicas = self._strategy.replicas
         losses, notices, halted = np.split(rows, [replicas, replicas + len(NOTICES)], axis=1)
         return StepReport(losses * np.float32(replicas), notices, halted[:, 0] > 0)

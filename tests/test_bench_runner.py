@@ -117,7 +117,8 @@ def test_contestants_do_not_outlive_a_benchmark_that_is_killed(tmp_path):
     script += "    print(running._ranks[0].pid, flush=True)\n"
     script += "    time.sleep(60)\n"
     words = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "journal")]
-    benchmark = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # what it cannot tidy up
+    benchmark = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
     rank = psutil.Process(int(benchmark.stdout.readline()))
     wait_until_stopped([rank])
     benchmark.kill()

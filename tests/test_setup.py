@@ -56,7 +56,7 @@ def test_pins_satisfy_pyproject():
 def clone(tmp_path):
     """The files that the setup reads, and a .venv that it must not touch."""
     for name in (*PINS, "pyproject.toml", "launch/install/setup.sh", "launch/install/horovodrun.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "precious").touch()

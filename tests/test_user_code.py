@@ -19,6 +19,8 @@ from models import ModelError
 
 @pytest.fixture(autouse=True)
 def nothing_stays_imported():
+    for name in [name for name in sys.modules if name.startswith("lockstep_user_")]:
+        del sys.modules[name]  # of another test file in this process
     path, modules = [*sys.path], {*sys.modules}
     yield
     sys.path[:] = path

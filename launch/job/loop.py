@@ -106,7 +106,8 @@ class Loop:
         self._call("on_train_end", dict(self.progress.epoch_metrics))
 
     def close(self) -> None:
-        """Let the observers finish, however training ended."""
+        """Let go of the input and let the observers finish, however training ended."""
+        self.batches = None
         for observer in self.observers:
             observer.end()
 
@@ -160,6 +161,7 @@ class Loop:
         if every and progress.step % every == 0 and progress.step < self.epoch_end:
             heartbeat.enter("saving")
             self.checkpoints.commit(self.model.metric_states())
+        heartbeat.enter("training", progress.step)
         if report.heard:
             raise Noticed(report.heard, self.model.metric_states())
 

@@ -214,6 +214,9 @@ def main(folder: Path) -> int:
             for stream in (sys.stdout, sys.stderr):
                 print(f"job: {name}", file=stream, flush=True)
         line, given = own_network(line)
+        if any("@step" in kind for kind, *_ in jobs["plants"].get(name, [])):
+            # So that the step at which it strikes begins a call.
+            line = [*line, "--steps-per-call", "1"]
         codes[name] = train(line, **given)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if seen and (folder / name).is_dir():
