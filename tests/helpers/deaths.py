@@ -69,7 +69,7 @@ def plant(fault: str | None, rank: int = 0, step: int = 0) -> None:
         "validation": (
             LockstepModel,
             "evaluate",
-            lambda model, *_: int(model.optimizer.iterations) == step and next(batches) == 1,
+            lambda model, *_: int(model.optimizer.iterations.numpy()) == step and next(batches) == 1,
         ),
         "report": (report, "summarize", lambda *_: True),
         "saving": (manager, "write", lambda directory, number, *_: number == step),
