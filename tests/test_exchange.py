@@ -228,6 +228,15 @@ def test_a_pair_is_read_by_nobody_else():
     assert find(lambda x, first, dropout, second: add([second(first(x)), second(first(x))])) is None
 
 
+def test_layers_of_a_sequential_network_count_once():
+    stack = [keras.Input((6,)), keras.layers.Dense(4, "relu", name="first"), keras.layers.Dense(3, name="last")]
+    network = keras.Sequential(stack)
+    assert [layer.name for layer in dense_layers(network)] == ["first", "last"]
+    assert find_pair(graph_nodes(network), dense_layers(network), 2) is not None
+    network.add(keras.layers.Dense(2, name="more"))
+    assert [layer.name for layer in dense_layers(network)] == ["first", "last", "more"]
+
+
 def test_a_layer_that_is_called_twice_has_a_plain_gradient():
     """Its factors would be those of one call only."""
     inputs, shared = keras.Input((6,)), keras.layers.Dense(6, "tanh", name="shared")

@@ -217,7 +217,9 @@ def dense_layers(network: keras.Model) -> list[keras.layers.Dense]:
 def graph_nodes(network: keras.Model) -> list:
     """Every call of a layer in a functional or sequential network, and in those nested in it: Keras' nodes, with the
     layer as ``operation``.  (A layer's own list of nodes holds calls of other networks as well.)"""
-    graphs = [layer for layer in network._flatten_layers() if isinstance(layer, Functional)]
+    # A sequential model keeps its calls in a functional one of its own.
+    models = [getattr(layer, "_functional", None) or layer for layer in network._flatten_layers()]
+    graphs = [model for model in models if isinstance(model, Functional)]
     return [node for graph in graphs for nodes in graph._nodes_by_depth.values() for node in nodes]
 
 
