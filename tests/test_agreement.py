@@ -32,7 +32,7 @@ def planted(tmp_path_factory, tiny_data):
     plants = {
         "nan": [["nan", 2, 7]],
         "nan about to be saved": [["nan", 2, 7]],
-        "nan about to be left": [["nan", 2, 7], ["SIGUSR1@step", 1, 6]],
+        "nan about to be left": [["nan", 2, 7], ["SIGUSR1@step", 1, 7]],  # both become known with the same step
         "nan before validation": [["nan", 2, 15]],
         "miscount": [["example", 1, 0]],
         "weight": [["weight", 1, 4]],
