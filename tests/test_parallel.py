@@ -183,16 +183,23 @@ def compare(row: str, expected: Path, actual: Path) -> None:
         assert np.linalg.norm(other - weight) <= 1e-5 * np.linalg.norm(weight), name
 
 
-@pytest.mark.parametrize(
-    "workers", ["single", "mirrored-3", "horovod-4", *(pytest.param(name, marks=pytest.mark.faults) for name in LATER)]
-)
+EVERYWHERE = ["single", "mirrored-3", "horovod-4", *(pytest.param(name, marks=pytest.mark.faults) for name in LATER)]
+
+
+@pytest.mark.parametrize("workers", EVERYWHERE)
 def test_not_a_bit_depends_on_the_steps_per_call(run, workers):
+    rows = [run(workers, row) for row in ("exact_steps_1", "exact_steps_3", "exact_steps_auto")]
+    assert len({summary(row)["weights_sha256"] for row in rows}) == 1
+    assert history(rows[0]) == history(rows[1]) == history(rows[2])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", list(WORKERS))
+def test_nor_without_exact_mode(run, workers):
     one = run(workers, "sgd")
     for row in ("steps_1", "steps_3", "steps_auto"):
         assert summary(run(workers, row))["weights_sha256"] == summary(one)["weights_sha256"], row
         assert history(run(workers, row)) == history(one), row
-    rows = ("exact_steps_1", "exact_steps_3", "exact_steps_auto")
-    assert len({summary(run(workers, row))["weights_sha256"] for row in rows}) == 1
 
 
 def test_exchanged_factors_give_the_summed_gradient(run):
