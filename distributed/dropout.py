@@ -6,9 +6,6 @@ the ids of its samples around the forward pass, and the layer hashes them to a k
 """
 
 import math
-import threading
-import weakref
-from collections import Counter
 
 import keras
 import tensorflow as tf
@@ -92,25 +89,13 @@ def one_mask_for_all(layer: keras.layers.Dropout) -> str:
     )
 
 
-class _Drawn(threading.local):
-    """How often each layer has drawn a mask in the step that this thread is tracing."""
-
-    def __init__(self):
-        self.context, self.counts = None, Counter()
-
-
-_drawn = _Drawn()
-
-
 def _draws_before(layer: SampleDropout) -> int:
     """How often the layer has drawn in this step before, and count this time."""
     context = step_context.current()
     if context is None:
         return 0
-    if _drawn.context is None or _drawn.context() is not context:
-        _drawn.context, _drawn.counts = weakref.ref(context), Counter()
-    _drawn.counts[id(layer)] += 1
-    return _drawn.counts[id(layer)] - 1
+    context.draws[id(layer)] += 1
+    return context.draws[id(layer)] - 1
 
 
 def _mix(value: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ their gradient is made of.
 
 import contextlib
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 
 import tensorflow as tf
@@ -18,11 +19,13 @@ class StepContext:
     Attributes:
         step: int64 scalar, the number of optimizer steps taken before this one.
         sample_ids: int64 [b], the examples' indices in their source.
+        draws: how often each layer, by its id, has drawn random numbers so far.
         recorded: dense layer's name -> (inputs [b, in], outputs before the activation [b, out]), filled on the way.
     """
 
     step: tf.Tensor
     sample_ids: tf.Tensor
+    draws: Counter[int] = field(default_factory=Counter)
     recorded: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
 
 

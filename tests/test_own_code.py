@@ -208,6 +208,17 @@ def test_a_callback_may_stop_the_run_which_then_is_finished(project, tmp_path):
     assert summary(tmp_path / "run") == facts
 
 
+def test_a_script_may_do_something_else_after_training(project, tmp_path):
+    """It is not taken for one that hangs, and Ctrl-C means to it again what it means to Python."""
+    (tmp_path / "after.py").write_text(
+        (project / "script.py").read_text().replace("deterministic=True", "deterministic=True, hang_timeout=1.5")
+        + "import signal, time\ntime.sleep(6)\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    )
+    (tmp_path / "mine.py").write_text((project / "mine.py").read_text())
+    done = run_command(BIN / "python", tmp_path / "after.py", tmp_path / "run", NOTES=str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_two_runs_at_once_in_one_directory_and_again_after_a_kill(tmp_path, tiny_data):
     """One trains, the other is refused; after ``kill -9`` of the first the directory is free again."""
     words = [sys.executable, ROOT / "launch/train.py", "--dataset", "npz", "--data-dir", tiny_data, "--epochs", 3000]

@@ -168,6 +168,11 @@ def end(code: int, phase: str = "ending") -> None:
             Path(module.__file__).unlink(missing_ok=True)
 
 
+def rest() -> None:
+    """The process goes on with something else than a run, a notebook perhaps: from now on nobody minds its silence."""
+    _record.limit = 0.0
+
+
 def die(code: int) -> None:
     """End this process now, without waiting for anything."""
     end(code, "aborting")

@@ -75,6 +75,7 @@ def train(
         code, result = run(config, world, stop_request, model=model, data=data, callbacks=callbacks, raises=True)
     finally:
         preemption.unlisten()
+        heartbeat.rest()
     if code and world.size > 1:
         # What it was has been said, once for all.
         raise SystemExit(code)
