@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 
 import pytest
 from conftest import BIN, ROOT, environment, run_command, summary
@@ -79,6 +80,7 @@ SCRIPT = """
     )
     assert result.model.layers[-1].units == 5 and str(result.run_dir) == sys.argv[1]
     rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0")
+    result.model.save(os.path.join(os.environ["NOTES"], f"model-{rank}.keras"))
     with open(os.path.join(os.environ["NOTES"], f"weights-{rank}"), "w") as file:
         file.write(result.summary["weights_sha256"])
 """
@@ -148,6 +150,14 @@ def test_a_script_of_the_users_trains_the_same(project, one, tmp_path, launcher)
     assert done.returncode == 0, done.stderr[-2000:]
     weights = [path.read_text() for path in tmp_path.glob("weights-*")]
     assert weights == [one[0]["weights_sha256"]] * (2 if launcher else 1)
+    # What it saves is plain Keras, with these weights and nothing else.
+    code = "import sys, keras, hashlib, numpy as np; model = keras.models.load_model(sys.argv[1]); "
+    code += "print(hashlib.sha256(b''.join(np.asarray(w).tobytes() for w in model.weights)).hexdigest()); "
+    code += "assert 'distributed' not in sys.modules"
+    loaded = run_command(BIN / "python", "-c", code, tmp_path / "model-0.keras")
+    assert loaded.stdout.split() == [one[0]["weights_sha256"]], loaded.stderr[-2000:]
+    with zipfile.ZipFile(tmp_path / "model-0.keras") as archive, archive.open("model.weights.h5") as file:
+        assert b"optimizer" not in file.read()
 
 
 BROKEN = {

@@ -142,6 +142,7 @@ def build(
     keras.utils.set_random_seed(config.seed % 2**32)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
     # Keras would number the names of optimizers in a process, and checkpoints go by names.
     settings = {"name": config.optimizer, "learning_rate": plan.schedule.base}
@@ -192,4 +193,6 @@ def build(
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
+    # Layers keep theirs; what a script or notebook builds after training is its own affair.
+    keras.config.set_dtype_policy(policy)
     return model, choices

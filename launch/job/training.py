@@ -118,7 +118,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     if begin(training):
         summary = strategy.control.agree(report.read(training.directory) if strategy.is_chief else None)
         release_directory(training)
-        return 0, Result(convert.plain(training.model.network), summary, training.directory)
+        return 0, result_of(training, summary)
     if strategy.is_chief:
         # Only now: a run that is refused must not touch what an earlier one has left.
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
@@ -320,7 +320,14 @@ def finish(training: Training, stopped_by: str | list[str], stop_request: StopRe
     summary = strategy.control.agree(summary)
     # Also a run that ends well: srun gives the last task only seconds after the first has gone.
     code = strategy.control.leave(code)
-    return code, Result(convert.plain(training.model.network), summary, training.directory)
+    return code, result_of(training, summary)
+
+
+def result_of(training: Training, summary: dict) -> Result:
+    """What the caller of ``train`` gets: nothing of Lockstep's is left in the network."""
+    network = convert.plain(training.model.network)
+    del network.optimizer
+    return Result(network, summary, training.directory)
 
 
 def release_directory(training: Training) -> None:
