@@ -229,6 +229,25 @@ def test_a_script_may_do_something_else_after_training(project, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_run_that_has_lost_its_directory_saves_nothing_more(project, tmp_path):
+    text = textwrap.dedent(MINE) + textwrap.dedent("""
+        import shutil
+
+        class Thief(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                if epoch == 1:
+                    shutil.rmtree(os.path.join(os.environ["NOTES"], "run", ".lock"))
+
+        def steal():
+            return [Thief()]
+    """)
+    (tmp_path / "mine.py").write_text(text)
+    words = [BIN / "python", ROOT / "launch/train.py", *own(tmp_path), "--callbacks", tmp_path / "mine.py:steal"]
+    done = run_command(*words, *FLAGS.split(), "--epochs", "9", "--run-dir", tmp_path / "run", NOTES=str(tmp_path))
+    assert done.returncode == 1 and "is no longer this run's own: its .lock was removed" in done.stderr
+    assert [path.name for path in (tmp_path / "run/checkpoints").glob("step-*")] == ["step-00000008"]
+
+
 def test_two_runs_at_once_in_one_directory_and_again_after_a_kill(tmp_path, tiny_data):
     """One trains, the other is refused; after ``kill -9`` of the first the directory is free again."""
     words = [sys.executable, ROOT / "launch/train.py", "--dataset", "npz", "--data-dir", tiny_data, "--epochs", 3000]

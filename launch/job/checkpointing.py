@@ -45,11 +45,12 @@ class Checkpoints:
         facts: dict,
         decisions: Decisions,
         progress: Progress,
-        flush_logs: Callable[[], None],
+        before_save: Callable[[], None],
     ):
-        """Args: ``facts`` about the run that a resumed one is compared with; see ``launch/job/resume.py``."""
+        """Args: ``facts`` about the run that a resumed one is compared with, see ``launch/job/resume.py``;
+        ``before_save`` is called on the chief."""
         self.strategy, self.model, self.saver, self.facts = strategy, model, saver, facts
-        self.decisions, self.progress, self.flush_logs = decisions, progress, flush_logs
+        self.decisions, self.progress, self.before_save = decisions, progress, before_save
 
     def commit(self, metric_states: list | None = None, *, improved: bool | None = None) -> None:
         """Begin to save; all workers must call it.
@@ -62,8 +63,7 @@ class Checkpoints:
         self.model.gather()
         if not self.strategy.is_chief:
             return
-        # First, so that a run that goes on from this checkpoint finds no gap in the logs.
-        self.flush_logs()
+        self.before_save()
         progress, steps_per_epoch = self.progress, self.facts["steps_per_epoch"]
         state = asdict(progress)
         # All steps of an epoch may be taken while it is not decided on yet: it is still the one under way.

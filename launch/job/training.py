@@ -152,8 +152,15 @@ def prepare_loop(training: Training, fingerprint: str) -> None:
     saver = Saver(
         directory / "checkpoints", config.keep_checkpoints, on_failure=lambda: training.notices.add("save_failed")
     )
+
+    def before_save() -> None:
+        # What another run has taken over meanwhile is not to be written to: a look tells the saver.
+        training.lock.is_held()
+        # So that a run that goes on from this checkpoint finds no gap in the logs.
+        for observer in observers:
+            observer.flush()
+
     if training.lock:
-        # What another run has taken over meanwhile is not to be written to any more.
         training.lock.on_lost = saver.refuse
         if training.lock.lost:
             saver.refuse(training.lock.lost)
@@ -164,7 +171,7 @@ def prepare_loop(training: Training, fingerprint: str) -> None:
         resume.describe(config, inputs.plan, strategy, fingerprint, training.code),
         training.decisions,
         training.progress,
-        lambda: [observer.flush() for observer in observers],
+        before_save,
     )
     callbacks = prepare_callbacks(training)
     training.loop = Loop(
