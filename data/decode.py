@@ -8,6 +8,20 @@ from collections.abc import Callable
 import tensorflow as tf
 
 
+def description(eighths: int) -> dict:
+    """How `central_decode` makes pixels of a file, in words, as a JSON value that other programs can go by."""
+    return {
+        "decoder": "tf.io.decode_image; JPEG: tf.image.decode_and_crop_jpeg, default DCT",
+        "exif_orientation": "ignored",
+        "colours": "RGB; grey is repeated, alpha is dropped",
+        "crop": f"the central square, its side {eighths}/8 of the shorter side, rounded up",
+        "crop_eighths": eighths,
+        "resize": "bilinear where both sides are less than halved, area means where neither side grows, "
+        "else bilinear with antialiasing; rounded",
+        "values": "uint8, 0 to 255; what the network does with them is inside it",
+    }
+
+
 def decode_window(data: tf.Tensor, choose: Callable) -> tf.Tensor:
     """Decode the part of a file that `choose(height, width) -> (y, x, h, w)`, int32, picks: uint8 [h, w, 3].
 

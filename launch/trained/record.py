@@ -1,0 +1,88 @@
+"""``labels.json``: the class names in order, and everything between a picture's file and what the network answers.
+
+It stands in the run directory, in every checkpoint and beside every export, so that whoever reads one never guesses.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from launch import __version__
+
+FILE = "labels.json"
+FORMAT = 1
+ONE_LOGIT, LOGITS = "one logit, that of class 1", "one logit per class"
+
+
+class RecordError(ValueError):
+    """A record that is missing or damaged; its message is one sentence.  It ends a program with exit code 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a trained network takes and answers.
+
+    Attributes:
+        classes: names, in the order of the labels.
+        image_size: height and width of the network's input, in pixels.
+        pixels: how a file becomes pixels uint8 [size, size, 3]; see ``data.decode.description``.
+        outputs: ``ONE_LOGIT`` or ``LOGITS``.
+        model: its name, as ``--model`` takes it.
+        model_sha256: over names, shapes and dtypes of its weights, see ``report.model_sha256``.
+        dataset: the name of the data it was trained on, as ``--dataset`` takes it.
+        data_sha256: the fingerprint of the training data.
+        versions: of Python and the packages that the run was trained with.
+        lockstep: the version of Lockstep that wrote the record.
+    """
+
+    classes: tuple[str, ...]
+    image_size: int
+    pixels: dict
+    outputs: str
+    model: str
+    model_sha256: str
+    dataset: str
+    data_sha256: str
+    versions: dict[str, str]
+    lockstep: str = __version__
+
+    def as_json(self) -> dict:
+        """The record as a JSON value."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def read(directory: Path) -> Record:
+    """The record that lies in a folder.
+
+    Raises:
+        RecordError: there is none, or none that this version can read.
+    """
+    path = directory / FILE
+    try:
+        found = json.loads(path.read_text())
+        if found["format"] != FORMAT:
+            raise RecordError(f"{path} is of format {found['format']}, expected {FORMAT}; use a newer Lockstep")
+        record = Record(**{field.name: found[field.name] for field in fields(Record)} | _tuples(found))
+    except FileNotFoundError:
+        raise RecordError(
+            f"{directory} has no {FILE}, which runs write since Lockstep 0.2; start the run's command once more"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{path} cannot be read ({error}); take that of one of its checkpoints") from error
+    return record
+
+
+def _tuples(found: dict) -> dict:
+    classes = tuple(found["classes"])
+    if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
+        raise ValueError("its classes are no list of two or more names")
+    return {"classes": classes}
+
+
+def write(record: Record, directory: Path) -> None:
+    """Leave the record in a folder, whole or not at all."""
+    temporary = directory / f".{FILE}.tmp"
+    temporary.write_text(json.dumps(record.as_json(), indent=1) + "\n")
+    temporary.replace(directory / FILE)
