@@ -3,8 +3,8 @@
 import pytest
 
 from data.datasets import DataError
-from launch.job.batch_plan import create_batch_plan
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.preparation.batch_plan import create_batch_plan
 
 
 def plan(replicas=1, examples=1000, **settings):

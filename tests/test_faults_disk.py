@@ -22,7 +22,7 @@ from crash_writer import REFUSED, SAVED, example
 
 from distributed.checkpoint import commit, manager
 from distributed.checkpoint.commit import CheckpointError
-from launch.job import resume
+from launch.job.run_directory import resume
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed (apt-get install strace)")
 

@@ -7,9 +7,9 @@ import tensorflow as tf
 from data import Splits, pipeline
 from data.datasets import ArraySource, FileSource
 from data.order import Order, SequentialOrder, Share
-from launch.job.batch_plan import create_batch_plan
 from launch.job.config import TrainConfig
-from launch.job.inputs import Inputs
+from launch.job.preparation.batch_plan import create_batch_plan
+from launch.job.preparation.inputs import Inputs
 
 G = 12  # global batch: divisible by 1, 2, 3 and 4 replicas
 N = 31  # two steps per epoch, seven examples left out of each

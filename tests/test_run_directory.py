@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from launch.job import run_directory
 from launch.job.config import ConfigError
-from launch.job.run_directory import RunDirectoryBusy, acquire, create
+from launch.job.run_directory import lock as run_directory
+from launch.job.run_directory.lock import RunDirectoryBusy, acquire, create
 
 QUICK = {"HEARTBEAT": 0.02, "OBSERVATION": 0.2, "POLL": 0.01}
 PATIENT = 5.0  # seconds of observation where the owner is alive, on a machine that is busy with other things
@@ -30,7 +30,7 @@ from pathlib import Path
 
 root, constants, machine = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 sys.path.insert(0, root)
-from launch.job import run_directory
+from launch.job.run_directory import lock as run_directory
 
 vars(run_directory).update(constants)
 if machine:

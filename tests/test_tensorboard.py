@@ -2,7 +2,7 @@
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from launch.job import tensorboard
+from launch.job.logs import tensorboard
 
 
 def test_torn_event_files_are_cut_at_the_tear(tmp_path):

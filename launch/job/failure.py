@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from distributed.health import heartbeat
 from distributed.world import World
-from launch.job.console import Console
+from launch.job.logs.console import Console
 
 
 def fail(

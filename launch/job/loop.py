@@ -28,11 +28,11 @@ from distributed.health import heartbeat
 from distributed.model import LockstepModel, StepReport
 from distributed.strategies import Strategy
 from launch.job import checks
-from launch.job.checkpointing import Checkpoints, Progress
 from launch.job.config import TrainConfig
-from launch.job.inputs import Inputs
-from launch.job.logs import Epoch, Observer, Steps, Stopwatch
+from launch.job.logs.epochs import Epoch, Observer, Steps, Stopwatch
 from launch.job.notices import Noticed, Notices
+from launch.job.preparation.inputs import Inputs
+from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.steps_per_call import StepsPerCall
 from launch.job.user.callbacks import call_all
 from launch.job.validation import Validation

@@ -19,19 +19,21 @@ from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import World, WorldError
 from launch.job import config as configuration
-from launch.job import exchange, report, resume, stages
-from launch.job.checkpointing import Checkpoints, Progress, SaveFailed
 from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
-from launch.job.console import Console
 from launch.job.failure import fail
-from launch.job.inputs import Inputs
-from launch.job.logs import EpochLines, EpochTable, Observer
+from launch.job.logs import report
+from launch.job.logs.console import Console
+from launch.job.logs.epochs import EpochLines, EpochTable, Observer
+from launch.job.logs.tensorboard import TensorBoard
 from launch.job.loop import Loop
 from launch.job.notices import Noticed, Notices
+from launch.job.preparation import exchange, stages
+from launch.job.preparation.inputs import Inputs
 from launch.job.run import Result
-from launch.job.run_directory import RunDirectoryLock
-from launch.job.tensorboard import TensorBoard
+from launch.job.run_directory import resume
+from launch.job.run_directory.checkpointing import Checkpoints, Progress, SaveFailed
+from launch.job.run_directory.lock import RunDirectoryLock
 from launch.job.user.callbacks import CallbackError, call_all, on_chief_only
 from launch.job.user.given import UserCode
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from distributed.health import heartbeat
 from distributed.model import LockstepModel
-from launch.job.inputs import Inputs
 from launch.job.notices import Noticed, Notices
+from launch.job.preparation.inputs import Inputs
 
 SECONDS = 0.25  # that a call should take, after which the workers ask each other
 

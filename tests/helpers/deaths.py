@@ -57,8 +57,9 @@ def plant(fault: str | None, rank: int = 0, step: int = 0) -> None:
     """Put a fault into the job that begins now, in place of the last one's."""
     from distributed.checkpoint import manager
     from distributed.model import LockstepModel
-    from launch.job import report, stages
+    from launch.job.logs import report
     from launch.job.loop import Loop
+    from launch.job.preparation import stages
 
     kind, _, place = (fault or "").partition("@")
     here = World.from_environment(os.environ).rank == rank

@@ -177,7 +177,9 @@ def main(folder: Path) -> int:
 
         from distributed import control
         from distributed.checkpoint.saver import Saver
-        from launch.job import build, checks, inputs, report
+        from launch.job import checks
+        from launch.job.logs import report
+        from launch.job.preparation import build, inputs
         from launch.train import main as train
 
     jobs = json.loads((folder / "jobs.json").read_text())

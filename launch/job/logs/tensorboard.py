@@ -17,8 +17,8 @@ from tensorboard.compat.proto.types_pb2 import DataType
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.scalar.metadata import create_summary_metadata as scalar_metadata
 
-from launch.job.console import Console
-from launch.job.logs import Observer, spared
+from launch.job.logs.console import Console
+from launch.job.logs.epochs import Observer, spared
 
 
 def rewind(directory: Path, step: int, epoch: int) -> bool:

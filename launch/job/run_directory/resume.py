@@ -18,9 +18,9 @@ from distributed.checkpoint.tensor_files import Layout
 from distributed.control import together
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy
-from launch.job import report
-from launch.job.batch_plan import BatchPlan
 from launch.job.config import TrainConfig
+from launch.job.logs import report
+from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.user.given import UserCode
 
 # What a resumed run must share with the one it goes on from, and what to do where it does not.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from launch.job.console import Console
+from launch.job.logs.console import Console
 
 
 @dataclass(frozen=True)

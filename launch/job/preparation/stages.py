@@ -19,13 +19,14 @@ from distributed.health import heartbeat
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import WorldError
-from launch.job import exchange, report, run_directory
-from launch.job.batch_plan import create_batch_plan
-from launch.job.build import build, choose_image_size, choose_monitor
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.console import Console
-from launch.job.inputs import Inputs
-from launch.job.run_directory import RunDirectoryLock
+from launch.job.logs import report
+from launch.job.logs.console import Console
+from launch.job.preparation import exchange
+from launch.job.preparation.batch_plan import create_batch_plan
+from launch.job.preparation.build import build, choose_image_size, choose_monitor
+from launch.job.preparation.inputs import Inputs
+from launch.job.run_directory.lock import RunDirectoryLock, acquire, create
 from launch.job.user.code import UserCodeError
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
@@ -116,8 +117,8 @@ def take_directory(
             return None, None
         # A function may have a name that is none for a file, such as <lambda>.
         name = re.sub(r"[^\w.-]", "", f"{code.model_name(config)}-{code.data_name(config)}")
-        directory = config.run_dir or run_directory.create(Path("runs"), name, time.time())
-        return str(directory), run_directory.acquire(directory, say=console.say)
+        directory = config.run_dir or create(Path("runs"), name, time.time())
+        return str(directory), acquire(directory, say=console.say)
 
     with heartbeat.waiting():
         directory, lock = together(strategy, take)

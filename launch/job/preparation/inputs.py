@@ -10,8 +10,8 @@ from data.order import Order, SequentialOrder, Share
 from data.pipeline import PREFETCH, diagnose, training_batches, validation_batches
 from distributed.health import heartbeat
 from distributed.strategies import Strategy
-from launch.job.batch_plan import BatchPlan
 from launch.job.config import TrainConfig
+from launch.job.preparation.batch_plan import BatchPlan
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
 from distributed.optimizer import synchronize
 from distributed.strategies import Strategy
-from launch.job.batch_plan import BatchPlan
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.user.network import build_network
 from models import MODELS, build_model
 

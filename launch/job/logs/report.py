@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from launch.job import exchange
-from launch.job.console import Console
-from launch.job.logs import read_table
+from launch.job.logs.console import Console
+from launch.job.logs.epochs import read_table
+from launch.job.preparation import exchange
 
 if TYPE_CHECKING:
     from launch.job.training import Training
