@@ -36,6 +36,8 @@ from launch.job.run_directory.checkpointing import Checkpoints, Progress, SaveFa
 from launch.job.run_directory.lock import RunDirectoryLock
 from launch.job.user.callbacks import CallbackError, call_all, on_chief_only
 from launch.job.user.given import UserCode
+from launch.trained import record as records
+from launch.trained.record import Record
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Training:
     directory: Path | None = None
     lock: RunDirectoryLock | None = None
     model: LockstepModel | None = None
+    record: Record | None = None
     choices: dict[str, Choice] = field(default_factory=dict)
     decisions: Decisions | None = None
     progress: Progress = field(default_factory=Progress)
@@ -116,8 +119,13 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
     measured = exchange.measure(config, strategy, training.directory, training.threads)
     training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
-    prepare_loop(training, fingerprints[0])
-    if begin(training):
+    training.record = stages.describe(config, training.inputs, training.model.network, fingerprints[0], code)
+    prepare_loop(training)
+    finished = begin(training)
+    if strategy.is_chief:
+        # Also where nothing is left to do: a run of an older Lockstep has none.
+        records.write(training.record, training.directory)
+    if finished:
         summary = strategy.control.agree(report.read(training.directory) if strategy.is_chief else None)
         release_directory(training)
         return 0, result_of(training, summary)
@@ -125,6 +133,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         # Only now: a run that is refused must not touch what an earlier one has left.
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
         configuration.save(settings, training.directory / "config.yaml")
+        report.keep_architecture(training.model.network, training.directory)
         exchange.keep(measured, training.directory)
     report.introduce(training)
     stop_request.deliver_to(training.notices.add)
@@ -132,7 +141,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     return finish(training, stopped_by, stop_request)
 
 
-def prepare_loop(training: Training, fingerprint: str) -> None:
+def prepare_loop(training: Training) -> None:
     """Put together what trains, decides, saves and looks on."""
     config, strategy, inputs, directory = training.config, training.strategy, training.inputs, training.directory
     training.decisions = Decisions(
@@ -170,7 +179,7 @@ def prepare_loop(training: Training, fingerprint: str) -> None:
         strategy,
         training.model,
         saver,
-        resume.describe(config, inputs.plan, strategy, fingerprint, training.code),
+        resume.describe(config, inputs.plan, strategy, training.record, training.code),
         training.decisions,
         training.progress,
         before_save,

@@ -59,26 +59,36 @@ def read(directory: Path) -> Record:
     """
     path = directory / FILE
     try:
-        found = json.loads(path.read_text())
-        if found["format"] != FORMAT:
-            raise RecordError(f"{path} is of format {found['format']}, expected {FORMAT}; use a newer Lockstep")
-        record = Record(**{field.name: found[field.name] for field in fields(Record)} | _tuples(found))
+        return parse(json.loads(path.read_text()), path)
     except FileNotFoundError:
         raise RecordError(
-            f"{directory} has no {FILE}, which runs write since Lockstep 0.2; start the run's command once more"
+            f"{directory} has no {FILE}, which runs leave since Lockstep 0.2; give the command that trained it once "
+            "more, which writes it"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(f"{path} cannot be read ({error}); take that of one of its checkpoints") from error
-    return record
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise RecordError(f"{path} cannot be read ({error}); give the command that trained it once more") from error
 
 
-def _tuples(found: dict) -> dict:
-    classes = tuple(found["classes"])
-    if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
-        raise ValueError("its classes are no list of two or more names")
-    return {"classes": classes}
+def parse(found: object, place: Path) -> Record:
+    """A record from what ``Record.as_json`` gave; ``place`` is where it was found, for messages.
+
+    Raises:
+        RecordError: it is something else.
+    """
+    try:
+        if found["format"] != FORMAT:
+            what = f"the record of {place} has format {found['format']}"
+            raise RecordError(f"{what}, expected {FORMAT}; use a newer Lockstep")
+        values = {field.name: found[field.name] for field in fields(Record)}
+        record = Record(**values | {"classes": tuple(found["classes"])})
+        names = all(isinstance(name, str) for name in record.classes)
+        if len(record.classes) < 2 or not names or not isinstance(record.image_size, int):
+            raise ValueError("its classes are no list of two or more names, or its image_size is no number")
+        return record
+    except RecordError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"the record of {place} is damaged ({error}); take that of another checkpoint") from error
 
 
 def write(record: Record, directory: Path) -> None:

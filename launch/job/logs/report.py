@@ -22,7 +22,7 @@ from launch.job.preparation import exchange
 if TYPE_CHECKING:
     from launch.job.training import Training
 
-SUMMARY = "summary.json"
+SUMMARY, MODEL = "summary.json", "model.json"
 PACKAGES = ("tensorflow", "keras", "horovod", "mpi4py", "numpy")
 
 
@@ -43,6 +43,18 @@ def model_sha256(model: keras.Model) -> str:
     """SHA-256 over the weights' names, shapes and dtypes: equal for equal architectures, whatever the weights."""
     layout = [(weight.path, tuple(weight.shape), weight.dtype) for weight in model.weights]
     return hashlib.sha256(repr(layout).encode()).hexdigest()
+
+
+def keep_architecture(model: keras.Model, directory: Path) -> None:
+    """Leave ``model.json``, from which Keras builds the network where the user's code is not at hand; not where one of
+    its layers cannot be written down."""
+    try:
+        text = model.to_json(indent=1)
+    except (TypeError, ValueError, NotImplementedError):
+        return
+    temporary = directory / f".{MODEL}.tmp"
+    temporary.write_text(text + "\n")
+    temporary.replace(directory / MODEL)
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -138,12 +138,8 @@ def build(
     """
     if classes == 2 and "top5" in config.metrics:
         raise ConfigError(f"--metrics {','.join(config.metrics)} asks for top5 of two classes; leave top5 out")
-    # NumPy takes no more than 32 bits.
-    keras.utils.set_random_seed(config.seed % 2**32)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
     # Keras would number the names of optimizers in a process, and checkpoints go by names.
     settings = {"name": config.optimizer, "learning_rate": plan.schedule.base}
     settings["weight_decay"] = config.weight_decay or None
@@ -151,17 +147,7 @@ def build(
         default = DEFAULT_MOMENTUM[config.optimizer]
         settings["momentum"] = default if config.momentum is None else config.momentum
     with strategy.scope():
-        if own_model is None:
-            network = build_model(
-                config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
-            )
-        else:
-            network = build_network(own_model, classes, image_size)
-            if network.losses:
-                raise ConfigError(
-                    "your network has regularizers or losses of its own, which the training here does not know; use "
-                    "--weight-decay, and leave them out"
-                )
+        network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
         if plan.replicas > 1 and (layers := convert.batch_norm_layers(network)):
             raise ConfigError(
                 f"{', '.join(layers)} normalise by the batch that one worker sees, so that the result would depend on "
@@ -193,6 +179,29 @@ def build(
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
-    # Layers keep theirs; what a script or notebook builds after training is its own affair.
-    keras.config.set_dtype_policy(policy)
     return model, choices
+
+
+def create_network(
+    config: TrainConfig, *, classes: int, image_size: int, own_model: Callable | None = None
+) -> keras.Model:
+    """The run's network as plain Keras in its precision, with weights decided by the seed."""
+    # NumPy takes no more than 32 bits.
+    keras.utils.set_random_seed(config.seed % 2**32)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
+    try:
+        if own_model is None:
+            return build_model(
+                config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
+            )
+        network = build_network(own_model, classes, image_size)
+    finally:
+        # Layers keep theirs; what a script or notebook builds after training is its own affair.
+        keras.config.set_dtype_policy(policy)
+    if network.losses:
+        raise ConfigError(
+            "your network has regularizers or losses of its own, which the training here does not know; use "
+            "--weight-decay, and leave them out"
+        )
+    return network

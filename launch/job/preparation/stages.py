@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from data import BUILT_ONCE, Splits, hold_out, load
+import keras
+
+from data import BUILT_ONCE, Splits, decode, hold_out, load
 from data.datasets import DataError
+from data.pipeline import AUGMENTATIONS
 from distributed import control
 from distributed.checkpoint.commit import CheckpointError
 from distributed.convert import LayerError
@@ -30,9 +33,11 @@ from launch.job.run_directory.lock import RunDirectoryLock, acquire, create
 from launch.job.user.code import UserCodeError
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
+from launch.trained.record import LOGITS, ONE_LOGIT, Record, RecordError
 from models import ModelError
 
 USER_ERRORS = (ConfigError, DataError, ModelError, LayerError, WorldError, CheckpointError, UserCodeError)
+USER_ERRORS += (RecordError,)
 
 
 def together(strategy: Strategy, function: Callable):
@@ -145,3 +150,18 @@ def build_model(
     )
     control.check_agreement(strategy.control, {"model": report.model_sha256(model.network)})
     return model, choices
+
+
+def describe(config: TrainConfig, inputs: Inputs, network: keras.Model, fingerprint: str, code: UserCode) -> Record:
+    """What the run's network takes and answers; ``fingerprint`` is that of the training data."""
+    return Record(
+        classes=inputs.splits.train.classes,
+        image_size=inputs.image_size,
+        pixels=decode.description(AUGMENTATIONS[config.augment].eighths),
+        outputs=ONE_LOGIT if network.output_shape[-1] == 1 else LOGITS,
+        model=code.model_name(config),
+        model_sha256=report.model_sha256(network),
+        dataset=code.data_name(config),
+        data_sha256=fingerprint,
+        versions=report.versions(),
+    )

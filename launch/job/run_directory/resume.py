@@ -22,6 +22,7 @@ from launch.job.config import TrainConfig
 from launch.job.logs import report
 from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.user.given import UserCode
+from launch.trained.record import Record
 
 # What a resumed run must share with the one it goes on from, and what to do where it does not.
 _REMEDIES = {
@@ -33,8 +34,8 @@ _REMEDIES = {
 }
 
 
-def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, fingerprint: str, code: UserCode) -> dict:
-    """What every checkpoint says about the run that made it; ``fingerprint`` is that of the training data."""
+def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: Record, code: UserCode) -> dict:
+    """What every checkpoint says about the run that made it."""
     settings = config.model_dump(mode="json", exclude={"run_dir", "resume"})
     return {
         "model": code.model_name(config),
@@ -44,12 +45,13 @@ def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, fingerpri
         "base_batch": plan.schedule.base_batch,
         "peak_learning_rate": plan.schedule.peak,
         "steps_per_epoch": plan.steps_per_epoch,
-        "dataset": fingerprint,
+        "dataset": record.data_sha256,
         "strategy": strategy.name,
         "world_size": strategy.world.size,
         "replicas": plan.replicas,
         "versions": report.versions(),
         "files": code.sha256,
+        "record": record.as_json(),
         "configuration": settings,
         "configuration_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
     }

@@ -1,0 +1,188 @@
+"""The network of a run, with its trained weights, as plain Keras.
+
+>>> from launch.trained.load import load_run
+>>> network, record = load_run("runs/one")
+>>> network.predict(pixels)                        # uint8 [b, s, s, 3] -> probabilities [b, classes]
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from distributed.checkpoint import commit, disk, manager
+from distributed.checkpoint.commit import CheckpointError
+from launch.job.config import ConfigError, TrainConfig
+from launch.job.logs.report import MODEL, model_sha256
+from launch.job.preparation.build import create_network
+from launch.job.user import code as user_code
+from launch.trained import record as records
+from launch.trained.record import Record, RecordError
+
+
+class TrainedRun(NamedTuple):
+    """What a run has learnt, and how to use it.
+
+    Attributes:
+        network: plain Keras, uint8 pixels [b, s, s, 3] -> float32 probabilities [b, classes] (or logits).
+        record: the class names, and what ``network`` takes.
+    """
+
+    network: keras.Model
+    record: Record
+
+
+class Found(NamedTuple):
+    """A checkpoint and what it says of itself.
+
+    Attributes:
+        path: its folder.
+        run: the run directory, or None where the folder stands alone.
+        state: ``state.json``.
+        record: the class names, and what the network takes.
+    """
+
+    path: Path
+    run: Path | None
+    state: dict
+    record: Record
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the run that made it, as far as they say what its network and data are."""
+        return TrainConfig.model_construct(
+            **{name: field.default for name, field in TrainConfig.model_fields.items()} | self.state["configuration"]
+        )
+
+
+def load_run(
+    path: str | Path, *, checkpoint: str = "best", precision: str | None = None, logits: bool = False
+) -> TrainedRun:
+    """Load what a run has learnt.
+
+    Args:
+        path: a run directory, or one of its checkpoints.
+        checkpoint: ``best`` (the last one where no validation has judged them), ``last``, or the path of one.
+        precision: ``float32`` rebuilds a network of 16 bits in float32; None leaves it as it was trained.
+        logits: give what the network was trained to give, [b, classes] or, for two classes, [b, 1].
+
+    Raises:
+        RecordError, ConfigError, CheckpointError, UserCodeError: one sentence: what is missing or does not fit.
+    """
+    found = find(path, checkpoint)
+    network = load_network(found, precision)
+    return TrainedRun(network if logits else with_probabilities(network), found.record)
+
+
+def find(path: str | Path, checkpoint: str = "best") -> Found:
+    """Find a checkpoint and read what it says, without loading it; arguments and errors as for ``load_run``."""
+    place = Path(path)
+    if checkpoint not in ("best", "last"):
+        folder = Path(checkpoint).resolve()
+        if not (folder / "manifest.json").exists():
+            raise ConfigError(f"--checkpoint {checkpoint} is no checkpoint; give best, last or a folder step-XXXXXXXX")
+    elif (place / "manifest.json").exists():
+        folder = place.resolve()
+    else:
+        folder = _choose(place, checkpoint)
+    state = _read_state(folder)
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else None
+    try:
+        own = records.parse(state["record"], folder) if "record" in state else records.read(run or folder)
+    except RecordError as error:
+        raise RecordError(f"{folder} was made before runs kept a record of their classes: {error}") from None
+    return Found(folder, run, state, own)
+
+
+def _choose(run: Path, checkpoint: str) -> Path:
+    if not run.is_dir():
+        raise ConfigError(f"{run} is no folder; give a run directory or a checkpoint")
+    folder = run / "checkpoints"
+    if not manager.committed(folder):
+        unfinished = (run / "config.yaml").exists()
+        why = "has no checkpoint yet; let it train to the end of an epoch" if unfinished else "is no run directory"
+        raise ConfigError(f"{run} {why}" + ("" if unfinished else "; give the folder that a run was told to write to"))
+    path = manager.find_best(folder) if checkpoint == "best" else None
+    return path or manager.newest(folder)[0]
+
+
+def _read_state(folder: Path) -> dict:
+    commit.verify(folder)
+    try:
+        with disk.open_regular(folder / "state.json") as file:
+            state = json.loads(file.read())
+        if not isinstance(state["configuration"], dict) or not isinstance(state["files"], dict):
+            raise ValueError("its configuration is no table of settings")
+        return state
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{folder}/state.json cannot be used ({error}); take another checkpoint") from error
+
+
+def load_network(found: Found, precision: str | None = None) -> keras.Model:
+    """The network of a checkpoint, uint8 pixels -> logits, with its weights; errors as for ``load_run``."""
+    network = _build(found, precision or found.state["configuration"]["precision"])
+    if (digest := model_sha256(network)) != found.record.model_sha256:
+        raise CheckpointError(
+            f"{found.path} was made by another {found.record.model} than the one here (SHA-256 of its architecture "
+            f"{found.record.model_sha256[:12]}, here {digest[:12]}); use the Lockstep {found.record.lockstep} of then"
+        )
+    layout = {weight.path: (tuple(weight.shape), np.dtype(weight.dtype)) for weight in network.weights}
+    weights = commit.load(found.path, layout).weights
+    for variable in network.weights:
+        variable.assign(weights[variable.path])
+    return network
+
+
+def _build(found: Found, precision: str) -> keras.Model:
+    config, record = found.config.model_copy(update={"precision": precision}), found.record
+    name, own_file = config.model, user_code.is_reference(config.model)
+    saved = found.run / MODEL if found.run else None
+    own_model = None
+    if own_file:
+        try:
+            own_model = user_code.load_function(name, "--model")
+        except ConfigError:
+            if not (saved and saved.exists()):
+                raise
+        same = own_model is not None and own_model.sha256 == found.state["files"].get("model")
+    if record.model == name and (not own_file or same):
+        return create_network(
+            config, classes=len(record.classes), image_size=record.image_size, own_model=own_model
+        )
+    if not (saved and saved.exists()):
+        what = f"{name} has changed since" if own_file else f"{record.model} came as a Python object"
+        raise ConfigError(f"{found.path}: {what}, and there is no {MODEL} in its run directory; bring that back")
+    return _from_json(saved, precision)
+
+
+def _from_json(path: Path, precision: str) -> keras.Model:
+    """The architecture that a run has left, in another precision if need be; nothing of it is run as code."""
+    policy = "float32" if precision == "float32" else f"mixed_{precision}"
+    try:
+        text = re.sub(r'"mixed_(b?float16)"', f'"{policy}"', path.read_text())
+        return keras.models.model_from_json(text)
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"{path} cannot be built ({reason}); it has layers of your own: import the file that registers them first"
+        ) from error
+
+
+def with_probabilities(network: keras.Model) -> keras.Model:
+    """A network that answers with probabilities, float32 [b, classes], also for two classes.
+
+    Args:
+        network: gives logits [b, classes], or [b, 1] of class 1.
+    """
+    logits = network.outputs[0]
+    if logits.shape[-1] == 1:
+        # sigmoid(-x) and not 1 - sigmoid(x), which has no digits left where x is large.
+        other = keras.layers.Rescaling(-1.0, dtype="float32", name="class_0_logit")(logits)
+        both = keras.layers.Concatenate(dtype="float32", name="class_logits")([other, logits])
+        probabilities = keras.layers.Activation("sigmoid", dtype="float32", name="probabilities")(both)
+    else:
+        probabilities = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
+    return keras.Model(network.inputs[0], probabilities, name=network.name)
