@@ -24,7 +24,8 @@ from launch.job.config import TrainConfig
 from launch.job.failure import fail
 from launch.job.logs import report
 from launch.job.logs.console import Console
-from launch.job.logs.epochs import EpochLines, EpochTable, Observer
+from launch.job.logs.epochs import EpochLines, EpochTable
+from launch.job.logs.observer import Observer
 from launch.job.logs.tensorboard import TensorBoard
 from launch.job.loop import Loop
 from launch.job.notices import Noticed, Notices
