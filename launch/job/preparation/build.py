@@ -1,5 +1,6 @@
 """From settings to a compiled model: configuration stops here, below are plain arguments."""
 
+import contextlib
 from collections.abc import Callable
 
 import keras
@@ -142,15 +143,13 @@ def build(
     keras.utils.set_random_seed(config.seed % 2**32)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
     # Keras would number the names of optimizers in a process, and checkpoints go by names.
     settings = {"name": config.optimizer, "learning_rate": plan.schedule.base}
     settings["weight_decay"] = config.weight_decay or None
     if config.optimizer in DEFAULT_MOMENTUM:
         default = DEFAULT_MOMENTUM[config.optimizer]
         settings["momentum"] = default if config.momentum is None else config.momentum
-    with strategy.scope():
+    with _computing_in(config.precision), strategy.scope():
         if own_model is None:
             network = build_model(
                 config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
@@ -193,6 +192,15 @@ def build(
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
-    # Layers keep theirs; what a script or notebook builds after training is its own affair.
-    keras.config.set_dtype_policy(policy)
     return model, choices
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str):
+    """Layers that are built within compute in it; what a script or notebook builds later is its own affair."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
