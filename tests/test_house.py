@@ -18,7 +18,8 @@ WITHOUT_TENSORFLOW += [
     f"distributed.checkpoint.{name}" for name in ("commit", "disk", "manager", "saver", "tensor_files")
 ]
 WITHOUT_TENSORFLOW += [f"distributed.health.{name}" for name in ("heartbeat", "preemption", "watchdog")]
-WITHOUT_TENSORFLOW += ["launch.train", "launch.job.run_directory.lock", "launch.job.user.code"]
+WITHOUT_TENSORFLOW += [f"launch.job.run_directory.{name}" for name in ("create", "liveness", "lock")]
+WITHOUT_TENSORFLOW += ["launch.train", "launch.job.user.call", "launch.job.user.code"]
 WITHOUT_TENSORFLOW += [f"launch.job.{name}" for name in ("arguments", "config", "environment", "run")]
 PROGRAMS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.name != "__init__.py")
 # Named as folders; what is in them is described nowhere else.

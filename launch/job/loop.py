@@ -29,11 +29,12 @@ from distributed.model import LockstepModel, StepReport
 from distributed.strategies import Strategy
 from launch.job import checks
 from launch.job.config import TrainConfig
-from launch.job.logs.epochs import Epoch, Observer, Steps, Stopwatch
+from launch.job.logs.observer import Epoch, Observer, Steps
 from launch.job.notices import Noticed, Notices
 from launch.job.preparation.inputs import Inputs
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.steps_per_call import StepsPerCall
+from launch.job.stopwatch import Stopwatch
 from launch.job.user.callbacks import call_all
 from launch.job.validation import Validation
 

@@ -20,7 +20,7 @@ from launch.job.logs.epochs import read_table
 from launch.job.preparation import exchange
 
 if TYPE_CHECKING:
-    from launch.job.training import Training
+    from launch.job.preparation.assemble import Training
 
 SUMMARY, MODEL = "summary.json", "model.json"
 PACKAGES = ("tensorflow", "keras", "horovod", "mpi4py", "numpy")

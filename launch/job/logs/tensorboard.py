@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.scalar.metadata import create_summary_metadata as scalar_metadata
 
 from launch.job.logs.console import Console
-from launch.job.logs.epochs import Observer, spared
+from launch.job.logs.observer import Observer, spared
 
 
 def rewind(directory: Path, step: int, epoch: int) -> bool:

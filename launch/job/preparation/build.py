@@ -1,5 +1,6 @@
 """From settings to a compiled model: configuration stops here, below are plain arguments."""
 
+import contextlib
 from collections.abc import Callable
 
 import keras
@@ -146,7 +147,7 @@ def build(
     if config.optimizer in DEFAULT_MOMENTUM:
         default = DEFAULT_MOMENTUM[config.optimizer]
         settings["momentum"] = default if config.momentum is None else config.momentum
-    with strategy.scope():
+    with _computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
         if plan.replicas > 1 and (layers := convert.batch_norm_layers(network)):
             raise ConfigError(
@@ -188,20 +189,26 @@ def create_network(
     """The run's network as plain Keras in its precision, with weights decided by the seed."""
     # NumPy takes no more than 32 bits.
     keras.utils.set_random_seed(config.seed % 2**32)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
-    try:
+    with _computing_in(config.precision):
         if own_model is None:
             return build_model(
                 config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
             )
         network = build_network(own_model, classes, image_size)
-    finally:
-        # Layers keep theirs; what a script or notebook builds after training is its own affair.
-        keras.config.set_dtype_policy(policy)
     if network.losses:
         raise ConfigError(
             "your network has regularizers or losses of its own, which the training here does not know; use "
             "--weight-decay, and leave them out"
         )
     return network
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str):
+    """Layers that are built within compute in it; what a script or notebook builds later is its own affair."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)

@@ -29,8 +29,9 @@ from launch.job.preparation import exchange
 from launch.job.preparation.batch_plan import create_batch_plan
 from launch.job.preparation.build import build, choose_image_size, choose_monitor
 from launch.job.preparation.inputs import Inputs
-from launch.job.run_directory.lock import RunDirectoryLock, acquire, create
-from launch.job.user.code import UserCodeError
+from launch.job.run_directory.create import create
+from launch.job.run_directory.lock import RunDirectoryLock, acquire
+from launch.job.user.call import UserCodeError
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
 from launch.trained.record import LOGITS, ONE_LOGIT, Record, RecordError

@@ -10,76 +10,35 @@ The lock is a folder ``.lock`` in the run directory, and in it one file, named b
 
 No step needs a look before it to be right, hence no kernel lock (``flock`` does nothing on some shared file systems).
 
-Whether an owner is alive, the kernel says if it is this machine's; else its heartbeat, a counter in its file, does:
-read over ``OBSERVATION`` seconds of the reader's own clock, never by comparing clocks.  No TensorFlow in here.
+Whether an owner is alive is ``liveness.py``'s.  No TensorFlow in here.
 """
 
 import atexit
 import contextlib
-import dataclasses
 import errno
-import functools
-import json
 import os
 import random
 import re
 import secrets
-import socket
 import stat
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from distributed.health import heartbeat
-from distributed.health.heartbeat import process_state
 from launch.job.config import ConfigError
+from launch.job.run_directory import liveness
+from launch.job.run_directory.create import ATTEMPTS, cannot_be_written, make, unmake
+from launch.job.run_directory.liveness import Owner, Watch, counter, look, write_record
 
 HEARTBEAT = 3.0  # seconds between two signs of life of an owner
-OBSERVATION = 30.0  # seconds without one after which an owner that only they can tell of is dead
-POLL = 0.5  # seconds between two looks at it
-ATTEMPTS = 100  # to take a lock that looks free; each fails only if another run came first and left at once
-HOST_NAMESPACE = "pid:[4026531836]"  # of process ids outside of all containers; the same number on every Linux
 UNKNOWN = "its lock does not say whose"
 PRIVATE = re.compile(r"\.lock-([0-9a-f]{16})")  # a lock in the making
-
-# Directories that this process has made.
-_made: list[Path] = []
 
 
 class RunDirectoryBusy(ConfigError):
     """Another run owns the directory."""
-
-
-def create(root: Path, name: str, now: float) -> Path:
-    """Make a new directory ``root/name-YYYYmmdd-HHMMSS``, with ``-2``, ``-3`` ... behind it where that exists.
-
-    Args:
-        name: one part of a path.
-        now: seconds since the epoch, named in local time.
-
-    Raises:
-        ConfigError: if it cannot be made.
-    """
-    assert Path(name).name == name, f"{name} is not one part of a path"
-    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
-    count, attempts = 1, 0
-    while True:
-        directory = root / (stem if count == 1 else f"{stem}-{count}")
-        try:
-            if _make(directory):
-                return directory
-            count += 1
-        except FileNotFoundError as error:
-            # Another run that was refused has just removed what it had made above this one.
-            attempts += 1
-            if attempts == ATTEMPTS:
-                _unmake(directory)
-                raise _cannot_be_written(directory, error) from None
-        except OSError as error:
-            _unmake(directory)
-            raise _cannot_be_written(directory, error) from None
 
 
 def acquire(
@@ -106,91 +65,9 @@ def acquire(
         lock.release()
         lock.remove_if_empty()
         if isinstance(error, OSError):
-            raise _cannot_be_written(directory, error) from None
+            raise cannot_be_written(directory, error) from None
         raise
     return lock
-
-
-@dataclasses.dataclass(frozen=True)
-class Owner:
-    """The record of a lock: who owns the directory."""
-
-    host: str
-    machine: str  # what /etc/machine-id says
-    boot: str  # what /proc/sys/kernel/random/boot_id says: one running kernel, whatever its containers are called
-    namespace: str  # of process ids
-    pid: int
-    began: int  # when the process did, in clock ticks since the boot
-    since: str  # when it took the directory, by its own clock: for people only
-    inode: int  # of the file with this record; another in a copy of the run directory
-
-    @classmethod
-    def parse(cls, content: bytes) -> "Owner | None":
-        """The record in the first line of a lock's file; None if it is none."""
-        try:
-            owner = cls(**json.loads(content.partition(b"\n")[0]))
-        except (ValueError, TypeError, RecursionError):
-            return None
-        types = [type(value) for value in dataclasses.astuple(owner)]
-        sound = types == [field.type for field in dataclasses.fields(cls)] and 0 < owner.pid < 2**31
-        return owner if sound else None
-
-    def __str__(self) -> str:
-        return f"host {self.host}, process {self.pid}, since {self.since}"
-
-    def alive(self, inode: int) -> bool | None:
-        """Whether the owner lives, by what this machine's kernel knows; None if that is not enough to tell.
-
-        Args:
-            inode: of the file in which the record stands.
-        """
-        here = _this_process()
-        if not (self.boot and here["boot"] and self.namespace and here["namespace"]):
-            return None
-        if (self.boot, self.namespace) == (here["boot"], here["namespace"]):
-            try:
-                os.kill(self.pid, 0)
-            except ProcessLookupError:
-                return False
-            except PermissionError:
-                pass
-            state, began, _ = process_state(self.pid)
-            if state == "X":  # hidden from this user, or gone just now
-                return None
-            if began != self.began:
-                return False
-            if state == "Z":
-                return False if _all_threads_ended(self.pid) else None
-            return True if inode == self.inode else None
-        # Booted since.  In containers names are no evidence: two machines may run one of the same name and number.
-        same_machine = self.machine and (self.host, self.machine) == (here["host"], here["machine"])
-        outside = self.namespace == here["namespace"] == HOST_NAMESPACE
-        return False if same_machine and outside and self.boot != here["boot"] else None
-
-
-class Signs(NamedTuple):
-    """What a lock's file shows at one look; other content or another time is a sign of life."""
-
-    content: bytes
-    mtime_ns: int
-    inode: int
-
-
-class Watch:
-    """What a reader sees of the heartbeat of an owner of whom nothing else can be learned."""
-
-    def __init__(self, signs: Signs):
-        self.signs, self.seconds, self.last = signs, 0.0, time.monotonic()
-
-    def alive(self, signs: Signs) -> bool | None:
-        """Whether it is, by the signs seen now; None: not known yet."""
-        now = time.monotonic()
-        # While the reader or the disk stood still, nothing could be seen: neither did that time pass.
-        self.seconds += min(now - self.last, 2 * POLL)
-        self.last = now
-        if signs != self.signs:
-            return True
-        return False if self.seconds >= OBSERVATION else None
 
 
 class RunDirectoryLock:
@@ -233,7 +110,7 @@ class RunDirectoryLock:
 
     def remove_if_empty(self) -> None:
         """After ``release``: remove the directory, and those above it, if this process made them and they are empty."""
-        _unmake(self.directory)
+        unmake(self.directory)
 
     def _acquire(self, say: Callable[[str], None]) -> None:
         watches: dict[Path, Watch] = {}
@@ -246,7 +123,7 @@ class RunDirectoryLock:
                 if self._try(last=attempts == ATTEMPTS):
                     return
             for path in files:
-                found = _look(path)
+                found = look(path)
                 if found is None:
                     continue
                 signs, owner = found
@@ -260,12 +137,12 @@ class RunDirectoryLock:
                     continue
                 if not said:
                     was = f"{self._shown} belongs or belonged to another run ({owner or UNKNOWN})"
-                    say(f"{was}; watching up to {OBSERVATION:.0f} s whether it still gives signs of life")
-                said, pause = True, POLL
+                    say(f"{was}; watching up to {liveness.OBSERVATION:.0f} s whether it still gives signs of life")
+                said, pause = True, liveness.POLL
             heartbeat.beat()
             time.sleep(pause)
 
-    def _busy(self, owner: "Owner | None") -> RunDirectoryBusy:
+    def _busy(self, owner: Owner | None) -> RunDirectoryBusy:
         return RunDirectoryBusy(
             f"{self._shown} is in use by another run ({owner or UNKNOWN}); end that run, or give another --run-dir"
         )
@@ -284,9 +161,9 @@ class RunDirectoryLock:
         self._token = secrets.token_hex(8)
         private = self.directory / f".lock-{self._token}"
         try:
-            _make(self.directory)
+            make(self.directory)
             private.mkdir()
-            self._counter_at = _write_record(private / self._token)
+            self._counter_at = write_record(private / self._token)
             # Not every file system puts a folder in the place of an empty one.
             with contextlib.suppress(OSError):
                 self._place.rmdir()
@@ -333,7 +210,7 @@ class RunDirectoryLock:
                 continue  # a disk that does not answer now may do so next time
             with contextlib.suppress(OSError):
                 try:
-                    os.pwrite(file, _counter(beats), self._counter_at)
+                    os.pwrite(file, counter(beats), self._counter_at)
                 except OSError:
                     os.utime(file)  # a full disk may still keep the time
                 finally:
@@ -345,7 +222,7 @@ class RunDirectoryLock:
                 return
             owners = []
             with contextlib.suppress(OSError, ConfigError):
-                owners = [found[1] for path in self._files() if (found := _look(path))]
+                owners = [found[1] for path in self._files() if (found := look(path))]
             if owners:
                 by = f"was taken over by another run ({owners[0] or UNKNOWN})"
                 self.lost = f"{self._shown} {by} while this one was suspended or cut off from the disk"
@@ -355,103 +232,8 @@ class RunDirectoryLock:
             self.on_lost(self.lost)
 
 
-@functools.cache
-def _this_machine() -> dict[str, str]:
-    """What of a record is the same in all processes of this machine or container; empty where it cannot be known."""
-    found = {"host": socket.gethostname(), "machine": "", "boot": "", "namespace": ""}
-    for name, path in (("machine", "/etc/machine-id"), ("boot", "/proc/sys/kernel/random/boot_id")):
-        with contextlib.suppress(OSError, ValueError):
-            found[name] = Path(path).read_text().strip()
-    with contextlib.suppress(OSError):
-        found["namespace"] = os.readlink("/proc/self/ns/pid")
-    return found
-
-
-def _this_process() -> dict:
-    return _this_machine() | {"pid": os.getpid(), "began": process_state(os.getpid())[1]}
-
-
-def _all_threads_ended(pid: int) -> bool:
-    """Whether a process that was killed is past its last write; its threads end one by one, mostly within moments."""
-    until = time.monotonic() + POLL
-    while True:
-        try:
-            if len(os.listdir(f"/proc/{pid}/task")) <= 1:
-                return True
-        except OSError:
-            return True
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.005)
-
-
-def _counter(beats: int) -> bytes:
-    return b"%012d\n" % beats
-
-
-def _write_record(path: Path) -> int:
-    """Write this process's record to a new file; where in it the counter stands, in bytes."""
-    with open(path, "xb") as file:
-        owner = _this_process() | {"since": time.strftime("%Y-%m-%d %H:%M:%S"), "inode": os.fstat(file.fileno()).st_ino}
-        record = json.dumps(owner).encode() + b"\n"
-        file.write(record + _counter(0))
-        file.flush()
-        # After a crash of the machine it is whole or not there.
-        os.fsync(file.fileno())
-    return len(record)
-
-
-def _look(path: Path) -> tuple[Signs, Owner | None] | None:
-    """The signs of life in a lock's file, and whose it is if that can be read; None if it is gone."""
-    content = b""
-    try:
-        status = path.lstat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ConfigError(f"{path} was not made by a run; remove it, or give another --run-dir")
-        # Not to be read, a link, a pipe: its time is what is left to go by.
-        if stat.S_ISREG(status.st_mode):
-            with contextlib.suppress(PermissionError), open(path, "rb", buffering=0) as file:
-                content, status = file.read(4096), os.fstat(file.fileno())
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-            return None
-        raise
-    return Signs(content, status.st_mtime_ns, status.st_ino), Owner.parse(content)
-
-
-def _make(directory: Path) -> bool:
-    """Make a directory and those above it, and remember what was made; False if it exists."""
-    directory = directory.absolute()
-    for path in (*reversed(directory.parents), directory):
-        if path != directory and path.is_dir():
-            continue
-        try:
-            path.mkdir()
-            _made.append(path)
-        except FileExistsError:
-            if not path.is_dir():
-                raise
-            if path == directory:
-                return False
-    return True
-
-
-def _unmake(directory: Path) -> None:
-    """Remove a directory, and those above it, as far as this process made them and they are empty."""
-    directory = directory.absolute()
-    for path in reversed(_made.copy()):
-        if path == directory or path in directory.parents:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-                _made.remove(path)
-
-
 def _remove(folder: Path, token: str) -> None:
     """Remove a lock's file, and its folder if that is then empty."""
     with contextlib.suppress(OSError):
         (folder / token).unlink(missing_ok=True)
         folder.rmdir()
-
-
-def _cannot_be_written(directory: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"--run-dir {directory} cannot be written ({error.strerror}); name a folder you may write to")

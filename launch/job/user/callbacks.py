@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from launch.job.config import ConfigError
-from launch.job.user import code as user_code
+from launch.job.user.call import UserCodeError, call, defined_in
 
 # What Keras has for something that is Lockstep's in a run -> what to use instead.
 _REPLACED = {
@@ -76,8 +76,8 @@ def call_all(callbacks: Sequence[keras.callbacks.Callback], event: str, *argumen
     for callback in callbacks:
         where = f"{type(callback).__name__}.{event}"
         try:
-            user_code.call(where, user_code.defined_in(callback), getattr(callback, event), *arguments)
-        except user_code.UserCodeError as error:
+            call(where, defined_in(callback), getattr(callback, event), *arguments)
+        except UserCodeError as error:
             raise CallbackError(error.sentence, error.traceback) from error.__cause__
 
 

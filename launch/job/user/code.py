@@ -1,8 +1,7 @@
-"""FILE.py:FUNCTION: the user's own network, data or callbacks, found, loaded once per process, and called.
+"""FILE.py:FUNCTION: the user's own network, data or callbacks, found, and loaded once per process.
 
-What goes wrong before the user's code runs is a ``ConfigError``; what goes wrong in it is a ``UserCodeError``, so that
-nobody takes it for a mistake of Lockstep's.  What the functions give is checked in ``network.py``, ``data.py`` and
-``callbacks.py``.
+What goes wrong before the user's code runs is a ``ConfigError``; what goes wrong in it is told by ``call.py``.  What
+the functions give is checked in ``network.py``, ``data.py`` and ``callbacks.py``.
 """
 
 import ast
@@ -12,29 +11,16 @@ import importlib.util
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from launch.job.config import ConfigError
+from launch.job.user.call import call, defined_in, user_line
 
 # What the function of each flag is called with.
 PARAMETERS = {"--model": ("classes", "image_size"), "--dataset": (), "--callbacks": ()}
-
-
-class UserCodeError(ValueError):
-    """The user's code raised an exception, which is the cause of this one.
-
-    Attributes:
-        sentence: one line: what was called, what it raised, and in which line; also ``str`` of this error.
-        traceback: several lines, as Python prints them, from the user's first frame on.
-    """
-
-    def __init__(self, sentence: str, traceback: str):
-        super().__init__(sentence)
-        self.sentence, self.traceback = sentence, traceback
 
 
 @dataclass(frozen=True)
@@ -148,15 +134,6 @@ def wrap(given, what: str):
     return UserFunction(f"{what} {name}", defined_in(given), name, "", "", given)
 
 
-def defined_in(value) -> Path:
-    """The file that a function, class or object comes from; an empty path where there is none, as in a notebook."""
-    try:
-        home = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
-        return Path(inspect.getsourcefile(inspect.unwrap(home)) or "")
-    except (TypeError, ValueError, OSError):
-        return Path()
-
-
 def _module(file: UserFile, what: str) -> ModuleType:
     if file.path in _loaded and _loaded[file.path][0] == file.sha256:
         return _loaded[file.path][1]
@@ -195,7 +172,7 @@ def _module(file: UserFile, what: str) -> ModuleType:
 def _explain_import(cause: BaseException | None, file: UserFile, what: str) -> None:
     """Raise ConfigError for what a line of the file, but no look at its traceback, can mend."""
     if isinstance(cause, ModuleNotFoundError) and cause.name:
-        line = _user_line(cause, file.path) or file.path.name
+        line = user_line(cause, file.path) or file.path.name
         raise ConfigError(
             f"{what}: {line}, needs {cause.name}, which is not installed here; install it, or mend the name"
         ) from cause
@@ -239,32 +216,6 @@ def _check_parameters(function: Callable, expected: tuple[str, ...], name: str, 
         raise ConfigError(
             f"{what} takes ({takes}), but is called as {name}({', '.join(expected)}); change its parameters"
         ) from error
-
-
-def call(what: str, path: Path, function: Callable, *arguments):
-    """Call the user's code; ``what`` that is, and in which file it is.
-
-    Raises:
-        UserCodeError: whatever it raised, also ``SystemExit``, but not ``KeyboardInterrupt``.
-    """
-    try:
-        return function(*arguments)
-    except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())
-        text = text if len(text) <= 300 else f"{text[:300]} ..."
-        raised = type(error).__name__ + (f": {text}" if text else "")
-        line = _user_line(error, path)
-        sentence = f"{what} raised {raised}" + (f" ({line})" if line else "")
-        # Of this file's frames there is one, and Python's own import machinery adds its own only below.
-        frames = error.__traceback__.tb_next
-        raise UserCodeError(sentence, "".join(traceback.format_exception(type(error), error, frames))) from error
-
-
-def _user_line(error: BaseException, path: Path) -> str | None:
-    """The deepest line of the file, or of one beside it, on the way to the error."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame for frame in frames if Path(frame.filename).parent == path.parent]
-    return f"{Path(lines[-1].filename).name}, line {lines[-1].lineno}" if lines else None
 
 
 def _syntax(error: SyntaxError | ValueError, path: Path) -> str:

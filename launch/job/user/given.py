@@ -29,7 +29,7 @@ class UserCode:
         """Python objects as they are, and for each that is missing the function that the settings name, if they do.
 
         Raises:
-            ConfigError, user_code.UserCodeError: a file or function that cannot be used.
+            ConfigError, UserCodeError: a file or function that cannot be used.
         """
         functions = {
             flag: user_code.load_function(reference, f"--{flag}")

@@ -1,0 +1,129 @@
+"""What programs that use a trained run have in common: their command line, their workers, and how they end."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from distributed.health import heartbeat
+from distributed.world import World, WorldError
+from launch.job import environment
+
+if TYPE_CHECKING:
+    from distributed.strategies import Strategy
+    from launch.job.logs.console import Console
+
+HANG_TIMEOUT = 600.0  # seconds without a sign of life after which a rank counts as hung
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but that an error is one line and no page of usage."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        # Under a launcher all ranks find the same mistake; one says it.
+        if World.from_environment().is_chief:
+            print(f"error: {message}; --help lists all flags", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+    def add_run(self) -> None:
+        """Add the run and which of its checkpoints."""
+        self.add_argument("run", metavar="RUN", help="a run directory, or one of its checkpoints")
+        self.add_argument(
+            "--checkpoint",
+            default="best",
+            metavar="best|last|PATH",
+            help="which weights: those of the best epoch (default), of the last one, or of a folder step-XXXXXXXX",
+        )
+
+    def add_workers(self) -> None:
+        """Add how to run on several devices."""
+        self.add_argument(
+            "--strategy",
+            choices=("auto", "single", "mirrored", "horovod"),
+            default="auto",
+            help="as for train.py; auto: horovod under a launcher, mirrored where several GPUs are seen, else single",
+        )
+        self.add_argument("--cpu-devices", type=int, metavar="N", help="for mirrored: devices to split the CPU into")
+        self.add_argument(
+            "--batch-size",
+            type=int,
+            metavar="N",
+            help="pictures that the network sees at once (default: 64, or the run's --micro-batch-size)",
+        )
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a program, as one of them sees them."""
+
+    strategy: "Strategy"
+    console: "Console"
+    threads: int
+
+    @property
+    def side_by_side(self) -> int:
+        """Batches that one replica computes at the same time, on a core each."""
+        local = self.strategy.replicas if self.strategy.name == "mirrored" else 1
+        return max(1, self.threads // local)
+
+
+def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
+    """Call ``work`` on every worker, and answer for what goes wrong.
+
+    Args:
+        options: with ``strategy`` and ``cpu_devices``.
+        work: gives the exit code; the chief's counts.  What the user can mend it raises as one of
+            ``stages.USER_ERRORS``, on all workers together.
+    """
+    try:
+        world = World.from_environment()
+    except WorldError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    threads = environment.prepare(world, verbose=False)
+    launcher = environment.launcher()
+    heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
+    code = 1
+    try:
+        code = _work_on(world, options, threads, work)
+        return code
+    finally:
+        heartbeat.end(code)
+
+
+def _work_on(world: World, options: argparse.Namespace, threads: int, work: Callable[[Workers], int]) -> int:
+    with environment.loading(quiet=True):
+        import tensorflow as tf
+
+        from distributed.devices import create_strategy
+        from launch.job.failure import fail
+        from launch.job.logs.console import Console
+        from launch.job.preparation.stages import USER_ERRORS
+    tf.get_logger().setLevel("ERROR")
+    try:
+        # One core per operation: several would share it in ways on which the last bits depend.
+        strategy = create_strategy(
+            options.strategy, world, cpu_devices=options.cpu_devices, threads=threads, exact=True
+        )
+    except WorldError as error:
+        Console(True).error(str(error))
+        return 2
+    heartbeat.wait_in_teardown()
+    console = Console(strategy.is_chief, launched=world.launcher != "none")
+    try:
+        return strategy.control.leave(work(Workers(strategy, console, threads)))
+    except USER_ERRORS as error:
+        console.stop()
+        console.error(str(error))
+        return strategy.control.leave(2)
+    except KeyboardInterrupt:
+        console.stop()
+        console.error("interrupted; nothing was written")
+        return 130
+    except Exception as error:
+        console.stop()
+        return fail(error, world, strategy.control.abort)
