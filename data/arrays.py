@@ -3,6 +3,8 @@
 In messages `place` is where the arrays come from; there they are called x_train and y_train, x_val and y_val.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.datasets import ArraySource, DataError, Source
@@ -55,6 +57,17 @@ def validation_source(
     source = ArraySource(name, train.classes, pixels, labels)
     check_size(source, train, f"{place}: x_{split}")
     return source
+
+
+def test_source(name: str, pixels, labels, classes: Sequence[str], *, place: str) -> ArraySource:
+    """The examples to test on, arrays as for `training_source`, called x_test and y_test; with the labels of `classes`.
+
+    Raises:
+        DataError: wrong dtype, shape, length or label.
+    """
+    pixels, labels = _checked(pixels, labels, "test", place)
+    check_range(labels, len(classes), f"{place}: y_test", f"as the run knows {len(classes)} classes")
+    return ArraySource(name, classes, pixels, labels)
 
 
 def check_range(labels: np.ndarray, count: int, name: str, why: str) -> None:

@@ -16,13 +16,14 @@ from data.datasets import DataError, FileSource
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # hidden names (.DS_Store) are recognised by their dot
 VALIDATION_FOLDERS = ("val", "validation")
+TEST_FOLDERS = ("test", "testing")
 
 
 def load_image_folder(data_dir: str, seed: int) -> tuple[FileSource, FileSource | None]:
     """Class subfolders of `data_dir`, or of its `train/` and `val/` (or `validation/`) where `train/` holds folders.
 
-    Classes are the sorted names of the subfolders, files follow sorted by name. In the second layout only the split
-    folders are looked at.
+    Classes are the sorted names of the subfolders, as numbers where all are; files follow sorted by name. In the second
+    layout only the split folders are looked at.
 
     Args:
         data_dir: the folder.
@@ -34,14 +35,14 @@ def load_image_folder(data_dir: str, seed: int) -> tuple[FileSource, FileSource 
     del seed
     train_dir = os.path.join(data_dir, "train")
     if not (os.path.isdir(train_dir) and any(entry.is_dir() for entry in _entries(train_dir))):
-        return _class_folders(data_dir), None
+        return class_folders(data_dir), None
     splits = [name for name in VALIDATION_FOLDERS if os.path.isdir(os.path.join(data_dir, name))]
     if len(splits) > 1:
         raise DataError(f"{data_dir} holds both val and validation: expected one of them; remove or rename the other.")
-    train = _class_folders(train_dir)
+    train = class_folders(train_dir)
     if not splits:
         return train, None
-    validation = _class_folders(os.path.join(data_dir, splits[0]))
+    validation = class_folders(os.path.join(data_dir, splits[0]))
     differing = sorted(set(train.classes) ^ set(validation.classes))
     if differing:
         lacking = splits[0] if differing[0] in train.classes else "train"
@@ -52,9 +53,25 @@ def load_image_folder(data_dir: str, seed: int) -> tuple[FileSource, FileSource 
     return train, validation
 
 
-def _class_folders(root: str) -> FileSource:
+def test_folder(data_dir: str) -> str | None:
+    """The folder of test pictures beside `train/`, or None."""
+    if not os.path.isdir(os.path.join(data_dir, "train")):
+        return None
+    found = [path for name in TEST_FOLDERS if os.path.isdir(path := os.path.join(data_dir, name))]
+    return found[0] if found else None
+
+
+def class_folders(root: str) -> FileSource:
+    """The pictures in the class subfolders of `root`, classes in order of their names; numbers in their own order.
+
+    Raises:
+        DataError: missing folder, unknown file, empty class.
+    """
     classes, paths, counts = [], [], []
-    for entry in _entries(root):
+    entries = _entries(root)
+    if all(entry.name.isdecimal() for entry in entries):
+        entries.sort(key=lambda entry: (int(entry.name), entry.name))  # 2 before 10
+    for entry in entries:
         if not entry.is_dir():
             raise DataError(
                 f"{entry.path} lies next to the class folders: expected only subfolders, one per class; move it away."
@@ -87,6 +104,21 @@ def _entries(folder: str) -> list[os.DirEntry]:
     except OSError as error:
         raise DataError(f"cannot read {folder} ({error.strerror}): expected a folder; correct data_dir.") from error
     return sorted(kept, key=lambda entry: entry.name)
+
+
+def test_table(data_dir: str) -> str | None:
+    """The table of test pictures beside train.csv, or None."""
+    path = os.path.join(data_dir, "test.csv")
+    return path if os.path.isfile(path) else None
+
+
+def load_csv_test(data_dir: str, classes: Sequence[str]) -> FileSource:
+    """The pictures of test.csv, labelled by `classes`; a table as for `load_csv`.
+
+    Raises:
+        DataError: as `load_csv`; a label that is not among the classes.
+    """
+    return _table_source(_read_table(test_table(data_dir)), classes)
 
 
 class _Table(NamedTuple):
@@ -184,7 +216,7 @@ def _table_source(table: _Table, classes: Sequence[str]) -> FileSource:
         if index is None:
             raise DataError(
                 f"{table.file} line {line}: label {label} is out of range, expected one of the {len(classes)} classes "
-                f"of the training table ({classes[0]} to {classes[-1]})."
+                f"of the training ({classes[0]} to {classes[-1]})."
             )
         labels.append(index)
     return FileSource("csv", classes, os.path.dirname(table.file), table.paths, np.array(labels))

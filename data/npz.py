@@ -1,12 +1,14 @@
 """`npz`: a numpy archive with x_train, y_train and, if present, x_val, y_val (or x_test, y_test)."""
 
+import contextlib
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from data.arrays import training_source, validation_source
+from data.arrays import test_source, training_source, validation_source
 from data.datasets import ArraySource, DataError
 
 
@@ -25,22 +27,48 @@ def load_npz(data_dir: str, seed: int) -> tuple[ArraySource, ArraySource | None]
     """
     del seed
     path = _find(data_dir)
+    with _opened(path) as archive:
+        validation = _find_validation(archive, path)
+        x_train, y_train = archive["x_train"], archive["y_train"]
+        x_val, y_val = (archive[f"x_{validation}"], archive[f"y_{validation}"]) if validation else (None, None)
+    train = training_source("npz", x_train, y_train, place=path)
+    if validation is None:
+        return train, None
+    return train, validation_source("npz", x_val, y_val, train, place=path, split=validation)
+
+
+def test_arrays(data_dir: str) -> str | None:
+    """The test arrays of the archive, in words; None if it has none that training leaves alone."""
+    path = _find(data_dir)
+    with _opened(path) as archive:
+        return f"x_test of {path}" if {"x_test", "y_test", "x_val", "y_val"} <= set(archive.files) else None
+
+
+def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
+    """x_test and y_test, labelled by `classes`.
+
+    Raises:
+        DataError: as `load_npz`; a label that is not among the classes.
+    """
+    path = _find(data_dir)
+    with _opened(path) as archive:
+        pixels, labels = archive["x_test"], archive["y_test"]
+    return test_source("npz", pixels, labels, classes, place=path)
+
+
+@contextlib.contextmanager
+def _opened(path: str):
+    """The archive, while it is read; DataError where it cannot be."""
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path} holds a single array: expected an archive of x_train and y_train; use np.savez.")
         with archive:
-            validation = _find_validation(archive, path)
-            x_train, y_train = archive["x_train"], archive["y_train"]
-            x_val, y_val = (archive[f"x_{validation}"], archive[f"y_{validation}"]) if validation else (None, None)
+            yield archive
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"cannot read {path} ({error}): expected a whole .npz without pickled objects.") from error
-    train = training_source("npz", x_train, y_train, place=path)
-    if validation is None:
-        return train, None
-    return train, validation_source("npz", x_val, y_val, train, place=path, split=validation)
 
 
 def _find(data_dir: str) -> str:

@@ -34,6 +34,12 @@ def load_shapes(data_dir: str | None, seed: int) -> tuple[ArraySource, ArraySour
     return train, ArraySource("shapes", CLASSES, *draw(VALIDATION_EXAMPLES, seed, stream=1))
 
 
+def draw_test(seed: int) -> ArraySource:
+    """4,000 examples that no training of this seed has seen, nor its validation."""
+    # Stream 2 of a seed holds out validation examples, see `data.hold_out`.
+    return ArraySource("shapes", CLASSES, *draw(VALIDATION_EXAMPLES, seed, stream=3))
+
+
 def draw(count: int, seed: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 [count, 32, 32, 3] and labels int32 [count]; the streams of a seed share no random number."""
     numbers = np.random.Philox(key=(stream << 64) + seed % 2**64)

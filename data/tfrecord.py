@@ -21,7 +21,7 @@ from data.datasets import DataError, Source
 from data.tfrecord_index import Index, Progress, load_index
 
 MANIFEST, UNFINISHED = "manifest.json", "manifest.partial.json"
-_SHARD = re.compile(r"(train|validation|val)-(\d+)-of-(\d+)(\.tfrecord)?")
+_SHARD = re.compile(r"(train|validation|val|test)-(\d+)-of-(\d+)(\.tfrecord)?")
 
 
 class Shard(BaseModel):
@@ -128,6 +128,8 @@ def load_tfrecord(data_dir: str, progress: Progress | None = None) -> tuple[TFRe
     if not folder.is_dir():
         raise DataError(f"--data-dir {data_dir} is no folder; give the folder that holds the TFRecord shards.")
     found, manifest = find_shards(folder), read_manifest(folder)
+    if not found["train"]:
+        raise DataError(f"{folder} has no training shards; expected files named like train-00000-of-00016.")
     if manifest is not None:
         _check_shards(folder, found, manifest)
     elif (folder / UNFINISHED).exists():
@@ -144,13 +146,37 @@ def load_tfrecord(data_dir: str, progress: Progress | None = None) -> tuple[TFRe
     return source(of_train), source(~of_train) if found["validation"] else None
 
 
+def load_tfrecord_test(data_dir: str, classes: Sequence[str], progress: Progress | None = None) -> TFRecordSource:
+    """The test records of `data_dir`, named like test-00000-of-00016, labelled by `classes`, numbers from 0.
+
+    Raises:
+        DataError: missing, corrupt or truncated shards; labels out of range.
+    """
+    folder = Path(data_dir)
+    files = find_shards(folder)["test"]
+    index = load_index(folder, files, progress, name="index-test")
+    labels, count = index.records["label"], len(classes)
+    # As ImageNet's, of which no picture is of class 0.
+    first = 1 if labels.min() == 1 and labels.max() == count else 0
+    wrong = np.flatnonzero((labels < first) | (labels >= first + count))
+    if len(wrong):
+        record = index.records[wrong[0]]
+        raise DataError(
+            f"{files[record['shard']]} at byte {record['offset']} has label {record['label']}, but the run knows "
+            f"{count} classes; give the data that belongs to it."
+        )
+    _allow_open_files(len(files))
+    return TFRecordSource(files, index.records, classes, labels - first, None)
+
+
 def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """The shards of "train" and "validation" (perhaps none) in order; DataError where one of a set is missing."""
-    sets: dict[str, dict[tuple[int, int], Path]] = {"train": {}, "validation": {}}
+    """The shards of "train", "validation" and "test" in order, each perhaps none; DataError where one of a set is
+    missing."""
+    sets: dict[str, dict[tuple[int, int], Path]] = {"train": {}, "validation": {}, "test": {}}
     for file in sorted(folder.iterdir()):
         if match := _SHARD.fullmatch(file.name):
             split, number, count = match[1], int(match[2]), int(match[3])
-            known = sets["train" if split == "train" else "validation"]
+            known = sets["validation" if split == "val" else split]
             if (number, count) in known:
                 raise DataError(f"{file} and {known[number, count].name} are the same shard; remove one of them.")
             known[number, count] = file
@@ -162,8 +188,6 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
         if missing:
             name = f"{split}-{missing[0]:05d}-of-{counts[0]:05d}"
             raise DataError(f"{folder} lacks {len(missing)} of {counts[0]} {split} shards, the first {name}; add them.")
-    if not sets["train"]:
-        raise DataError(f"{folder} has no training shards; expected files named like train-00000-of-00016.")
     return {split: [shards[key] for key in sorted(shards)] for split, shards in sets.items()}
 
 
@@ -183,7 +207,8 @@ def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest | None:
 
 def _check_shards(folder: Path, found: dict[str, list[Path]], manifest: Manifest) -> None:
     """Names and sizes as the manifest says; contents are left to `prepare --verify` and to the index's checksums."""
-    for split, files in found.items():
+    for split in ("train", "validation"):
+        files = found[split]
         expected = {shard.name: shard for shard in manifest.splits[split].shards} if split in manifest.splits else {}
         if [file.name for file in files] != list(expected):
             raise DataError(f"{folder} has other {split} shards than {MANIFEST} names; run launch/prepare.py again.")

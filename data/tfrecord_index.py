@@ -45,17 +45,19 @@ class Index(NamedTuple):
     texts: dict[int, str]
 
 
-def load_index(folder: Path, files: Sequence[Path], progress: Progress | None = None) -> Index:
+def load_index(
+    folder: Path, files: Sequence[Path], progress: Progress | None = None, name: str = "index"
+) -> Index:
     """The index of `files`, all in `folder`: the stored one if names, sizes and times still agree, else a new one.
 
-    Stored as `index.npz` beside the shards, or in ~/.cache/lockstep where that folder cannot be written, or nowhere.
+    Stored as `NAME.npz` beside the shards, or in ~/.cache/lockstep where that folder cannot be written, or nowhere.
     Several processes may build it at once: each writes a file of its own and the last rename wins.
 
     Raises:
         DataError: a corrupt or truncated shard, or a record without image or label; it names file and byte.
     """
     state = json.dumps([VERSION, [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]])
-    homes = _homes(folder)
+    homes = _homes(folder, name)
     for home in homes:
         if (stored := _read(home, state)) is not None:
             return stored
@@ -69,11 +71,11 @@ def load_index(folder: Path, files: Sequence[Path], progress: Progress | None = 
     return index
 
 
-def _homes(folder: Path) -> list[Path]:
-    homes = [folder / "index.npz"]
+def _homes(folder: Path, name: str) -> list[Path]:
+    homes = [folder / f"{name}.npz"]
     try:
         key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-        homes.append(Path.home() / ".cache" / "lockstep" / f"index-{key}.npz")
+        homes.append(Path.home() / ".cache" / "lockstep" / f"{name}-{key}.npz")
     except RuntimeError:  # this user has no home
         pass
     return homes

@@ -1,0 +1,172 @@
+"""One split of a data set with a trained network's labels: what an evaluation sees.
+
+A run's data has three splits at most: train, val, and test, which training never opens.  Other data than the run's own
+may hold some of its classes only, in another order.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data import NEEDS_NO_DATA_DIR, Splits, load
+from data.cifar10 import load_cifar10
+from data.datasets import DataError, Source
+from data.files import IMAGE_SUFFIXES, class_folders, load_csv_test, test_folder, test_table
+from data.npz import load_npz_test, test_arrays
+from data.shapes import draw_test
+from data.tfrecord import find_shards, load_tfrecord_test
+
+SPLITS = ("test", "val", "train")
+
+
+class Relabelled(Source):
+    """The examples of `source` with labels in the order of other class names."""
+
+    def __init__(self, source: Source, classes: Sequence[str], labels: np.ndarray):
+        super().__init__(source.name, classes, labels, source.image_size, source.encoded)
+        self.source, self.note = source, source.note
+
+    def read(self, indices):
+        return self.source.read(indices)
+
+    def where(self, index: int) -> str:
+        return self.source.where(index)
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+
+def adopt(source: Source, classes: Sequence[str], place: str) -> Source:
+    """The source with the labels of `classes`; some of these may not occur.
+
+    Raises:
+        DataError: it has examples of other classes, all of which are named.
+    """
+    if source.classes == tuple(classes):
+        return source
+    index_of = {name: index for index, name in enumerate(classes)}
+    unknown = [source.classes[label] for label in np.unique(source.labels) if source.classes[label] not in index_of]
+    if unknown:
+        raise DataError(
+            f"{place} has the class {_few(unknown)}, which the run does not know: expected {_few(classes)}, or some of "
+            "these."
+        )
+    table = np.array([index_of.get(name, -1) for name in source.classes], np.int32)
+    return Relabelled(source, classes, table[source.labels])
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:5]))
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def test_place(dataset: str, data_dir: str | None) -> str | None:
+    """Where a data set has a test split that training leaves alone, in words; None if it has none.  Opens nothing."""
+    try:
+        if dataset == "image_folder":
+            return test_folder(data_dir)
+        if dataset == "csv":
+            return test_table(data_dir)
+        if dataset == "npz":
+            return test_arrays(data_dir)
+        if dataset == "tfrecord":
+            return "its test shards" if find_shards(Path(data_dir))["test"] else None
+    except (DataError, OSError):
+        return None  # whoever opens it says so
+    return None
+
+
+def open_test(dataset: str, data_dir: str | None, seed: int, classes: Sequence[str]) -> Source | None:
+    """The test split, or None where there is none; arguments as for `load`, and the run's class names.
+
+    `shapes` draws one that neither training nor validation has seen; that of `cifar10` is the official one, on which
+    its runs validate.
+
+    Raises:
+        DataError: it cannot be read, or has other classes.
+    """
+    if data_dir is None and dataset not in NEEDS_NO_DATA_DIR:
+        raise DataError(f"dataset {dataset} needs data_dir: pass --data-dir with the place of its files.")
+    if dataset == "shapes":
+        return draw_test(seed)
+    if dataset == "cifar10":
+        return load_cifar10(data_dir, seed)[1]
+    place = test_place(dataset, data_dir)
+    if place is None:
+        return None
+    if dataset == "image_folder":
+        _refuse_unlabelled(place)
+        return adopt(class_folders(place), classes, place)
+    openers: dict[str, Callable] = {"csv": load_csv_test, "npz": load_npz_test, "tfrecord": load_tfrecord_test}
+    return adopt(openers[dataset](data_dir, classes), classes, place)
+
+
+def _refuse_unlabelled(folder: str) -> None:
+    with os.scandir(folder) as entries:
+        if any(entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file() for entry in entries):
+            raise DataError(
+                f"{folder} has pictures outside of class folders, of which nobody knows the class: expected a folder "
+                "per class; launch/predict.py names what is on them."
+            )
+
+
+class Part(NamedTuple):
+    """A split that was opened, with the labels of the run.
+
+    Attributes:
+        source: its examples.
+        split: one of SPLITS, or `all` where the data is not cut into splits.
+    """
+
+    source: Source
+    split: str
+
+
+def open_part(
+    dataset: str,
+    data_dir: str | None,
+    split: str | None,
+    *,
+    seed: int,
+    validation_split: float,
+    classes: Sequence[str],
+    own: bool,
+) -> Part:
+    """Open what a run is evaluated on.
+
+    Args:
+        dataset, data_dir, seed, validation_split: as for `load`, and as the run had them.
+        split: one of SPLITS; None takes the test split, else the validation split, else all there is.
+        classes: the run's, in its order.
+        own: whether it is the data that the run was trained on, of which `train` and `val` are parts that it chose.
+
+    Raises:
+        DataError: it cannot be opened, has not that split, or other classes.
+    """
+    if split in (None, "test"):
+        source = open_test(dataset, data_dir, seed, classes)
+        if source is not None:
+            return Part(source, "test")
+        if split == "test":
+            raise DataError(f"{data_dir or dataset} has no test split (such as test/ beside train/): use --split val.")
+    place = data_dir or dataset
+    if not own and split is None and dataset == "image_folder" and not os.path.isdir(os.path.join(data_dir, "train")):
+        return Part(adopt(class_folders(data_dir), classes, place), "all")
+    splits = load(dataset, data_dir, seed=seed, validation_split=validation_split if own else 0)
+    return choose(splits, split, classes, place, own=own)
+
+
+def choose(splits: Splits, split: str | None, classes: Sequence[str], place: str, *, own: bool) -> Part:
+    """`open_part` for splits that are open already."""
+    if split == "test":
+        raise DataError(f"{place} has no test split: use --split val or train.")
+    if split == "val" or split is None and splits.validation is not None:
+        if splits.validation is None:
+            raise DataError(f"{place} has no validation split: use --split train.")
+        return Part(adopt(splits.validation, classes, place), "val")
+    if split is None and own:
+        raise DataError(f"{place} has neither a test nor a validation split: use --split train, or other data.")
+    return Part(adopt(splits.train, classes, place), "train" if own or split else "all")
