@@ -1,9 +1,5 @@
 """Flag beats file beats default, and every mistake is one sentence that says how to mend it."""
 
-import ast
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,14 +10,6 @@ from launch.job.config import ConfigError, TrainConfig
 from launch.train import main
 
 ROOT = Path(__file__).parent.parent
-# The command line that is promised to people and scripts.
-FLAGS = (
-    "config strategy model dataset data-dir validation-split image-size augment epochs steps-per-epoch batch-size "
-    "global-batch-size optimizer momentum weight-decay clip-norm accumulate-steps learning-rate lr-scaling "
-    "base-batch-size warmup-epochs schedule plateau-patience plateau-factor plateau-cooldown min-learning-rate "
-    "early-stopping-patience min-delta monitor monitor-mode precision label-smoothing dropout seed deterministic "
-    "run-dir resume checkpoint-every-steps keep-checkpoints cpu-devices"
-)
 
 
 def parse(*argv, preset=None):
@@ -229,31 +217,3 @@ def test_an_empty_file_is_the_default(recipe):
 def test_a_configuration_cannot_be_changed_by_accident():
     with pytest.raises(ValueError, match="frozen"):
         TrainConfig().epochs = 3
-
-
-def help_texts():
-    (fields,) = [
-        node
-        for node in ast.parse((ROOT / "launch/job/config.py").read_text()).body
-        if getattr(node, "name", "") == "TrainConfig"
-    ]
-    for field, after in zip(fields.body, fields.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign):
-            yield field.target.id, after.value.value if isinstance(after, ast.Expr) else ""
-
-
-def test_every_field_has_a_help_text():
-    assert [name for name, text in help_texts()] == list(TrainConfig.model_fields)
-    assert [name for name, text in help_texts() if len(text) < 10] == []
-
-
-@pytest.mark.parametrize("script", ("train.py", "train_mirrored.py"))
-def test_help_exits_0_and_shows_every_flag_with_its_text(script):
-    environment = os.environ | {"COLUMNS": "300"}
-    ended = subprocess.run(
-        [sys.executable, ROOT / "launch" / script, "--help"], capture_output=True, text=True, env=environment
-    )
-    shown = " ".join(ended.stdout.replace("│", " ").split())
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert [flag for flag in FLAGS.split() if f"--{flag}" not in shown] == []
-    assert [name for name, text in help_texts() if " ".join(text.split()[:4]) not in shown] == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tyro
 from conftest import BIN, ROOT, environment
-from test_parallel import EXACT, REST, TRAINING
+from parity import EXACT, REST, TRAINING
 
 from distributed import convert
 from distributed.dropout import SampleDropout

@@ -1,4 +1,4 @@
-"""Gradients by factors, micro-batches and compression: the same sums by every way, and the choice between them."""
+"""Gradients by factors, micro-batches and compression: the same sums by every way."""
 
 import json
 
@@ -9,10 +9,7 @@ import tensorflow as tf
 from conftest import run_jobs, summary
 from safetensors.numpy import load_file
 
-from distributed.dropout import SampleDropout
-from distributed.gradients.cost_model import Calibration, Line, choose
-from distributed.gradients.reduction import Exchange, Factors, dense_layers, graph_nodes
-from distributed.gradients.tensor_parallel import find_pair
+from distributed.gradients.reduction import Exchange, Factors, dense_layers
 from distributed.step_context import enter
 
 
@@ -140,101 +137,6 @@ def test_dense_layers_are_found_by_kind_and_rank():
     x = keras.layers.Dense(2, name="on_sequences")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2, name="on_vectors")(keras.layers.Flatten()(x)))
     assert [layer.name for layer in dense_layers(model)] == ["on_vectors"]
-
-
-LAYERS = {"large": (4096, 4096), "small": (64, 8)}
-FREE = Line(0.0, 0.0)
-
-
-def test_bytes_of_both_ways():
-    summed = choose(LAYERS, exchange="allreduce", global_batch=128, replicas=4, item_bytes=4, calibration=None)
-    assert summed["large"].bytes == 2 * 3 * 4096 * 4096  # 2 (N-1)/N of 4 in out bytes
-    factors = choose(LAYERS, exchange="factors", global_batch=128, replicas=4, item_bytes=2, calibration=None)
-    assert factors["large"].bytes == 2 * 128 * 8192 * 3 // 4
-    assert factors["large"].allreduce_bytes == summed["large"].bytes
-
-
-@pytest.mark.parametrize(
-    ("calibration", "schemes"),
-    (
-        (None, {"large": "factors", "small": "allreduce"}),
-        # The link costs, products are free.
-        (Calibration(Line(0, 1e-8), Line(0, 1e-8), FREE), {"large": "factors", "small": "allreduce"}),
-        # The link is free: what is multiplied for all replicas is wasted.
-        (Calibration(FREE, FREE, Line(0, 1e-12)), {"large": "allreduce", "small": "allreduce"}),
-    ),
-)
-def test_auto_takes_the_cheaper_way(calibration, schemes):
-    choices = choose(LAYERS, exchange="auto", global_batch=128, replicas=2, item_bytes=4, calibration=calibration)
-    assert {name: choice.scheme for name, choice in choices.items()} == schemes
-    for choice in choices.values():
-        assert choice.seconds is None or choice.seconds <= choice.allreduce_seconds
-
-
-CHEAP = Calibration(Line(1e-4, 1e-10), Line(1e-4, 1e-10), Line(0, 5e-12))  # what a link moves costs less than products
-
-
-@pytest.mark.parametrize(
-    ("exchange", "calibration", "gather_every", "scheme"),
-    (
-        ("auto", CHEAP, 500, "split"),
-        ("auto", CHEAP, 1, "factors"),  # a checkpoint in every step gathers all of it
-        ("auto", Calibration(Line(1, 0), Line(1e-4, 1e-10), CHEAP.multiply), 500, "factors"),  # waiting costs more
-        ("auto", None, 500, "factors"),
-        ("split", None, 1, "split"),
-        ("factors", CHEAP, 500, "factors"),
-    ),
-)
-def test_a_pair_is_split_where_that_is_cheaper(exchange, calibration, gather_every, scheme):
-    layers = {"first": (1024, 4096), "second": (4096, 4096), "last": (4096, 10)}
-    settings = {"global_batch": 128, "replicas": 2, "item_bytes": 4, "gather_every": gather_every}
-    choices = choose(layers, exchange=exchange, calibration=calibration, pair=("first", "second"), **settings)
-    assert [choices[name].scheme for name in ("first", "second")] == [scheme, scheme]
-    assert choices["last"].scheme != "split"
-    if scheme == "split":
-        # X and its gradient; Y and its gradient: half of each is of the other worker.
-        assert choices["first"].bytes == 4 * 128 * 1024 and choices["second"].bytes == 4 * 128 * 4096
-
-
-def test_pairs_are_found_by_what_lies_between():
-    def find(*between, replicas=2, activation="relu"):
-        inputs = keras.Input((4,))
-        x = keras.layers.Dense(8, activation, name="first")(inputs)
-        for layer in between:
-            x = layer(x)
-        network = keras.Model(inputs, keras.layers.Dense(3, name="second")(x))
-        return find_pair(graph_nodes(network), dense_layers(network), replicas)
-
-    found = find(SampleDropout(0.5, seed=1))
-    assert [layer.name for layer in found[:2]] == ["first", "second"] and len(found[2]) == 1
-    assert find(replicas=4) is not None and find(activation=None) is not None
-    assert find(replicas=3) is None  # 8 units do not divide
-    assert find(keras.layers.BatchNormalization()) is None
-    assert find(activation="softmax") is None  # needs all units
-
-
-def test_a_pair_is_read_by_nobody_else():
-    def find(build):
-        inputs = keras.Input((4,))
-        first, dropout = keras.layers.Dense(8, "relu", name="first"), SampleDropout(0.5, seed=1)
-        second = keras.layers.Dense(3, name="second")
-        network = keras.Model(inputs, build(inputs, first, dropout, second))
-        return find_pair(graph_nodes(network), dense_layers(network), 2)
-
-    add = keras.layers.Add()
-    assert find(lambda x, first, dropout, second: second(dropout(first(x)))) is not None
-    assert find(lambda x, first, dropout, second: [second(hidden := first(x)), add([hidden, hidden])]) is None
-    assert find(lambda x, first, dropout, second: [second(dropout(first(x))), dropout(x)]) is None
-    assert find(lambda x, first, dropout, second: add([second(first(x)), second(first(x))])) is None
-
-
-def test_layers_of_a_sequential_network_count_once():
-    stack = [keras.Input((6,)), keras.layers.Dense(4, "relu", name="first"), keras.layers.Dense(3, name="last")]
-    network = keras.Sequential(stack)
-    assert [layer.name for layer in dense_layers(network)] == ["first", "last"]
-    assert find_pair(graph_nodes(network), dense_layers(network), 2) is not None
-    network.add(keras.layers.Dense(2, name="more"))
-    assert [layer.name for layer in dense_layers(network)] == ["first", "last", "more"]
 
 
 def test_a_layer_that_is_called_twice_has_a_plain_gradient():

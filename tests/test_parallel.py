@@ -3,7 +3,6 @@
 The rows train a tiny network through the real command line and the real ``fit`` for two epochs, under real launchers.
 """
 
-import csv
 from pathlib import Path
 
 import jobs
@@ -11,64 +10,21 @@ import keras
 import numpy as np
 import pytest
 from conftest import run_jobs, summary
-from safetensors.numpy import load_file
-
-# Each row: what is switched on, as flags of train.py.  Global batch 12 divides by 1, 2, 3 and 4 workers.
-TRAINING = {
-    "sgd": "--momentum 0.9",
-    "adam": "--optimizer adam --learning-rate 0.002",
-    "rmsprop": "--optimizer rmsprop --learning-rate 0.001",
-    "clip": "--clip-norm 0.5",
-    "accumulate": "--accumulate-steps 2 --global-batch-size 24",
-    "label_smoothing": "--label-smoothing 0.1",
-    "flip_crop": "--augment flip_crop",
-    "weight_decay": "--weight-decay 0.01",
-    "dropout": "--dropout 0.5",
-}
-REST = {
-    "metrics": "--metrics accuracy,top5,precision,recall,auc --data-dir DATA/val1003.npz",
-    "validation_2": "--data-dir DATA/val2.npz --metrics accuracy,auc",
-    "validation_1": "--data-dir DATA/val1.npz",
-    "no_validation": "--data-dir DATA/train_only.npz --validation-split 0",
-    "check_replicas": "--check-replicas 3 --optimizer nadam --learning-rate 0.002",
-    "plateau": "--plateau-patience 1 --min-delta 10 --schedule cosine --epochs 3",
-    "early_stopping": "--early-stopping-patience 1 --min-delta 10 --epochs 4",
-    "allreduce": "--exchange allreduce",
-    "factors": "--exchange factors --weight-decay 0.01 --clip-norm 0.5",
-    "factors_accumulate": "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5",
-    "split": "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --check-replicas 5",
-    "split_adam": "--exchange split --optimizer adam --learning-rate 0.001 --checkpoint-every-steps 7",
-    "steps_1": "--momentum 0.9 --steps-per-call 1",
-    "steps_3": "--momentum 0.9 --steps-per-call 3",
-    "steps_auto": "--momentum 0.9 --steps-per-call auto --checkpoint-every-steps 5",
-}
-# Micro-batches of one size on all workers: equal to the last bit.
-EXACT = {
-    "exact": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --augment flip_crop --clip-norm 0.5",
-    "exact_adam": "--micro-batch-size 2 --global-batch-size 24 --optimizer adam --learning-rate 0.002",
-    "exact_allreduce": "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01",
-    "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
-    "exact_steps_1": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 1",
-    "exact_steps_3": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 3",
-    "exact_steps_auto": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call auto",
-}
-VALIDATION_EXAMPLES = {"metrics": 1003, "validation_2": 2, "validation_1": 1, "no_validation": 0}
-# Launcher, and flags.
-WORKERS = {
-    "single": ((), ()),
-    "mirrored-2": ((), ("--cpu-devices", "2")),
-    "mirrored-3": ((), ("--cpu-devices", "3")),
-    "horovod-1": (("horovodrun", "-np", "1"), ("--strategy", "horovod")),
-    "horovod-2": (("horovodrun", "-np", "2"), ()),
-    "horovod-3": (("horovodrun", "-np", "3"), ()),
-    "horovod-4": (("horovodrun", "-np", "4"), ()),
-}
-STEPS = 203 // 12  # of an epoch
-# Sets of workers on which the rest and the exact rows are left to make test-faults.
-LATER = ("mirrored-2", "horovod-1", "horovod-2", "horovod-3")
-COMMON = (
-    "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --dropout 0 --deterministic --warmup-epochs 0"
+from parity import (
+    COMMON,
+    EXACT,
+    LATER,
+    REST,
+    STEPS,
+    TRAINING,
+    VALIDATION_EXAMPLES,
+    WORKERS,
+    history,
+    merged,
+    seen,
+    weights,
 )
+from safetensors.numpy import load_file
 
 
 @pytest.fixture(scope="module")
@@ -99,44 +55,6 @@ def run(tmp_path_factory, tiny_data):
 
 def in_folder(line: str, data: Path) -> list[str]:
     return line.replace("DATA", str(data.parent)).split()
-
-
-def merged(common: list, more: list) -> list:
-    """``common`` without the flags that ``more`` gives too."""
-    given = {word for word in more if str(word).startswith("--")}
-    kept, words = [], iter(common)
-    for word in words:
-        if word == "--deterministic":
-            kept.append(word)
-        elif word in given:
-            next(words)
-        else:
-            kept += [word, next(words)]
-    return kept + list(more)
-
-
-def weights(run_dir: Path) -> dict[str, np.ndarray]:
-    return load_file(run_dir / "checkpoints" / "last" / "weights.safetensors")
-
-
-def history(run_dir: Path) -> list[dict]:
-    """metrics.csv without what depends on the clock."""
-    with open(run_dir / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
-
-
-def seen(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Sample ids and pixel sums in the order of the run: [steps, global batch]."""
-    ranks = [np.load(run_dir / f"seen-{rank}.npz") for rank in range(len(list(run_dir.glob("seen-*.npz"))))]
-    facts = summary(run_dir)
-    # A rank's batches are its replicas' in turn; what was prefetched beyond the last step was not trained on.
-    per_rank = facts["replicas"] // facts["world_size"]
-    parts = []
-    for name in ("ids", "pixels"):
-        arrays = [rank[name][: facts["steps"] * per_rank].reshape(facts["steps"], -1) for rank in ranks]
-        parts.append(np.concatenate(arrays, axis=1))
-    return tuple(parts)
 
 
 def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = ()):

@@ -1,0 +1,48 @@
+"""Which two dense layers may be divided between the workers."""
+
+import keras
+
+from distributed.dropout import SampleDropout
+from distributed.gradients.reduction import dense_layers, graph_nodes
+from distributed.gradients.tensor_parallel import find_pair
+
+
+def test_pairs_are_found_by_what_lies_between():
+    def find(*between, replicas=2, activation="relu"):
+        inputs = keras.Input((4,))
+        x = keras.layers.Dense(8, activation, name="first")(inputs)
+        for layer in between:
+            x = layer(x)
+        network = keras.Model(inputs, keras.layers.Dense(3, name="second")(x))
+        return find_pair(graph_nodes(network), dense_layers(network), replicas)
+
+    found = find(SampleDropout(0.5, seed=1))
+    assert [layer.name for layer in found[:2]] == ["first", "second"] and len(found[2]) == 1
+    assert find(replicas=4) is not None and find(activation=None) is not None
+    assert find(replicas=3) is None  # 8 units do not divide
+    assert find(keras.layers.BatchNormalization()) is None
+    assert find(activation="softmax") is None  # needs all units
+
+
+def test_a_pair_is_read_by_nobody_else():
+    def find(build):
+        inputs = keras.Input((4,))
+        first, dropout = keras.layers.Dense(8, "relu", name="first"), SampleDropout(0.5, seed=1)
+        second = keras.layers.Dense(3, name="second")
+        network = keras.Model(inputs, build(inputs, first, dropout, second))
+        return find_pair(graph_nodes(network), dense_layers(network), 2)
+
+    add = keras.layers.Add()
+    assert find(lambda x, first, dropout, second: second(dropout(first(x)))) is not None
+    assert find(lambda x, first, dropout, second: [second(hidden := first(x)), add([hidden, hidden])]) is None
+    assert find(lambda x, first, dropout, second: [second(dropout(first(x))), dropout(x)]) is None
+    assert find(lambda x, first, dropout, second: add([second(first(x)), second(first(x))])) is None
+
+
+def test_layers_of_a_sequential_network_count_once():
+    stack = [keras.Input((6,)), keras.layers.Dense(4, "relu", name="first"), keras.layers.Dense(3, name="last")]
+    network = keras.Sequential(stack)
+    assert [layer.name for layer in dense_layers(network)] == ["first", "last"]
+    assert find_pair(graph_nodes(network), dense_layers(network), 2) is not None
+    network.add(keras.layers.Dense(2, name="more"))
+    assert [layer.name for layer in dense_layers(network)] == ["first", "last", "more"]
