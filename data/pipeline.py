@@ -80,6 +80,11 @@ def validation_batches(
     return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
 
 
+def evaluation_images(source: Source, indices, augment: str, image_size: int) -> tf.Tensor:
+    """What `validation_batches` shows of some examples: int64 [b] -> uint8 [b, s, s, 3], outside of a pipeline."""
+    return _central_images(source, tf.constant(indices, tf.int64), augment, image_size)
+
+
 def diagnose(source: Source, indices) -> str | None:
     """The first of `indices` that cannot be read or decoded, in words: "PLACE: reason"; None if all can.
 

@@ -43,12 +43,14 @@ class Found(NamedTuple):
         run: the run directory, or None where the folder stands alone.
         state: ``state.json``.
         record: the class names, and what the network takes.
+        weights_sha256: of the file with the weights.
     """
 
     path: Path
     run: Path | None
     state: dict
     record: Record
+    weights_sha256: str
 
     @property
     def config(self) -> TrainConfig:
@@ -88,13 +90,13 @@ def find(path: str | Path, checkpoint: str = "best") -> Found:
         folder = place.resolve()
     else:
         folder = _choose(place, checkpoint)
-    state = _read_state(folder)
+    manifest, state = commit.verify(folder), _read_state(folder)
     run = folder.parent.parent if folder.parent.name == "checkpoints" else None
     try:
         own = records.parse(state["record"], folder) if "record" in state else records.read(run or folder)
     except RecordError as error:
         raise RecordError(f"{folder} was made before runs kept a record of their classes: {error}") from None
-    return Found(folder, run, state, own)
+    return Found(folder, run, state, own, manifest["files"]["weights.safetensors"]["sha256"])
 
 
 def _choose(run: Path, checkpoint: str) -> Path:
@@ -110,7 +112,6 @@ def _choose(run: Path, checkpoint: str) -> Path:
 
 
 def _read_state(folder: Path) -> dict:
-    commit.verify(folder)
     try:
         with disk.open_regular(folder / "state.json") as file:
             state = json.loads(file.read())

@@ -1,6 +1,7 @@
 """What programs that use a trained run have in common: their command line, their workers, and how they end."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # Under a launcher all ranks find the same mistake; one says it.
-        if World.from_environment().is_chief:
+        if World.from_environment(os.environ).is_chief:
             print(f"error: {message}; --help lists all flags", file=sys.stderr, flush=True)
         sys.exit(2)
 
@@ -56,6 +57,14 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+class OutputError(ValueError):
+    """Something that cannot be made or written; its message is one sentence."""
+
+
+class FailedAlone(Exception):
+    """What the user can mend, found by one of several workers, while the others wait for it; one sentence."""
+
+
 @dataclass(frozen=True)
 class Workers:
     """The workers of a program, as one of them sees them."""
@@ -70,17 +79,44 @@ class Workers:
         local = self.strategy.replicas if self.strategy.name == "mirrored" else 1
         return max(1, self.threads // local)
 
+    def together(self, function: Callable):
+        """Call ``function`` on every worker; where it fails on any of them, fail on all with one sentence."""
+        from distributed.control import together
+        from launch.job.preparation.stages import USER_ERRORS
+
+        heartbeat.beat()
+        return together(self.strategy.control, (*USER_ERRORS, OutputError), function)
+
+    def on_chief(self, function: Callable):
+        """Call ``function`` on the chief, which may write files; all workers get its answer, a JSON value, or its
+        failure.
+
+        Raises:
+            OutputError: a file could not be written.
+        """
+
+        def call():
+            try:
+                return function() if self.strategy.is_chief else None
+            except OSError as error:
+                place, reason = error.filename or "a file", error.strerror or error
+                raise OutputError(f"{place} cannot be written ({reason}); nothing was left; mend that") from error
+
+        with heartbeat.waiting():
+            answer = self.together(call)
+        return self.strategy.control.agree(answer)
+
 
 def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
     """Call ``work`` on every worker, and answer for what goes wrong.
 
     Args:
         options: with ``strategy`` and ``cpu_devices``.
-        work: gives the exit code; the chief's counts.  What the user can mend it raises as one of
-            ``stages.USER_ERRORS``, on all workers together.
+        work: gives the exit code; the chief's counts.  What the user can mend it raises as ``FailedAlone``, or on all
+            workers together as one of ``stages.USER_ERRORS`` or an ``OutputError``.
     """
     try:
-        world = World.from_environment()
+        world = World.from_environment(os.environ)
     except WorldError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
@@ -116,7 +152,7 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:
         return strategy.control.leave(work(Workers(strategy, console, threads)))
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, OutputError) as error:
         console.stop()
         console.error(str(error))
         return strategy.control.leave(2)
@@ -126,4 +162,5 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
         return 130
     except Exception as error:
         console.stop()
-        return fail(error, world, strategy.control.abort)
+        known = isinstance(error, FailedAlone)
+        return fail(error, world, strategy.control.abort, lambda error: str(error) if known else None)

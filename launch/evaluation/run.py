@@ -1,0 +1,123 @@
+"""One evaluation, from a run and a split to its files; all workers go through it together."""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from data.datasets import DataError, Source
+from data.pipeline import validation_batches
+from distributed.control import check_agreement
+from distributed.metrics import example_losses
+from launch.evaluation import classification, files, leakage, results
+from launch.evaluation.split import Data, open_evaluated, open_training
+from launch.job.config import ConfigError
+from launch.job.user.call import UserCodeError
+from launch.trained.answers import BATCH, answer_all
+from launch.trained.load import Found, find, load_network
+from launch.trained.program import Workers
+
+AFFORDABLE = 0.1  # part of the evaluation's time that looking for leakage may take unasked
+
+
+def evaluate(options: argparse.Namespace, workers: Workers) -> int:
+    """Evaluate a run; the options are those of ``launch/evaluate.py``.  Returns the exit code."""
+    console, strategy = workers.console, workers.strategy
+    found = workers.together(lambda: find(options.run, options.checkpoint))
+    data = workers.together(lambda: open_evaluated(options, found))
+    source, record = data.part.source, found.record
+    folder = Path(options.out) if options.out else _default_folder(found, data)
+    workers.on_chief(lambda: files.check_replaceable(folder))
+    fingerprint = workers.together(source.fingerprint)
+    check_agreement(strategy.control, {"weights": found.weights_sha256, "pictures": fingerprint})
+    with strategy.scope():
+        network = workers.together(lambda: load_network(found))
+    console.say(f"run: {found.path}, {record.model}, {len(record.classes)} classes")
+    console.say(f"data: {data.data_dir or data.dataset}, {data.part.split}, {_counts(source)}")
+
+    def batches(order, share):
+        return validation_batches(
+            source,
+            order=order,
+            share=share,
+            augment=found.config.augment,
+            image_size=record.image_size,
+            threads=workers.threads,
+        )
+
+    batch = options.batch_size or found.config.micro_batch_size or BATCH
+    began = time.perf_counter()
+    logits, _, rate = answer_all(workers, network, source, batches, batch=batch, title="evaluating")
+    seconds = time.perf_counter() - began
+    console.say(f"{len(logits):,} of {len(source):,} pictures evaluated, {rate:,.0f} images/s")
+    return workers.on_chief(lambda: _leave(options, workers, found, data, logits, folder, seconds))
+
+
+def _default_folder(found: Found, data: Data) -> Path:
+    name = data.part.split if data.own else f"{Path(data.data_dir or data.dataset).stem}-{data.part.split}"
+    return (found.run or Path.cwd()) / f"evaluation-{name}"
+
+
+def _counts(source: Source) -> str:
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    present = int((counts > 0).sum())
+    words = f"{len(source):,} pictures"
+    return words if present == len(counts) else f"{words} of {present} of the run's {len(counts)} classes"
+
+
+def _leave(options, workers: Workers, found: Found, data: Data, logits: np.ndarray, folder: Path, seconds: float) -> int:
+    """Judge the answers, write and print; on the chief."""
+    console, record, source = workers.console, found.record, data.part.source
+    labels = source.labels
+    losses_of = example_losses(len(record.classes), found.config.label_smoothing)
+    losses = losses_of(tf.constant(labels), tf.constant(logits)).numpy()
+    probabilities = results.probabilities(logits)
+    judged = classification.report(labels, probabilities, losses)
+    about = {
+        "checkpoint": found.path.name,
+        "step": found.state["step"],
+        "model": record.model,
+        "dataset": data.dataset,
+        "split": data.part.split,
+        "training_metrics": results.training_metrics(found.config.metrics, labels, logits, losses),
+    }
+    places = [source.where(index) for index in range(len(source))] if source.encoded else range(len(source))
+    with files.whole_folder(folder) as writing:
+        files.write(writing, judged, labels, probabilities, record.classes, places, about)
+        _look_for_leakage(options.check_leakage, console, writing, found, data, seconds)
+        results.draw(writing, found, data.part, judged, probabilities)
+    for line in results.lines(judged, record.classes):
+        console.say(line)
+    console.say(f"files: {folder}/ (metrics.json, per_class.csv, predictions.csv, confusion.png, worst.png)")
+    return 0
+
+
+def _look_for_leakage(how: str, console, folder: Path, found: Found, data: Data, seconds: float) -> None:
+    """Find evaluated pictures that are training pictures; say so, and leave their list."""
+    source = data.part.source
+    if how == "off" or data.own and data.part.split == "train":
+        return
+    try:
+        training = open_training(found)
+    except (ConfigError, DataError, UserCodeError) as error:
+        console.say(f"leakage: not looked for, {error}")
+        return
+    began = time.perf_counter()
+    evaluated = list(leakage.stored_digests(source))
+    expected = (time.perf_counter() - began) * len(training) / len(source)
+    if how == "auto" and expected > AFFORDABLE * seconds:
+        console.say(f"leakage: not looked for, as it would take about {expected:.0f} s; --check-leakage on does it")
+        return
+    twins = leakage.twins(evaluated, leakage.stored_digests(training))
+    if not twins and how == "on" and source.encoded and training.encoded:
+        twins = leakage.twins(leakage.decoded_digests(source), leakage.decoded_digests(training))
+    if not twins:
+        console.say(f"leakage: none of the {len(source):,} pictures is a training picture")
+        return
+    places = [source.where(twin.evaluated) for twin in twins]
+    files.write_leakage(folder, twins, places, [training.where(twin.training) for twin in twins])
+    shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+    of_all = f"{len(twins):,} of {len(source):,} pictures"
+    console.say(f"leakage: {of_all} are training pictures, too: {shown}; see leakage.csv")

@@ -1,0 +1,71 @@
+"""What a trained network says of many pictures: read, computed and gathered by all workers together."""
+
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data.datasets import DataError, Source
+from data.order import SequentialOrder, Share
+from data.pipeline import PREFETCH, diagnose
+from distributed.health import heartbeat
+from distributed.inference import Inference
+from launch.trained.program import FailedAlone, Workers
+
+BATCH = 64
+
+
+def answer_all(
+    workers: Workers, network: keras.Model, source: Source, make_batches: Callable, *, batch: int, title: str
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Let a network answer to every example of a source, in its order; all workers must call it.
+
+    Args:
+        network: uint8 images [b, s, s, 3] -> float32 [b, width], built within the strategy's scope.
+        make_batches: ``(order, share) -> tf.data.Dataset`` of (images, anything, marks float32 [b]).
+        batch: examples that the network sees at once: with another number the last bits may differ.
+        title: stands before the progress bar.
+
+    Returns:
+        The answers float32 [n, width] and the marks float32 [n], on every worker, and images per second.
+
+    Raises:
+        DataError: a picture that cannot be read, which is named.
+    """
+    strategy, console = workers.strategy, workers.console
+    side_by_side = workers.side_by_side
+    order = SequentialOrder(examples=len(source), replica_batch=batch * side_by_side, replicas=strategy.replicas)
+    inference = Inference(network, strategy, batch=batch, side_by_side=side_by_side)
+    batches = iter(strategy.distribute(lambda first, stride: make_batches(order, Share(first, stride))))
+    console.start_epoch(title, len(source))
+    answers, marks, began = [], [], time.perf_counter()
+    for step in range(order.steps):
+        # The first step holds the tracing of the graph.
+        heartbeat.enter("validation" if step else "first validation", waiting=True)
+        try:
+            rows, given = inference.answer(batches)
+        except tf.errors.OpError as error:
+            culprit = _find_unreadable(source, order, strategy.share, step)
+            if culprit is None:
+                raise
+            raise (FailedAlone if strategy.world.size > 1 else DataError)(f"{culprit}; replace or remove it") from error
+        answers.append(rows)
+        marks.append(given)
+        console.advance(min((step + 1) * len(rows), len(source)), "")
+    console.stop()
+    heartbeat.enter("ending")
+    rate = len(source) / (time.perf_counter() - began)
+    return np.concatenate(answers)[: len(source)], np.concatenate(marks)[: len(source)], rate
+
+
+def _find_unreadable(source: Source, order: SequentialOrder, share: tuple[int, int], step: int) -> str | None:
+    """The first picture that cannot be read among those that this worker was reading in that step."""
+    last = min(step + PREFETCH + 2, order.steps)
+    for element in Share(*share).elements(order.replicas, step, last):
+        heartbeat.beat()
+        indices, _ = order.indices(element)
+        if place := diagnose(source, indices.numpy()):
+            return place
+    return None
