@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from data import augment as views
@@ -75,6 +76,37 @@ def validation_batches(
     def batch(element):
         indices, weights = order.indices(element)
         return _central_images(source, indices, augment, image_size), _labels(source, indices), weights
+
+    elements = share.elements(order.replicas, 0, order.steps)
+    return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
+
+
+def prediction_batches(
+    source: Source, *, order: SequentialOrder, share: Share, augment: str, image_size: int, threads: int
+) -> tf.data.Dataset:
+    """`validation_batches` of encoded pictures of which some cannot be read: these come out black, with weight 0."""
+    _check_size(source, order)
+    eighths = AUGMENTATIONS[augment].eighths
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
+    def picture(index):
+        return decode.central_decode(source.read(index[None])[0], image_size, eighths)
+
+    def read(indices: np.ndarray, weights: np.ndarray):
+        # Outside of the graph, where one picture that fails would take its whole batch along.
+        images = np.zeros((len(indices), image_size, image_size, 3), np.uint8)
+        for place, index in enumerate(indices):
+            try:
+                images[place] = picture(index)
+            except (tf.errors.OpError, ValueError):
+                weights[place] = 0
+        return images, weights
+
+    def batch(element):
+        indices, weights = order.indices(element)
+        images, weights = tf.numpy_function(read, [indices, weights], (tf.uint8, tf.float32), stateful=False)
+        images = tf.ensure_shape(images, [order.replica_batch, image_size, image_size, 3])
+        return images, tf.zeros_like(indices, tf.int32), tf.ensure_shape(weights, [order.replica_batch])
 
     elements = share.elements(order.replicas, 0, order.steps)
     return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)

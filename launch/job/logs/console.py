@@ -23,6 +23,11 @@ class Console:
         self._rich.print(text, markup=False)
         sys.stdout.flush()
 
+    def note(self, text: str) -> None:
+        """Print one line to stderr, beside results that a program may read from stdout."""
+        if not self._rich.quiet:
+            print(text, file=sys.stderr, flush=True)
+
     def error(self, text: str) -> None:
         """Print one line to stderr, where errors belong."""
         if not self._rich.quiet:

@@ -1,0 +1,1 @@
+"""From files that nobody has labelled to what a run sees on them."""

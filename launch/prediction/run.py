@@ -1,0 +1,111 @@
+"""One prediction, from files to a table; all workers go through it together."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from data.datasets import FileSource
+from data.pipeline import diagnose, evaluation_images, prediction_batches
+from distributed.control import check_agreement
+from launch.evaluation import sheet
+from launch.prediction.files import Answers, as_csv, as_json, write
+from launch.prediction.inputs import collect
+from launch.trained.answers import BATCH, answer_all
+from launch.trained.load import Found, find, load_network, with_probabilities
+from launch.trained.program import OutputError, Workers
+
+FORMATS = {".csv": as_csv, ".json": as_json}
+
+
+def predict(options: argparse.Namespace, workers: Workers) -> int:
+    """Predict; the options are those of ``launch/predict.py``.  Returns the exit code."""
+    console, strategy = workers.console, workers.strategy
+    workers.together(lambda: check_options(options))
+    found = workers.together(lambda: find(options.run, options.checkpoint))
+    record = found.record
+    # Standard input is the chief's alone.
+    inputs = workers.on_chief(lambda: vars(collect(options.inputs)))
+    check_agreement(strategy.control, {"weights": found.weights_sha256})
+    with strategy.scope():
+        network = workers.together(lambda: with_probabilities(load_network(found)))
+    paths = inputs["paths"]
+    if inputs["passed_over"]:
+        console.note(f"{inputs['passed_over']:,} other files were passed over")
+    source = FileSource("files", record.classes, "", paths, np.zeros(len(paths)))
+
+    def batches(order, share):
+        return prediction_batches(
+            source,
+            order=order,
+            share=share,
+            augment=found.config.augment,
+            image_size=record.image_size,
+            threads=workers.threads,
+        )
+
+    batch = options.batch_size or found.config.micro_batch_size or BATCH
+    probabilities, readable, rate = answer_all(workers, network, source, batches, batch=batch, title="predicting")
+
+    def leave() -> int:
+        errors = {index: _reason(source, index) for index in np.flatnonzero(readable == 0).tolist()}
+        answers = Answers(paths, record.classes, probabilities, errors, options.top)
+        _leave(options, console, found, source, answers)
+        console.note(f"{len(paths) - len(errors):,} of {len(paths):,} pictures, {rate:,.0f} images/s")
+        if errors:
+            first = next(iter(errors))
+            more = f" and {len(errors) - 1:,} more" if len(errors) > 1 else ""
+            console.error(f"cannot read {paths[first]} ({errors[first]}){more}; the rest is done")
+        return 2 if errors else 0
+
+    return workers.on_chief(leave)
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise ``OutputError`` for what cannot be done, before anything is."""
+    if options.top < 1:
+        raise OutputError(f"--top is {options.top}; expected 1 or more")
+    for flag, suffixes in (("out", tuple(FORMATS)), ("sheet", (".png",))):
+        path = getattr(options, flag) and Path(getattr(options, flag))
+        if path and path.suffix.lower() not in suffixes:
+            raise OutputError(f"--{flag} {path} is of no known kind; end it with {' or '.join(suffixes)}")
+        if path and not path.absolute().parent.is_dir():
+            raise OutputError(f"--{flag} {path}: there is no folder {path.absolute().parent}; make it first")
+
+
+def _reason(source: FileSource, index: int) -> str:
+    found = diagnose(source, [index]) or "cannot be decoded"
+    return found.removeprefix(f"{source.where(index)}: ")
+
+
+def _leave(options: argparse.Namespace, console, found: Found, source: FileSource, answers: Answers) -> None:
+    """Write the files that are asked for; without any, a line per picture on the console."""
+    if options.out:
+        out = Path(options.out)
+        write(out, FORMATS[out.suffix.lower()](answers))
+    if options.sheet:
+        _draw(Path(options.sheet), found, source, answers)
+    if options.out or options.sheet:
+        return
+    for path, pairs, error in answers.rows():
+        words = "  ".join(f"{name} {float(value):.4f}" for name, value in pairs)
+        console.say(f"{path}  {words or 'error: ' + error}")
+
+
+def _draw(path: Path, found: Found, source: FileSource, answers: Answers) -> None:
+    tiles = [
+        sheet.Tile(index, pairs[0][0], None, float(pairs[0][1]), place)
+        for index, (place, pairs, _) in enumerate(answers.rows())
+        if pairs
+    ]
+    size, augment = found.record.image_size, found.config.augment
+    temporary = path.with_name(f".{path.name}.tmp")
+
+    def picture(index: int) -> np.ndarray:
+        return evaluation_images(source, [index], augment, size)[0].numpy()
+
+    try:
+        sheet.draw(temporary, tiles, picture, str(found.path))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
