@@ -1,16 +1,18 @@
 """What an evaluation shows: numbers on the console, pictures in its folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from data.splits import Part
+from data.datasets import Source
+from data.pipeline import evaluation_images
 from distributed.metrics import METRICS, GlobalMetrics
-from launch.evaluation import confusion
-from launch.evaluation.classification import Report
-from launch.evaluation.files import CONFUSION
+from launch.evaluation import confusion, projector, sheet, tensorboard
+from launch.evaluation.classification import Report, worst_mistakes
+from launch.evaluation.files import CONFUSION, WORST
 from launch.trained.load import Found
 
 MISTAKES = 48  # on the contact sheet
@@ -43,10 +45,55 @@ def training_metrics(
     return {name: value for name, value in metrics.results().items() if name != "examples"}
 
 
-def draw(folder: Path, found: Found, part: Part, report: Report, probabilities: np.ndarray) -> None:
-    """Draw ``confusion.png``, and ``worst.png`` where there is a mistake."""
-    names, source = found.record.classes, part.source
-    confusion.draw(folder / CONFUSION, report.confusion, names, f"{found.record.model} on {part.split}")
+def draw(folder: Path, found: Found, source: Source, split: str, report: Report, probabilities: np.ndarray) -> None:
+    """Draw ``confusion.png`` and ``worst.png``, the mistakes that the network was surest of."""
+    names, title = found.record.classes, f"{found.record.model}, {found.path.name}, {split}"
+    confusion.draw(folder / CONFUSION, report.confusion, names, title)
+    mistakes = int((report.predicted != source.labels).sum())
+    tiles = [
+        sheet.Tile(
+            index,
+            names[source.labels[index]],
+            names[report.predicted[index]],
+            float(probabilities[index, report.predicted[index]]),
+            source.where(index),
+        )
+        for index in worst_mistakes(source.labels, probabilities, report, MISTAKES).tolist()
+    ]
+    which = f"the {len(tiles)} surest of {mistakes:,} mistakes" if tiles else "no mistakes"
+    sheet.draw(folder / WORST, tiles, seen_by(found, source), f"{title}: {which}")
+
+
+def seen_by(found: Found, source: Source) -> Callable[[int], np.ndarray]:
+    """A function from an example's index to what the network sees of it, uint8 [s, s, 3]."""
+    augment, size = found.config.augment, found.record.image_size
+    return lambda index: evaluation_images(source, [index], augment, size)[0].numpy()
+
+
+def last_hidden(network: keras.Model) -> keras.Model:
+    """The network up to what its last layer with weights takes in: uint8 pixels -> float32 [b, width]."""
+    last = [layer for layer in network.layers if layer.weights][-1]
+    features = last.input
+    if len(features.shape) > 2:
+        features = keras.layers.GlobalAveragePooling2D()(features)
+    return keras.Model(network.inputs[0], keras.layers.Activation("linear", dtype="float32")(features))
+
+
+def show_in_tensorboard(
+    board: Path, folder: Path, found: Found, source: Source, report: Report, features: np.ndarray | None
+) -> None:
+    """Add the pictures of an evaluation's folder to TensorBoard, and the last hidden layer's outputs where given."""
+    pictures = {"evaluation/confusion": folder / CONFUSION, "evaluation/worst": folder / WORST}
+    tensorboard.add_images(board, pictures, found.state["epoch"])
+    if features is None:
+        return
+    shown, names = projector.sampled(len(source)), found.record.classes
+    columns = {
+        "label": [names[label] for label in source.labels[shown]],
+        "predicted": [names[label] for label in report.predicted[shown]],
+        "path": [source.where(index) for index in shown.tolist()],
+    }
+    projector.write(board, shown, features, columns, seen_by(found, source))
 
 
 def lines(report: Report, names: Sequence[str]) -> Iterator[str]:
@@ -61,8 +108,8 @@ def lines(report: Report, names: Sequence[str]) -> Iterator[str]:
     width = max(len("class"), *(len(name) for name in names[:ROWS]))
     yield f"{'class':<{width}}  precision  recall      F1    count"
     for name, score in list(zip(names, report.classes, strict=True))[:ROWS]:
-        values = "  ".join(f"{'-' if value is None else f'{value:.4f}':>{wide}}" for value, wide in (
-            (score.precision, 9), (score.recall, 6), (score.f1, 6)))
+        cells = ((score.precision, 9), (score.recall, 6), (score.f1, 6))
+        values = "  ".join(f"{'-' if value is None else f'{value:.4f}':>{width_of}}" for value, width_of in cells)
         yield f"{name:<{width}}  {values}  {score.count:>7,}"
     if len(names) > ROWS:
         yield f"... and {len(names) - ROWS} more, in per_class.csv"

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from data.datasets import DataError, Source
+from data.datasets import DataError, Source, Subset
 from data.pipeline import validation_batches
 from distributed.control import check_agreement
 from distributed.metrics import example_losses
-from launch.evaluation import classification, files, leakage, results
+from launch.evaluation import classification, files, leakage, projector, results
 from launch.evaluation.split import Data, open_evaluated, open_training
 from launch.job.config import ConfigError
 from launch.job.user.call import UserCodeError
 from launch.trained.answers import BATCH, answer_all
 from launch.trained.load import Found, find, load_network
-from launch.trained.program import Workers
+from launch.trained.program import OutputError, Workers
 
 AFFORDABLE = 0.1  # part of the evaluation's time that looking for leakage may take unasked
 
@@ -28,6 +28,8 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
     found = workers.together(lambda: find(options.run, options.checkpoint))
     data = workers.together(lambda: open_evaluated(options, found))
     source, record = data.part.source, found.record
+    if options.projector and not found.run:
+        raise OutputError(f"--projector needs the run directory of {found.path}; give that as RUN")
     folder = Path(options.out) if options.out else _default_folder(found, data)
     workers.on_chief(lambda: files.check_replaceable(folder))
     fingerprint = workers.together(source.fingerprint)
@@ -37,22 +39,32 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
     console.say(f"run: {found.path}, {record.model}, {len(record.classes)} classes")
     console.say(f"data: {data.data_dir or data.dataset}, {data.part.split}, {_counts(source)}")
 
+    began = time.perf_counter()
+    logits, rate = _answers(workers, found, network, source, options, "evaluating")
+    seconds = time.perf_counter() - began
+    console.say(f"{len(logits):,} of {len(source):,} pictures evaluated, {rate:,.0f} images/s")
+    shown, features = projector.sampled(len(source)), None
+    if options.projector:
+        with strategy.scope():
+            hidden = results.last_hidden(network)
+        features, _ = _answers(workers, found, hidden, Subset(source, shown), options, "last hidden layer")
+    return workers.on_chief(lambda: _leave(options, workers, found, data, logits, features, folder, seconds))
+
+
+def _answers(workers: Workers, found: Found, network, source: Source, options, title: str) -> tuple[np.ndarray, float]:
     def batches(order, share):
         return validation_batches(
             source,
             order=order,
             share=share,
             augment=found.config.augment,
-            image_size=record.image_size,
+            image_size=found.record.image_size,
             threads=workers.threads,
         )
 
     batch = options.batch_size or found.config.micro_batch_size or BATCH
-    began = time.perf_counter()
-    logits, _, rate = answer_all(workers, network, source, batches, batch=batch, title="evaluating")
-    seconds = time.perf_counter() - began
-    console.say(f"{len(logits):,} of {len(source):,} pictures evaluated, {rate:,.0f} images/s")
-    return workers.on_chief(lambda: _leave(options, workers, found, data, logits, folder, seconds))
+    answers, _, rate = answer_all(workers, network, source, batches, batch=batch, title=title)
+    return answers, rate
 
 
 def _default_folder(found: Found, data: Data) -> Path:
@@ -67,7 +79,16 @@ def _counts(source: Source) -> str:
     return words if present == len(counts) else f"{words} of {present} of the run's {len(counts)} classes"
 
 
-def _leave(options, workers: Workers, found: Found, data: Data, logits: np.ndarray, folder: Path, seconds: float) -> int:
+def _leave(
+    options: argparse.Namespace,
+    workers: Workers,
+    found: Found,
+    data: Data,
+    logits: np.ndarray,
+    features: np.ndarray | None,
+    folder: Path,
+    seconds: float,
+) -> int:
     """Judge the answers, write and print; on the chief."""
     console, record, source = workers.console, found.record, data.part.source
     labels = source.labels
@@ -87,10 +108,15 @@ def _leave(options, workers: Workers, found: Found, data: Data, logits: np.ndarr
     with files.whole_folder(folder) as writing:
         files.write(writing, judged, labels, probabilities, record.classes, places, about)
         _look_for_leakage(options.check_leakage, console, writing, found, data, seconds)
-        results.draw(writing, found, data.part, judged, probabilities)
+        results.draw(writing, found, source, data.part.split, judged, probabilities)
+    board = found.run and found.run / "tensorboard"
+    if board and board.is_dir():
+        results.show_in_tensorboard(board / folder.name, folder, found, source, judged, features)
     for line in results.lines(judged, record.classes):
         console.say(line)
     console.say(f"files: {folder}/ (metrics.json, per_class.csv, predictions.csv, confusion.png, worst.png)")
+    if features is not None:
+        console.say(f"projector: tensorboard --logdir {board} and choose PROJECTOR")
     return 0
 
 
