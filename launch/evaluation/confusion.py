@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.evaluation.lettering import fitted, font
+from launch.evaluation.lettering import fitted, font, heading
 
 # Up to so many classes: counts in the cells; every class named; pixels of its own for each.
 COUNTED, NAMED, SEPARATE = 25, 110, 1200
@@ -39,7 +39,9 @@ def draw(path: Path, confusion: np.ndarray, names: Sequence[str], title: str) ->
     assert confusion.shape == (c, c), (confusion.shape, c)
     cell = _cell(c)
     side, letters = cell * min(c, SEPARATE), max(10, min(15, cell - 2))
-    beside = MARGIN + 40 + round(min(NAME_WIDTH, max(font(letters).getlength(name) for name in names)))
+    shown = range(0, c, _step(c))
+    words = [fitted(names[index], NAME_WIDTH, font(letters)) for index in shown]
+    beside = MARGIN + 40 + round(max(font(letters).getlength(word) for word in words))
     panel = beside + side + MARGIN + LEGEND
     width, height = panel + (PANEL if c > COUNTED else 0), TITLE + side + beside
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -49,16 +51,17 @@ def draw(path: Path, confusion: np.ndarray, names: Sequence[str], title: str) ->
         return figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
 
     room = width - 2 * MARGIN
-    large = next((size for size in (18, 16, 14) if font(size, bold=True).getlength(title) <= room), 12)
-    _write(axes(MARGIN, 0, room, TITLE), 0, TITLE / 2, title, room, large, bold=True)
-    _matrix(axes(beside, TITLE, side, side), confusion, names, cell, letters)
+    _write(axes(MARGIN, 0, room, TITLE), 0, TITLE / 2, *heading(title, room), room, bold=True)
+    matrix = axes(beside, TITLE, side, side)
+    _matrix(matrix, confusion, cell)
+    _name(matrix, shown, words, letters)
     bar = min(side, 440) * 2 // 5
     for place, words in enumerate(("right", "mistakes")):
         _scale(axes(beside + side + MARGIN, TITLE + 24 + place * (bar + 44), 14, bar), words)
     if not confusion.any(axis=1).all():
         note = axes(beside + side + MARGIN, TITLE + 24 + 2 * (bar + 44) - 20, LEGEND, 2 * ROW)
-        _write(note, 0, ROW / 2, "grey:", LEGEND - 10, LETTERS)
-        _write(note, 0, ROW, "no pictures", LEGEND - 10, LETTERS, colour=FAINT)
+        _write(note, 0, ROW / 2, "grey:", LETTERS, LEGEND)
+        _write(note, 0, ROW, "no pictures", LETTERS, LEGEND, colour=FAINT)
     if c > COUNTED:
         _worst(axes(panel, TITLE, PANEL - MARGIN, side), confusion, names)
     with warnings.catch_warnings():
@@ -95,28 +98,33 @@ def _colours():
     )
 
 
-def _matrix(axes, confusion: np.ndarray, names: Sequence[str], cell: int, letters: int) -> None:
+def _matrix(axes, confusion: np.ndarray, cell: int) -> None:
     from matplotlib.colors import to_rgba
 
-    c, shares = len(names), row_shares(confusion)
+    c, shares = len(confusion), row_shares(confusion)
     right, wrong = _colours()
     pixels, diagonal = wrong.to_rgba(shares), np.arange(c)
     pixels[diagonal, diagonal] = right.to_rgba(np.diag(shares))
     pixels[np.isnan(shares)] = to_rgba(MISSING)
     axes.imshow(_merged(pixels), interpolation="nearest", extent=(-0.5, c - 0.5, c - 0.5, -0.5))
-    step = 1 if c <= NAMED else next(step for step in (5, 10, 20, 25, 50, 100, 250, 500, c) if c / step <= 50)
-    shown = range(0, c, step)
-    words = [fitted(names[index], NAME_WIDTH, font(letters)) for index in shown]
-    how = {"fontsize": _points(letters), "color": INK, "parse_math": False}
-    axes.set_xticks(shown, words, rotation=90, **how)
-    axes.set_yticks(shown, words, **how)
-    axes.tick_params(length=0 if step == 1 else 4, color=EDGE)
-    axes.set_xlabel("predicted", fontsize=_points(15), color=FAINT)
-    axes.set_ylabel("true", fontsize=_points(15), color=FAINT)
     for edge in axes.spines.values():
         edge.set_color(EDGE)
     if c <= COUNTED:
         _counts(axes, confusion, shares, min(15, cell * 0.3))
+
+
+def _step(c: int) -> int:
+    """Every how many classes one is named."""
+    return 1 if c <= NAMED else next(step for step in (5, 10, 20, 25, 50, 100, 250, 500, c) if c / step <= 50)
+
+
+def _name(axes, shown: range, words: Sequence[str], letters: int) -> None:
+    how = {"fontsize": _points(letters), "color": INK, "parse_math": False}
+    axes.set_xticks(shown, words, rotation=90, **how)
+    axes.set_yticks(shown, words, **how)
+    axes.tick_params(length=0 if shown.step == 1 else 4, color=EDGE)
+    axes.set_xlabel("predicted", fontsize=_points(15), color=FAINT)
+    axes.set_ylabel("true", fontsize=_points(15), color=FAINT)
 
 
 def _merged(pixels: np.ndarray) -> np.ndarray:
@@ -135,7 +143,7 @@ def _counts(axes, confusion: np.ndarray, shares: np.ndarray, letters: float) -> 
         axes.text(
             column,
             row,
-            f"{confusion[row, column]:,}\n{'<1%' if share < 0.005 else f'{share:.0%}'}",
+            f"{confusion[row, column]:,}\n{'<1%' if share < 0.01 else f'{share:.0%}'}",
             ha="center",
             va="center",
             fontsize=_points(letters),
@@ -166,26 +174,26 @@ def _worst(axes, confusion: np.ndarray, names: Sequence[str]) -> None:
     recall = right[seen] / counts[seen]
     box = axes.get_window_extent()
     shown = seen[np.argsort(recall, kind="stable")[: min(40, int(box.height) // ROW - 2)]]
-    _write(axes, 0, ROW / 2, f"the {len(shown)} classes recognised least, and what they were taken for most",
-           box.width, LETTERS, bold=True)  # fmt: skip
+    title = f"the {len(shown)} classes recognised least, and what they were taken for most"
+    _write(axes, 0, ROW / 2, title, LETTERS, box.width, bold=True)
     mistakes = confusion[shown].copy()
     mistakes[np.arange(len(shown)), shown] = 0
     for place, (index, taken) in enumerate(zip(shown, mistakes.argmax(axis=1), strict=True), start=1):
         middle, share = (place + 0.5) * ROW, right[index] / counts[index]
-        _write(axes, 0, middle, names[index], 190, LETTERS)
+        _write(axes, 0, middle, names[index], LETTERS, 190)
         axes.barh(middle, 120, 14, left=200, color="#eeeeee")
         axes.barh(middle, 120 * share, 14, left=200, color="#2f7ab9")
-        _write(axes, 330, middle, f"{share:.0%} of {counts[index]:,}", 90, LETTERS, colour=FAINT)
+        _write(axes, 330, middle, f"{share:.0%} of {counts[index]:,}", LETTERS, 90, colour=FAINT)
         most = mistakes[place - 1, taken]
         if most:
-            _write(axes, 430, middle, f"{most:,} × {names[taken]}", box.width - 430, LETTERS)
+            _write(axes, 430, middle, f"{most:,} × {names[taken]}", LETTERS, box.width - 430)
     unseen = len(counts) - len(seen)
     if unseen:
-        _write(axes, 0, (len(shown) + 1.5) * ROW, f"{unseen:,} of {len(names):,} classes without pictures here", box.width, LETTERS,
-               colour=FAINT)  # fmt: skip
+        note = f"{unseen:,} of {len(names):,} classes without pictures here"
+        _write(axes, 0, (len(shown) + 1.5) * ROW, note, LETTERS, box.width, colour=FAINT)
 
 
-def _write(axes, x: float, y: float, text: str, width: float, letters: int, *, bold=False, colour=INK) -> None:
+def _write(axes, x: float, y: float, text: str, letters: int, width: float, *, bold=False, colour=INK) -> None:
     """Text at most ``width`` pixels wide in axes that are measured in pixels from their upper left corner."""
     box = axes.get_window_extent()
     axes.set(xlim=(0, box.width), ylim=(box.height, 0))

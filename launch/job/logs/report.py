@@ -15,6 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data.datasets import Source
+from data.splits import test_place
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
 from launch.job.preparation import exchange
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from launch.job.preparation.assemble import Training
 
 SUMMARY, MODEL = "summary.json", "model.json"
+SHOWN = 6  # classes that are named before training
 PACKAGES = ("tensorflow", "keras", "horovod", "mpi4py", "numpy")
 
 
@@ -84,12 +87,28 @@ def introduce(training: "Training") -> None:
     held_out = f"{len(validation):,} validation" if validation else "no validation"
     classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"
     say(f"data: {training.code.data_name(config)}, {len(train):,} training and {held_out} images, {classes}, {size}")
+    say(f"classes: {class_counts(train, validation)}")
     if note := train.note:
         say(f"note: {note}")
+    data_dir = config.data_dir and str(config.data_dir)
+    if training.code.data is None and (place := test_place(config.dataset, data_dir)):
+        say(f"note: {place} is not used in training; launch/evaluate.py does")
     say(plan.sentence())
     if plan.replicas > 1:
         say(exchange.sentence(training.choices))
     say(f"run directory: {training.directory}")
+
+
+def class_counts(train: Source, validation: Source | None) -> str:
+    """The first classes with how many training (and validation) examples they have, in words: a wrong folder level or
+    order shows here before an hour is spent."""
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    held_out = np.zeros_like(counts) if validation is None else np.bincount(validation.labels, minlength=len(counts))
+    plus = [f" + {count:,}" if validation is not None else "" for count in held_out]
+    of_each = zip(train.classes[:SHOWN], counts, plus, strict=False)
+    shown = [f"{name} {count:,}{more}" for name, count, more in of_each]
+    rest = len(counts) - SHOWN
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
 def summarize(training: "Training", stopped_by: str, seconds: float) -> dict:
