@@ -41,7 +41,7 @@ CHEAP = Calibration(Line(1e-4, 1e-10), Line(1e-4, 1e-10), Line(0, 5e-12))  # wha
     (
         ("auto", CHEAP, 500, "split"),
         ("auto", CHEAP, 1, "factors"),  # a checkpoint in every step gathers all of it
-        ("auto", Calibration(Line(1, 0), Line(1e-4, 1e-10), CHEAP.multiply), 500, "factors"),  # waiting costs more
+        ("auto", Calibration(Line(1, 1e-10), Line(1e-4, 1e-10), CHEAP.multiply), 500, "factors"),  # waiting costs more
         ("auto", None, 500, "factors"),
         ("split", None, 1, "split"),
         ("factors", CHEAP, 500, "factors"),
@@ -56,3 +56,12 @@ def test_a_pair_is_split_where_that_is_cheaper(exchange, calibration, gather_eve
     if scheme == "split":
         # X and its gradient; Y and its gradient: half of each is of the other worker.
         assert choices["first"].bytes == 4 * 128 * 1024 and choices["second"].bytes == 4 * 128 * 4096
+
+
+@pytest.mark.parametrize(("latency", "scheme"), [(1e-3, "factors"), (1e-1, "allreduce")])
+def test_the_one_exchange_of_all_factors_must_be_worth_its_latency(latency, scheme):
+    """Summing three such layers takes 3 x 8 ms, factors 3 x 2 ms: worth a millisecond of waiting, not a hundred."""
+    layers = dict.fromkeys(("one", "two", "three"), (1000, 2000))
+    calibration = Calibration(Line(1.0, 1e-9), Line(latency, 1e-9), FREE)
+    choices = choose(layers, exchange="auto", global_batch=333, replicas=2, item_bytes=4, calibration=calibration)
+    assert {choice.scheme for choice in choices.values()} == {scheme}

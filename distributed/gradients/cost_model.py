@@ -8,7 +8,9 @@ Per step a layer's gradient costs a replica, with a global batch of ``B`` exampl
 * *split*, of two layers in a row (see ``split.py``): ``2 (N-1)/N B in`` of the first and ``2 (N-1)/N B out`` of the
   second, in four exchanges that the step waits for, and an N-th of the products over all ``B`` examples.
 
-Seconds follow from the measured time per byte of both collectives and from the measured rate of such products.
+Seconds follow from the measured time per byte of both collectives and from the measured rate of such products.  The
+latency of the sums is not counted: other gradients are summed in the same exchange anyway.  That of the gathers is,
+once for all layers: they share one exchange, which a step without factors does not have.
 """
 
 import time
@@ -92,18 +94,29 @@ def choose(
             cheaper, seconds, summed_seconds = factors < 2 * numbers, None, None
         else:
             own = numbers * calibration.multiply.seconds(global_batch / replicas)
-            summed_seconds = calibration.reduce.seconds(4 * numbers) + own
+            summed_seconds = calibration.reduce.per_unit * 4 * numbers + own
             everything = numbers * calibration.multiply.seconds(global_batch)
-            seconds = calibration.gather.seconds(item_bytes * factors / replicas) + everything
+            seconds = calibration.gather.per_unit * item_bytes * factors / replicas + everything
             cheaper = seconds < summed_seconds
         by_factors = cheaper if exchange in ("auto", "split") else exchange == "factors"
         scheme, used = ("factors", factor_bytes) if by_factors else ("allreduce", summed_bytes)
         choices[name] = Choice(scheme, used, summed_bytes, seconds if by_factors else summed_seconds, summed_seconds)
+    if exchange == "auto" and calibration and _saved(choices) <= calibration.gather.latency:
+        choices = {name: _summed(choice) for name, choice in choices.items()}
     if pair and exchange in ("auto", "split"):
         divided = _split(pair, layers, choices, global_batch, replicas, calibration, gather_every)
         if exchange == "split" or (calibration and _total(divided) < _total({name: choices[name] for name in pair})):
             choices |= divided
     return choices
+
+
+def _saved(choices: dict[str, Choice]) -> float:
+    """Seconds per step that factors save, but for the latency of their exchange."""
+    return sum(choice.allreduce_seconds - choice.seconds for choice in choices.values())
+
+
+def _summed(choice: Choice) -> Choice:
+    return replace(choice, scheme="allreduce", bytes=choice.allreduce_bytes, seconds=choice.allreduce_seconds)
 
 
 def _total(choices: dict[str, Choice]) -> float:
