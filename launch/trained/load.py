@@ -1,9 +1,4 @@
-"""The network of a run, with its trained weights, as plain Keras.
-
->>> from launch.trained.load import load_run
->>> network, record = load_run("runs/one")
->>> network.predict(pixels)                        # uint8 [b, s, s, 3] -> probabilities [b, classes]
-"""
+"""The network of a run, with its trained weights, as plain Keras."""
 
 import json
 import re
@@ -63,13 +58,7 @@ class Found(NamedTuple):
 def load_run(
     path: str | Path, *, checkpoint: str = "best", precision: str | None = None, logits: bool = False
 ) -> TrainedRun:
-    """Load what a run has learnt.
-
-    Args:
-        path: a run directory, or one of its checkpoints.
-        checkpoint: ``best`` (the last one where no validation has judged them), ``last``, or the path of one.
-        precision: ``float32`` rebuilds a network of 16 bits in float32; None leaves it as it was trained.
-        logits: give what the network was trained to give, [b, classes] or, for two classes, [b, 1].
+    """Load what a run has learnt; see ``launch.trained.load_run``.
 
     Raises:
         RecordError, ConfigError, CheckpointError, UserCodeError: one sentence: what is missing or does not fit.
