@@ -1,4 +1,4 @@
-"""The data that all contestants of a comparison read, as npz or JPEG files."""
+"""The images that all contestants of a comparison read, as npz or JPEG files."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from launch.job import environment
 from launch.job.config import ConfigError
 
 
-def random_data(count: int, size: int, classes: int, folder: Path) -> Path:
+def random_images(count: int, size: int, classes: int, folder: Path) -> Path:
     """``count`` random images of ``size`` x ``size``; who reads them takes the largest label for the last class."""
     path, random = folder / f"random-{count}-{size}-{classes}.npz", np.random.default_rng(0)
     if not path.exists():
@@ -17,34 +17,44 @@ def random_data(count: int, size: int, classes: int, folder: Path) -> Path:
     return path
 
 
-def real_data(dataset: str, data_dir: str | None, images: int, folder: Path) -> tuple[Path, int]:
-    """The first ``images`` examples of a data set, shuffled, at its own size or at 32x32 where it has none; and the
-    number of their classes.
+def open_training_set(dataset: str, data_dir: str | Path | None):
+    """The training examples of a data set, a ``data.datasets.Source``.
 
     Raises:
-        ConfigError: whatever is wrong with the data set, or too few images.
+        ConfigError: whatever is wrong with the data set.
     """
     with environment.loading(quiet=True):
         from data import load
         from data.datasets import DataError
-        from data.order import SequentialOrder, Share
-        from data.pipeline import validation_batches
 
     try:
-        source = load(dataset, data_dir, seed=0, validation_split=0).train
+        return load(dataset, data_dir and str(data_dir), seed=0, validation_split=0).train
     except DataError as error:
         raise ConfigError(str(error)) from None
-    if len(source) < images:
-        raise ConfigError(f"{dataset} has {len(source)} training images, but --images asks for {images}; lower it")
-    order = SequentialOrder(examples=len(source), replica_batch=100, replicas=1)
+
+
+def real_images(dataset: str, data_dir: str | None, count: int, folder: Path) -> tuple[Path, int]:
+    """``count`` shuffled examples of a data set, at its own size or at 32x32 where it has none; and the number of
+    their classes.
+
+    Raises:
+        ConfigError: whatever is wrong with the data set, or too few images.
+    """
+    source = open_training_set(dataset, data_dir)
+    if len(source) < count:
+        raise ConfigError(f"{dataset} has {len(source)} training images, but --images asks for {count}; lower it")
+
+    from data.order import Order, Share
+    from data.pipeline import training_batches
+
+    order = Order(examples=len(source), seed=0, replica_batch=count, replicas=1)
     size = source.image_size[0] if source.image_size else 32
-    batches = validation_batches(source, order=order, share=Share(0, 1), augment="none", image_size=size, threads=2)
-    pixels, labels, weights = map(np.concatenate, zip(*batches.as_numpy_iterator(), strict=True))
-    chosen = np.random.default_rng(0).permutation(np.flatnonzero(weights))[:images]
-    path = folder / f"{dataset}-{images}.npz"
+    stream = {"share": Share(0, 1), "start_step": 0, "augment": "none", "image_size": size, "threads": 1}
+    pixels, labels, _ = next(training_batches(source, order=order, **stream).as_numpy_iterator())
     # A part of the data may lack classes, which an npz must not.
-    classes, labels = np.unique(labels[chosen], return_inverse=True)
-    np.savez(path, x_train=pixels[chosen], y_train=labels)
+    classes, labels = np.unique(labels, return_inverse=True)
+    path = folder / f"{dataset}-{count}.npz"
+    np.savez(path, x_train=pixels, y_train=labels)
     return path, len(classes)
 
 
@@ -55,8 +65,7 @@ def draw_files(folder: Path, count: int) -> Path:
     random, size = np.random.default_rng(0), (375, 500)
     for index in range(count):
         soft = tf.image.resize(random.uniform(0, 255, (12, 16, 3)), size, "bicubic") + random.normal(0, 8, (*size, 3))
-        data = tf.io.encode_jpeg(tf.cast(tf.clip_by_value(soft, 0, 255), tf.uint8), quality=90)
         path = folder / f"class{index % 4}" / f"{index:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.numpy())
+        path.write_bytes(tf.io.encode_jpeg(tf.cast(tf.clip_by_value(soft, 0, 255), tf.uint8), quality=90).numpy())
     return folder
