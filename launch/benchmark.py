@@ -23,16 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from distributed.world import World
-from launch.bench import arguments, comparisons, machine, report
+from launch.bench import arguments, comparisons, report
 from launch.bench.exchange import exchange
-from launch.bench.inputs import inputs
 from launch.bench.runner import BenchmarkError, Runner
 from launch.job import environment
 from launch.job.config import ConfigError
 
-COMPARISONS = {"exchange": exchange, "input": inputs} | {
-    name: getattr(comparisons, name) for name in ("throughput", "scaling", "overhead", "checkpoint")
-}
+COMPARISONS = {name: getattr(comparisons, name) for name in ("throughput", "scaling", "overhead", "checkpoint")}
+COMPARISONS |= {"exchange": exchange, "input": comparisons.inputs}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,18 +43,17 @@ def main(argv: list[str] | None = None) -> int:
     for number in SIGNALS:
         signal.signal(number, _leave)
     try:
-        settings = arguments.parse(argv, __doc__)
+        settings = arguments.parse(argv, __doc__, COMPARISONS)
         facts = {"benchmark": settings.command, "arguments": argv}
-        facts |= {"machine": machine.describe(), "load_before": machine.load()}
+        facts |= {"machine": report.machine(), "load_before": report.load()}
         environment.prepare(World(), verbose=False)
         with Runner(lambda text: console.print(text, style="dim", markup=False)) as runner:
             result = COMPARISONS[settings.command](settings, runner)
-        facts["load_after"] = machine.load()
+        facts["load_after"] = report.load()
     except (ConfigError, BenchmarkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    console.print(report.machine_sentence(facts), markup=False, soft_wrap=True)
-    report.show(result, f"benchmark {settings.command}", console)
+    report.show(result, facts, console)
     if settings.json:
         console.print("written:", *report.save(result, settings.json, facts), markup=False, soft_wrap=True)
     return 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_command
 
-from launch.bench.jobs import Case, Job
-from launch.bench.npz import random_data
+from launch.bench.contestants import Case, Job
+from launch.bench.images import random_images
 from launch.bench.runner import Runner
 
 BASELINES = ROOT / "launch" / "baselines"
@@ -27,7 +27,7 @@ MPIRUN = ("mpirun", "--oversubscribe", *(("--allow-run-as-root",) if os.geteuid(
     ),
 )
 def test_baselines_run_by_hand(script, tmp_path):
-    data = random_data(64, 32, 10, tmp_path)
+    data = random_images(64, 32, 10, tmp_path)
     name, *flags = script.split()
     launcher = MPIRUN if name == "horovod_manual" and "--alone" not in flags else ()
     words = ["--data", data, "--batch-size", 8, "--epochs", 2, *flags]
@@ -55,7 +55,7 @@ def test_data_without_end_is_a_few_images_over_and_over(tmp_path):
 
     from launch.bench.plugins import EXAMPLES, Endless
 
-    path = random_data(24, 16, 7, tmp_path)
+    path = random_images(24, 16, 7, tmp_path)
     source = Endless(path)
     with np.load(path) as archive:
         pixels, labels = archive["x_train"], archive["y_train"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launch.bench.jobs import Contestant
+from launch.bench.contestants import Contestant
 from launch.bench.runner import BenchmarkError, Runner
 from launch.bench.timing import Sample, Timing, parts, parts_of_ranks
 

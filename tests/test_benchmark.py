@@ -8,7 +8,9 @@ import sys
 import pytest
 from conftest import ROOT, run_command
 
-from launch.bench.jobs import parse_models
+from launch.bench import arguments
+from launch.bench.comparisons import overhead
+from launch.bench.contestants import parse_models
 
 BENCHMARK = ROOT / "launch" / "benchmark.py"
 CONTESTANTS = {
@@ -98,6 +100,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, expected):
 
 
 def test_models_are_read():
-    cases = parse_models("alexnet_cifar, alexnet:7,vgg11,tiny", None)
-    assert [case.batch for case in cases] == [64, 7, 16, 8]
-    assert [case.batch for case in parse_models("alexnet_cifar:3,vgg11", 5)] == [3, 5]
+    assert [case.batch for case in parse_models("alexnet_cifar, alexnet:7,vgg11,tiny")] == [64, 7, 16, 8]
+    labels = [case.label for case in parse_models("alexnet_cifar:3,tiny", ["float32", "bfloat16"])]
+    assert labels == ["alexnet_cifar b3", "alexnet_cifar b3 bfloat16", "tiny b8", "tiny b8 bfloat16"]
+
+
+def test_flags_beat_what_quick_sets_and_a_precision_is_a_list_of_one():
+    words = ["overhead", "--rounds", "5", "--quick", "--precision", "bfloat16"]
+    settings = arguments.parse(words, "", {"overhead": overhead})
+    assert (settings.rounds, settings.turn_seconds) == (5, 0.1)
+    assert settings.cases == [("alexnet_cifar", 4, "bfloat16")]

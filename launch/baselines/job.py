@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from launch.bench import tiny
+from launch.baselines import tiny
 from models import build_model
 
 PAD = 4  # pixels around a 32x32 image before it is cropped (He et al. 2015, section 4.2)

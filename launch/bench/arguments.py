@@ -2,26 +2,19 @@
 
 import argparse
 import contextlib
+import inspect
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from launch.bench.jobs import all_cores, parse_models
+from launch.bench.contestants import PRECISIONS, all_cores, parse_models
 from launch.job.config import ConfigError, TrainConfig
 
-HELP = {
-    "throughput": "one process on real images, whole epochs: Lockstep and Keras' fit with a per-element pipeline",
-    "scaling": "1 rank on 1 core, N ranks on N cores: Lockstep and hand-written Horovod",
-    "exchange": "2 ranks over slow links: Lockstep and hand-written Horovod; time and bytes (Linux, root)",
-    "input": "input pipelines alone: Lockstep's and a per-element one, arrays and JPEG files",
-    "overhead": "one repeated batch: Lockstep and bare fit, one process and MirroredStrategy; tiny: also by hand",
-    "checkpoint": "what saving costs",
-}
-PRECISIONS = ("float32", "bfloat16")
 BESIDE = {"scaling": ("grouped", "alone"), "exchange": ("factors", "allreduce", "grouped", "per-tensor", "alone")}
-QUICK = {"models": "alexnet_cifar:4", "rounds": 2, "turn_seconds": 0.1, "batch_size": 8, "images": 64}
-QUICK |= {"precisions": ["float32"], "rates": "1gbit"}
+QUICK = {"models": "alexnet_cifar:4", "precisions": "float32", "rounds": 2, "turn_seconds": 0.1, "images": 64}
+QUICK |= {"rates": "1gbit"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,84 +22,59 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists what {self.prog} takes")
 
 
-def parse(argv: list[str], description: str) -> argparse.Namespace:
-    """Read and check the command line; ``cases`` holds the models.
+def parse(argv: list[str], description: str, comparisons: dict[str, Callable]) -> argparse.Namespace:
+    """Read and check the command line, which names one of the comparisons; ``cases`` are the models in each precision.
 
     Raises:
         ConfigError: one sentence about the first thing that is wrong.
     """
     parser = _Parser("benchmark.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, text in HELP.items():
-        _add_flags(commands.add_parser(name, help=text, description=text), name)
+    for name, comparison in comparisons.items():
+        text = inspect.getdoc(comparison).partition("\n")[0]
+        _add_flags(commands.add_parser(name, help=text, description=text), name, QUICK if "--quick" in argv else {})
     arguments = parser.parse_args(argv)
-    if arguments.json:
-        _check_target(arguments.json)
     if "models" in arguments:
-        precisions = arguments.precisions if "precisions" in arguments else [arguments.precision]
-        cases = parse_models(arguments.models, arguments.batch_size)
-        arguments.cases = [case._replace(precision=precision) for case in cases for precision in precisions]
+        arguments.cases = parse_models(arguments.models, arguments.precisions)
     return arguments
 
 
-def _check_target(path: Path) -> None:
-    """Raise ``ConfigError`` now where the result could not be written after the measurement."""
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise ConfigError(f"--json {path} lies in no existing folder; make {path.parent} first")
-    if path.is_dir() or path.suffix == ".png":
-        raise ConfigError(f"--json {path} is a folder or a picture's name; name a file such as result.json")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ConfigError(f"--json {path} cannot be written; name a file in a folder of your own")
+def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> None:
+    def add(flag: str, kind, default, text: str, choices=None):
+        default = quick.get(flag.strip("-").replace("-", "_"), default)
+        shown = "" if default is None else f" (default: {default})"
+        parser.add_argument(flag, type=kind, default=default, help=text + shown, choices=choices)
 
-
-def _add_flags(parser: argparse.ArgumentParser, command: str) -> None:
-    def add(flag: str, kind, default, text: str, *commands: str, choices=None):
-        if not commands or command in commands:
-            shown = "" if default is None else f" (default: {default})"
-            parser.add_argument(flag, type=kind, default=default, help=text + shown, choices=choices)
-
-    trains = tuple(name for name in HELP if name != "input")
-    timed = tuple(name for name in HELP if name != "throughput")
-    models = "alexnet_cifar" if command in ("throughput", "checkpoint") else "alexnet_cifar,alexnet"
-    batch = "per rank where --models has none (default: alexnet_cifar 64, tiny 8, others 16)"
-    beside = BESIDE.get(command, ())
-    datasets = get_args(get_args(TrainConfig.model_fields["dataset"].annotation)[0])
-    parser.add_argument("--quick", action=_Quick, nargs=0, help="tiny and short: shows that it works, measures nothing")
+    parser.add_argument("--quick", action="store_true", help="tiny and short: shows that it works, measures nothing")
     add("--rounds", _positive, 3, "turns of each contestant")
-    add("--json", Path, None, "write the result there, and a picture beside it")
-    add("--turn-seconds", _seconds, 2.0, "how long a turn lasts", *timed)
-    add("--models", str, models, "MODEL or MODEL:BATCH, comma-separated; a model of train.py, or tiny", *trains)
-    add("--batch-size", _positive, None, batch, *trains)
-    add("--batch-size", _positive, 128, "images per batch", "input")
-    add(
-        "--precision", str, "float32", "arithmetic of the layers", *BESIDE, "overhead", "checkpoint", choices=PRECISIONS
-    )
-    add("--precisions", partial(_words, PRECISIONS), ",".join(PRECISIONS), "comma-separated", "throughput")
-    add("--dataset", str, "shapes", "as for train.py", "throughput", choices=datasets)
-    add("--data-dir", str, None, "as for train.py", "throughput")
-    add("--augment", str, "flip_crop", "as for train.py", "throughput", choices=("none", "flip_crop"))
-    add("--images", _positive, 12_800, "images of an epoch, which is a turn", "throughput")
-    add("--images", _positive, 20_000, "images in memory", "input")
-    add("--jpeg-dir", Path, None, "class folders of JPEG files (default: drawn ones of 500x375)", "input")
-    add("--image-size", _positive, 224, "side of the images made of the files", "input")
-    text = "who takes part beside Lockstep, comma-separated; all live at once, which large models may not fit"
-    add("--beside", partial(_words, beside), ",".join(word for word in beside if word != "factors"), text, *BESIDE)
-    add("--ranks", _positive, len(all_cores()), "the most ranks, one core each", "scaling")
-    rates = "of the link, comma-separated, in tc's words; none: unshaped"
-    add("--rates", str, "100mbit,1gbit,10gbit,none", rates, "exchange")
-    add("--longest-step", _seconds, 10.0, "leave out what a link would take longer for, in seconds", "exchange")
-    add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out", "overhead")
-
-
-class _Quick(argparse.Action):
-    """Changes the defaults; a flag, before it or behind it, still beats them."""
-
-    def __call__(self, parser, namespace, values, option=None):
-        namespace.quick = True
-        for name, value in QUICK.items():
-            if hasattr(namespace, name) and getattr(namespace, name) == parser.get_default(name):
-                setattr(namespace, name, value)
+    add("--json", _target, None, "write the result there, and a picture beside it")
+    if command != "throughput":
+        add("--turn-seconds", _seconds, 2.0, "how long a turn lasts")
+    if command != "input":
+        models = "alexnet_cifar" if command in ("throughput", "checkpoint") else "alexnet_cifar,alexnet"
+        text = "MODEL or MODEL:BATCH (per rank), comma-separated; a model of train.py, or tiny"
+        precisions = ",".join(PRECISIONS) if command == "throughput" else "float32"
+        add("--models", str, models, text)
+        add("--precisions", partial(_words, PRECISIONS), precisions, "arithmetic of the layers, comma-separated")
+    if command == "throughput":
+        datasets = get_args(get_args(TrainConfig.model_fields["dataset"].annotation)[0])
+        add("--dataset", str, "shapes", "as for train.py", datasets)
+        add("--data-dir", str, None, "as for train.py")
+        add("--images", _positive, 12_800, "images of an epoch, which is a turn")
+    if command == "input":
+        add("--images", _positive, 20_000, "images in memory")
+        add("--jpeg-dir", Path, None, "class folders of JPEG files (default: drawn ones of 500x375)")
+    if beside := BESIDE.get(command):
+        text = "who takes part beside Lockstep, comma-separated; all live at once, which large models may not fit"
+        add("--beside", partial(_words, beside), ",".join(word for word in beside if word != "factors"), text)
+    if command == "scaling":
+        add("--ranks", _positive, len(all_cores()), "the most ranks, one core each")
+    if command == "exchange":
+        rates = "of the link, comma-separated, in tc's words; none: unshaped"
+        add("--rates", str, "100mbit,1gbit,10gbit,none", rates)
+        add("--longest-step", _seconds, 10.0, "leave out what a link would take longer for, in seconds")
+    if command == "overhead":
+        add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out")
 
 
 def _positive(text: str) -> int:
@@ -128,3 +96,15 @@ def _words(known: tuple[str, ...], text: str) -> list[str]:
         if word not in known:
             raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(known)}")
     return words
+
+
+def _target(text: str) -> Path:
+    """The result's file, refused now where it could not be written after the measurement."""
+    path = Path(text)
+    if not (folder := path.resolve().parent).is_dir():
+        raise argparse.ArgumentTypeError(f"{path} lies in no existing folder; make {path.parent} first")
+    if path.is_dir() or path.suffix == ".png":
+        raise argparse.ArgumentTypeError(f"{path} is a folder or a picture's name; name a file such as result.json")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written; name a file in a folder of your own")
+    return path

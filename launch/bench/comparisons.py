@@ -1,10 +1,11 @@
 """Comparisons on one host.  Each starts its contestants, lets them work in rounds, and fills a table."""
 
+import sys
 from itertools import groupby
-from statistics import median
 
-from launch.bench.jobs import TINY, Job, Place, all_cores
-from launch.bench.npz import real_data
+from launch.bench import pipeline
+from launch.bench.contestants import LAUNCH, TINY, Contestant, Job, Place, all_cores
+from launch.bench.images import draw_files, open_training_set, real_images
 from launch.bench.report import Result
 from launch.bench.runner import Runner
 from launch.bench.timing import parts, parts_of_ranks
@@ -24,21 +25,19 @@ def throughput(arguments, runner: Runner) -> Result:
     result = Result("images_per_second")
     if (most := max(case.batch for case in arguments.cases)) > arguments.images:
         raise ConfigError(f"--images {arguments.images} is less than one batch of {most}; raise it")
-    data, classes = real_data(arguments.dataset, arguments.data_dir, arguments.images, runner.folder)
-    augment = [] if arguments.augment == "none" else ["--augment"]
-    for _, cases in groupby(arguments.cases, key=lambda case: (case.model, case.batch)):
+    data, classes = real_images(arguments.dataset, arguments.data_dir, arguments.images, runner.folder)
+    for (_, batch), cases in groupby(arguments.cases, key=lambda case: (case.model, case.batch)):
         pairs = {}
         for case in cases:  # of all precisions together
             job = Job(case, runner.folder, data)
-            ours = job.lockstep(f"lockstep {case.precision}", "--augment", arguments.augment)
-            theirs = job.keras_fit(f"keras fit {case.precision}", *augment)
-            pairs[case] = {"lockstep": runner.start(ours), "keras fit": runner.start(theirs)}
+            ours = runner.start(job.lockstep(f"lockstep {case.precision}", "--augment", "flip_crop"))
+            theirs = runner.start(job.keras_fit(f"keras fit {case.precision}", "--augment"))
+            pairs[case] = {"lockstep": ours, "keras fit": theirs}
         first, (ours, theirs) = next((case, pair.values()) for case, pair in pairs.items())
         repeated = runner.start(Job(first, runner.folder, classes=classes).lockstep("one batch"))
-        runner.rounds(arguments.rounds, steps=arguments.images // first.batch)
+        runner.rounds(arguments.rounds, steps=arguments.images // batch)
         for case, pair in pairs.items():
-            notes = [sample.notes for sample in pair["lockstep"].samples]
-            gap = 1000 * median(note["between_epochs"] / note["epochs"] for note in notes)
+            gap = 1000 * pair["lockstep"].noted("between_epochs", per="epochs")
             result.add_beside(case.label, "", pair, {"between_epochs_ms": gap})
             if case != first:
                 ratio = pair["lockstep"].speedup(theirs)["ratio"]
@@ -50,16 +49,16 @@ def throughput(arguments, runner: Runner) -> Result:
 
 
 def scaling(arguments, runner: Runner) -> Result:
-    """One rank on one core, N ranks on N cores, one repeated batch per rank: how much N ranks do of N times one.
+    """1 rank on 1 core, N ranks on N cores, one repeated batch per rank: Lockstep and hand-written Horovod.
 
-    The numbers of ranks are 2, 4, 8 ... and the most that were asked for.  ``without exchange`` are N processes of
-    Lockstep that know nothing of each other on the same cores: what they lose against N times one is lost to shared
-    memory, not to the exchange.
+    It shows how much N ranks do of N times one.  The numbers of ranks are 2, 4, 8 ... and the most that were asked for.
+    ``without exchange`` are N processes of Lockstep that know nothing of each other on the same cores: what they lose
+    against N times one is lost to shared memory, not to the exchange.
     """
     most, cores = arguments.ranks, all_cores()
     if most > len(cores) or most < 2:
         raise ConfigError(f"--ranks {most} does not fit: each rank takes one of {len(cores)} cores, and 2 are needed")
-    numbers = sorted({most, *(2**power for power in range(1, most.bit_length()) if 2**power <= most)})
+    numbers = sorted({most, *(2**power for power in range(1, most.bit_length()))})
     result = Result("images_per_second")
     for case in arguments.cases:
         job, timings = Job(case, runner.folder), {}
@@ -72,8 +71,7 @@ def scaling(arguments, runner: Runner) -> Result:
             if "alone" in arguments.beside:
                 timings[ranks][ALONE] = runner.start(job.alone(f"alone {ranks}", place.cores))
         runner.rounds(arguments.rounds, seconds=arguments.turn_seconds)
-        base = {"ranks": 1, "ratio": 1.0, "ratio_to": "one rank"}
-        result.add(case.label, "1 rank", "lockstep", one.row() | base)
+        result.add(case.label, "1 rank", "lockstep", one.row() | {"ranks": 1, "ratio": 1.0, "ratio_to": "one rank"})
         for ranks, those in timings.items():
             setting, ours = f"{ranks} ranks", those["lockstep"]
             for name, timing in those.items():
@@ -90,25 +88,26 @@ def scaling(arguments, runner: Runner) -> Result:
 
 
 def overhead(arguments, runner: Runner) -> Result:
-    """What a step of Lockstep's costs beside that of a bare fit, on one repeated batch, in one process and mirrored on
-    devices.
+    """One repeated batch: Lockstep and bare fit, in one process and mirrored on devices; tiny: also by hand.
 
-    Of ``tiny``, where a step costs little but what the host does: beside fit with many steps a call and with one and a
-    loop by hand, and on two ranks beside Horovod by hand.
+    It shows what a step of Lockstep's costs beside that of fit.  Of ``tiny``, where a step costs little but what the
+    host does: beside fit with many steps a call and with one and a loop by hand, and on two ranks beside Horovod by
+    hand.
     """
     result, devices = Result("images_per_second"), arguments.cpu_devices
     for case in arguments.cases:
         job = Job(case, runner.folder)
         settings = {"one process": [job.lockstep("lockstep"), job.keras_fit("keras fit")]}
         if case.model == TINY:
-            many = job.keras_fit("keras fit, 32 steps a call", "--steps-per-execution", "32")
+            many, pair = job.keras_fit("keras fit, 32 steps a call", "--steps-per-execution", "32"), Place(2)
             settings["one process"][1:] = [many, job.keras_fit("keras fit"), job.by_hand("tf.function")]
-            pair = job.lockstep("lockstep, 2 ranks", place=Place(2)), job.by_hand(BY_HAND, "--grouped", place=Place(2))
-            settings["2 ranks"] = pair
+            ours = job.lockstep("lockstep, 2 ranks", place=pair)
+            settings["2 ranks"] = [ours, job.by_hand(BY_HAND, "--grouped", place=pair)]
             result.notes.append(f"{case.label}: all read 1,000 images from memory, shuffled, in an epoch without end")
         elif devices > 1:
-            mirrored = job.lockstep("lockstep mirrored", place=Place(devices=devices))
-            settings[f"{devices} devices"] = mirrored, job.keras_fit("mirrored fit", place=Place(devices=devices))
+            place = Place(devices=devices)
+            ours = job.lockstep("lockstep mirrored", place=place)
+            settings[f"{devices} devices"] = [ours, job.keras_fit("mirrored fit", place=place)]
         timings = {setting: {it.name: runner.start(it) for it in those} for setting, those in settings.items()}
         runner.rounds(arguments.rounds, seconds=arguments.turn_seconds)
         for setting, those in timings.items():
@@ -140,4 +139,38 @@ def checkpoint(arguments, runner: Runner) -> Result:
         result.add_beside(case.label, f"every {every} steps", {"saving": saving, "without": without}, more)
         result.add_limit(case.label, "", "without", parts(without.median, update=without.time_update()))
         runner.end_all()
+    return result
+
+
+def inputs(arguments, runner: Runner) -> Result:
+    """Input pipelines alone: Lockstep's and a per-element one, arrays and JPEG files.
+
+    They work in processes of their own: images per second that somebody could train on.  Arrays: Lockstep's pipeline (a
+    batch gathered at once) and one that shuffles and maps single images, both without augmentation and with random crop
+    and flip.  Without augmentation the latter is shown twice: with the conversion to float that tutorials do there, and
+    with nothing to do for each image, so that tf.data drops the map.  JPEG files: Lockstep's pipeline, which decodes
+    only what it crops, and decode, crop, resize one after the other, both with TensorFlow's plain bilinear resizing and
+    with its antialiased one.
+    """
+    result, batch, drawn = Result("images_per_second"), *((8, 16) if arguments.quick else (128, 256))
+    files = arguments.jpeg_dir or draw_files(runner.folder / "jpeg", drawn)
+    if (least := min(len(open_training_set("image_folder", files)), arguments.images)) < batch:
+        raise ConfigError(f"--images or --jpeg-dir give {least} images, fewer than a batch of {batch}; give more")
+    arrays, _ = real_images("shapes", None, arguments.images, runner.folder)
+    of_files = ("decode, crop, resize", "decode, crop, antialiased resize")
+    kinds = (
+        ("arrays, no augmentation", arrays, "none", 32, ("per element", "per element to float")),
+        ("arrays, flip and crop", arrays, "flip_crop", 32, ("per element",)),
+        ("JPEG files, inception crop", files, "inception", 224, of_files),
+    )
+    for kind, data, augment, size, others in kinds:
+        timings = {}
+        for way in ("lockstep", *others):
+            command = [sys.executable, LAUNCH / "bench" / "pipeline.py", way, data, augment, batch, size]
+            timings[way] = runner.start(Contestant(way, [command], [all_cores()], 1, batch * pipeline.BATCHES))
+        runner.rounds(arguments.rounds, seconds=arguments.turn_seconds)
+        result.add_beside(kind, "", timings)
+        runner.end_all()
+    # A step is no step of any training here.
+    result.rows = [{name: row[name] for name in row if not name.startswith("ms_")} for row in result.rows]
     return result

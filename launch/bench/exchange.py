@@ -7,7 +7,7 @@ on idle ranks and shown apart, since it grows with time and not with steps.
 """
 
 from launch.bench.comparisons import ALONE, BY_HAND
-from launch.bench.jobs import Case, Job, Place, all_cores
+from launch.bench.contestants import Case, Job, Place, all_cores
 from launch.bench.links import Link
 from launch.bench.report import Result
 from launch.bench.runner import Runner
@@ -21,7 +21,10 @@ BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
 
 def exchange(arguments, runner: Runner) -> Result:
-    """Compare per model and rate; the contestants live on while the link changes."""
+    """Two ranks over slow links: Lockstep and hand-written Horovod; time and bytes (Linux, root).
+
+    The contestants live on while the link changes.
+    """
     rates = {rate.strip(): bits_per_second(rate.strip()) for rate in arguments.rates.split(",")}
     result = Result("ms_per_step")
     with Link(runner.folder, all_cores()) as link:
@@ -53,44 +56,39 @@ def all_reduce_bytes(parameters: int) -> float:
     return 2 * (RANKS - 1) / RANKS * 4 * parameters
 
 
-def _contestants(job: Job, beside: list[str], place: Place):
-    for way in ("auto", *(way for way in ("factors", "allreduce") if way in beside)):
-        yield job.lockstep(f"lockstep {way}", "--exchange", way, place=place)
-    if "grouped" in beside:
-        yield job.by_hand(BY_HAND, "--grouped", place=place)
-    if "per-tensor" in beside:
-        yield job.by_hand(f"{BY_HAND}, per tensor", place=place)
-    if "alone" in beside:
-        yield job.alone(ALONE, (all_cores() * RANKS)[:RANKS])
-
-
 def _compare(case: Case, rates: dict, arguments, runner: Runner, link: Link, result: Result) -> None:
+    job, place = Job(case, runner.folder), Place(RANKS, launcher=link.launcher)
+    those = {
+        "factors": job.lockstep(FACTORS, "--exchange", "factors", place=place),
+        "allreduce": job.lockstep(SUMMED, "--exchange", "allreduce", place=place),
+        "grouped": job.by_hand(BY_HAND, "--grouped", place=place),
+        "per-tensor": job.by_hand(f"{BY_HAND}, per tensor", place=place),
+        "alone": job.alone(ALONE, (all_cores() * RANKS)[:RANKS]),
+    }
+    chosen = [job.lockstep(OURS, "--exchange", "auto", place=place)]
+    chosen += [contestant for word, contestant in those.items() if word in arguments.beside]
     link.shape("none")
-    contestants = _contestants(Job(case, runner.folder), arguments.beside, Place(RANKS, launcher=link.launcher))
-    timings = {contestant.name: runner.start(contestant) for contestant in contestants}
+    timings = {contestant.name: runner.start(contestant) for contestant in chosen}
     ours, alone = timings[OURS], timings.get(ALONE)
     update, plain = alone and alone.time_update(), all_reduce_bytes(ours.facts["parameters"])
     for rate, bits in rates.items():
         link.shape(rate)
-        chosen = timings
-        if 8 * plain / bits > arguments.longest_step:
-            chosen = {name: timing for name, timing in timings.items() if name in (OURS, FACTORS, ALONE)}
-            result.notes.append(
-                f"{case.label}, {rate}: a plain all-reduce would take {8 * plain / bits:.0f} s a step at "
-                "least and was left out (--longest-step)"
-            )
+        among = timings
+        if (least := 8 * plain / bits) > arguments.longest_step:
+            among = {name: timing for name, timing in timings.items() if name in (OURS, FACTORS, ALONE)}
+            words = f"a plain all-reduce would take {least:.0f} s a step at least and was left out (--longest-step)"
+            result.notes.append(f"{case.label}, {rate}: {words}")
         idle_talk = ours.idle(IDLE, link.sent) / RANKS
-        among = list(chosen.values())
-        runner.rounds(arguments.rounds, seconds=arguments.turn_seconds, among=among, meter=link.sent)
-        for name, timing in chosen.items():
-            columns = {} if timing is alone else _columns(timing, chosen.get(BY_HAND), plain, idle_talk)
+        turns = {"seconds": arguments.turn_seconds, "among": list(among.values()), "meter": link.sent}
+        runner.rounds(arguments.rounds, **turns)
+        for name, timing in among.items():
+            columns = {} if timing is alone else _columns(timing, among.get(BY_HAND), plain, idle_talk)
             result.add(case.label, rate, name, timing.row() | columns)
-        if rate == "none" and SUMMED in chosen and ours.facts["predicted_saving"] is not None:
+        if rate == "none" and SUMMED in among and ours.facts["predicted_saving"] is not None:
             # What the cost model goes by was measured at the start, on the link without a limit.
-            result.notes.append(
-                f"{case.label}: the planner expected to save {1000 * ours.facts['predicted_saving']:.1f} ms a step "
-                f"against a plain all-reduce; it saved {1000 * (timings[SUMMED].median - ours.median):.1f} ms"
-            )
+            expected, saved = ours.facts["predicted_saving"], among[SUMMED].median - ours.median
+            words = f"the planner expected to save {1000 * expected:.1f} ms a step against a plain all-reduce"
+            result.notes.append(f"{case.label}: {words}; it saved {1000 * saved:.1f} ms")
         if alone:
             result.add_limit(case.label, rate, OURS, parts_of_ranks(ours, alone, update))
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from launch.bench.jobs import MPIRUN
+from launch.bench.contestants import MPIRUN
 from launch.bench.runner import BOUND
 from launch.job.config import ConfigError
 
@@ -118,7 +118,6 @@ def _ip(*words: str) -> str:
 def _run(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        problem = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        what = f"'{' '.join(words)}' failed ({problem})"
+        what = f"'{' '.join(words)}' failed ({' '.join(done.stderr.split())})"
         raise ConfigError(f"{what}; exchange needs to make and shape network namespaces")
     return done.stdout

@@ -7,9 +7,6 @@ SPREAD = {"ms_per_step": "ms_spread", "images_per_second": "images_spread"}  # c
 
 def draw(result, label: str, title: str, path: Path) -> None:
     """Write ``result``, a ``report.Result`` whose shown column is called ``label``, to a PNG file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     panels = 2 if result.limits else 1
@@ -19,8 +16,8 @@ def draw(result, label: str, title: str, path: Path) -> None:
     if all("ranks" in row for row in result.rows):
         _curves(axes[0], result.rows)
     else:
+        _bars(axes[0], [row for row in result.rows if row.get(result.value) is not None], result.value)
         axes[0].set_ylabel(label)
-        _bars(axes[0], result.rows, result.value)
     if result.limits:
         _parts(axes[1], result.limits)
     for panel in axes:
@@ -31,16 +28,16 @@ def draw(result, label: str, title: str, path: Path) -> None:
 def _bars(axes, rows: list[dict], column: str) -> None:
     groups = list(dict.fromkeys((row["case"], row["setting"]) for row in rows))
     names = list(dict.fromkeys(row["contestant"] for row in rows))
-    rows, width = [row for row in rows if row.get(column) is not None], 0.8 / len(names)
+    width = 0.8 / len(names)
     for index, name in enumerate(names):
         own = [row for row in rows if row["contestant"] == name]
         places = [groups.index((row["case"], row["setting"])) + (index - (len(names) - 1) / 2) * width for row in own]
-        heights, reach = [row[column] for row in own], None
+        reach = None
         if spread := SPREAD.get(column):
             reach = [[abs(row[spread][end] - row[column]) for row in own] for end in (0, 1)]
-        axes.bar(places, heights, width, yerr=reach, label=name, ecolor="grey", capsize=2)
+        axes.bar(places, [row[column] for row in own], width, yerr=reach, label=name, ecolor="grey", capsize=2)
     heights = [row[column] for row in rows]
-    if heights and min(heights) > 0 and max(heights) / min(heights) > 30:
+    if 0 < 30 * min(heights) < max(heights):
         axes.set_yscale("log")
     axes.set_xticks(range(len(groups)), ["\n".join(filter(None, group)) for group in groups], fontsize=8)
     axes.margins(y=0.3)  # room for the legend
@@ -66,7 +63,7 @@ def _parts(axes, limits: list[dict]) -> None:
     for name in ("compute", "update", "exchange", "input", "saving"):
         heights = [100 * part["share"].get(name, 0.0) for part in limits]
         if any(heights):
-            axes.bar(range(len(limits)), heights, 0.6, bottom=floor, label=name)
+            axes.bar(labels, heights, 0.6, bottom=floor, label=name)
         floor = [low + height for low, height in zip(floor, heights, strict=True)]
-    axes.set_xticks(range(len(limits)), labels, fontsize=7)
+    axes.tick_params(axis="x", labelsize=7)
     axes.set_ylabel("% of a step")

@@ -1,37 +1,27 @@
 """An input pipeline as a contestant: it makes batches and throws them away.
 
-python launch/bench/pipeline.py --way WAY --data PLACE --augment HOW --batch-size N --image-size N
+python launch/bench/pipeline.py WAY DATA AUGMENT BATCH IMAGE_SIZE     # WAY: one of WAYS; DATA: npz, or class folders
 """
 
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from launch.bench.images import open_training_set
+
 BATCHES = 10  # a step: fetched inside the graph, since Python would take longer than the faster pipelines
-# Of files: one operation after the other, with the resizing that ignores pixels between those it samples, and with one
-# that does not, as Lockstep's.
-OF_FILES = {"decode, crop, resize": False, "decode, crop, antialiased resize": True}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--way", choices=("lockstep", "per element", "per element to float", *OF_FILES), required=True)
-    parser.add_argument("--data", required=True, help="npz file, or class folders of images")
-    parser.add_argument("--augment", choices=("none", "flip_crop", "inception"), required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
-    parser.add_argument("--image-size", type=int, required=True)
-    job = parser.parse_args()
-    make = files_per_element if job.way in OF_FILES else lockstep if job.way == "lockstep" else arrays_per_element
-    batches = make(job)
-
+def main(way: str, data: str, augment: str, batch: str, size: str) -> None:
     import tensorflow as tf
 
     from launch.baselines.client import BenchmarkClient
 
-    iterator, client = iter(batches), BenchmarkClient()
+    iterator, client = iter(WAYS[way](data, augment, int(batch), int(size))), BenchmarkClient()
 
     @tf.function
     def step():
@@ -43,50 +33,59 @@ def main() -> None:
         step()
 
 
-def lockstep(job):
+def lockstep(data: str, augment: str, batch: int, size: int):
     """The product's training stream, endless."""
-    from data import load
+    source = open_training_set("npz" if data.endswith(".npz") else "image_folder", data)
+
     from data.order import Order, Share
     from data.pipeline import training_batches
 
-    kind = "npz" if job.data.endswith(".npz") else "image_folder"
-    source = load(kind, job.data, seed=0, validation_split=0).train
-    order = Order(examples=len(source), seed=0, replica_batch=job.batch_size, replicas=1)
-    settings = {"augment": job.augment, "image_size": job.image_size, "threads": len(os.sched_getaffinity(0))}
+    order = Order(examples=len(source), seed=0, replica_batch=batch, replicas=1)
+    settings = {"augment": augment, "image_size": size, "threads": len(os.sched_getaffinity(0))}
     return training_batches(source, order=order, share=Share(0, 1), start_step=0, **settings)
 
 
-def arrays_per_element(job):
+def arrays_per_element(data: str, augment: str, batch: int, size: int, *, to_float: bool = False):
     """The baselines' pipeline, again and again."""
     import numpy as np
 
     from launch.baselines.job import dataset
 
-    with np.load(job.data) as archive:
-        job.x, job.y = archive["x_train"], archive["y_train"]
-    job.augment, job.repeat_batch, job.endless = job.augment != "none", False, False
-    return dataset(job, job.batch_size, to_float=job.way.endswith("to float")).repeat()
+    with np.load(data) as archive:
+        arrays = {"x": archive["x_train"], "y": archive["y_train"]}
+    job = argparse.Namespace(**arrays, augment=augment != "none", image_size=size, repeat_batch=False, endless=False)
+    return dataset(job, batch, to_float=to_float).repeat()
 
 
-def files_per_element(job):
-    """Read, decode, crop, resize, flip and colour one file after the other; the last two as Lockstep does."""
+def files_per_element(data: str, augment: str, batch: int, size: int, *, antialias: bool):
+    """Read, decode, crop, resize, flip and colour one file after the other; the last two as Lockstep does.
+
+    TensorFlow's plain resizing ignores pixels between those it samples; the antialiased one does not, as Lockstep's.
+    """
+    source = open_training_set("image_folder", data)
+
     import tensorflow as tf
 
-    from data import augment, load
+    from data import augment as views
     from launch.baselines.job import batched
-
-    source = load("image_folder", job.data, seed=0, validation_split=0).train
 
     def prepare(index):
         image = tf.image.decode_jpeg(source.read(index[None])[0], channels=3)
-        draw = augment.uniforms(index, 0, 0, 8)
-        y, x, height, width = augment.random_window(draw, tf.shape(image)[0], tf.shape(image)[1])
-        size = [job.image_size, job.image_size]
-        image = tf.image.resize(image[y : y + height, x : x + width], size, antialias=OF_FILES[job.way])
-        return augment._flip_and_colour(tf.cast(tf.round(image), tf.uint8), draw), source.labels_tensor[index]
+        draw = views.uniforms(index, 0, 0, 8)
+        y, x, height, width = views.random_window(draw, tf.shape(image)[0], tf.shape(image)[1])
+        image = tf.image.resize(image[y : y + height, x : x + width], [size, size], antialias=antialias)
+        return views._flip_and_colour(tf.cast(tf.round(image), tf.uint8), draw), source.labels_tensor[index]
 
-    return batched(tf.data.Dataset.range(len(source)).shuffle(10_000).repeat(), prepare, job.batch_size)
+    return batched(tf.data.Dataset.range(len(source)).shuffle(10_000).repeat(), prepare, batch)
 
+
+WAYS = {
+    "lockstep": lockstep,
+    "per element": arrays_per_element,
+    "per element to float": partial(arrays_per_element, to_float=True),
+    "decode, crop, resize": partial(files_per_element, antialias=False),
+    "decode, crop, antialiased resize": partial(files_per_element, antialias=True),
+}
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data.datasets import Source, captured
+from data.datasets import ArraySource, Source
 from distributed.gradients.cost_model import Choice
 from distributed.world import World
 from launch.baselines.client import BenchmarkCallback, BenchmarkClient
@@ -28,25 +28,18 @@ def callbacks() -> list[keras.callbacks.Callback]:
     return [BenchmarkedRun()]
 
 
-class Endless(Source):
+class Endless(ArraySource):
     """A few images in memory, so many times over that their epoch has no end in practice."""
 
     def __init__(self, path: Path):
         """Args: an npz of x_train uint8 [n, h, w, 3] and y_train [n], whose largest label is the last class."""
         with np.load(path) as archive:
             pixels, labels = archive["x_train"], archive["y_train"]
-        classes = [str(label) for label in range(labels.max() + 1)]
-        super().__init__("endless", classes, np.tile(labels, EXAMPLES // len(labels)), pixels.shape[1:3], False)
-        self._pixels, self._count = captured(pixels), len(pixels)
+        super().__init__("endless", [str(label) for label in range(labels.max() + 1)], pixels, labels)
+        self.labels = np.tile(self.labels, EXAMPLES // len(labels))
 
     def read(self, indices):
-        return tf.gather(self._pixels, indices % self._count)
-
-    def where(self, index):
-        return f"image {index % self._count}"
-
-    def fingerprint(self):
-        return "endless"
+        return super().read(indices % len(self.pixels))
 
 
 class BenchmarkedRun(BenchmarkCallback):
@@ -104,17 +97,15 @@ def exchange_facts(network: keras.Model, choices: dict[str, Choice], ranks: int)
         the cost model expects to save against all-reducing everything, or None where it went by bytes.
     """
     saved = sum(choice.allreduce_bytes - choice.bytes for choice in choices.values())
-    split = [name for name, choice in choices.items() if choice.scheme == "split"]
-    kernels = [math.prod(network.get_layer(name).kernel.shape) for name in split]
+    split = [network.get_layer(name) for name, choice in choices.items() if choice.scheme == "split"]
+    kernels = [math.prod(layer.kernel.shape) for layer in split]
     if split:
         # The bias of the first of the two is divided between the workers as well.
-        bias = math.prod(network.get_layer(split[0]).bias.shape)
-        saved += choices[split[0]].allreduce_bytes * bias // kernels[0]
-    seconds = [(choice.allreduce_seconds, choice.seconds) for choice in choices.values()]
-    timed = all(None not in pair for pair in seconds)
+        saved += choices[split[0].name].allreduce_bytes * math.prod(split[0].bias.shape) // kernels[0]
+    timed = all(choice.seconds is not None and choice.allreduce_seconds is not None for choice in choices.values())
     return {
         "parameters": network.count_params(),
         "saved_bytes": saved,
         "updated_share": 1 - sum(kernels) * (1 - 1 / ranks) / network.count_params(),
-        "predicted_saving": sum(summed - chosen for summed, chosen in seconds) if timed else None,
+        "predicted_saving": sum(it.allreduce_seconds - it.seconds for it in choices.values()) if timed else None,
     }

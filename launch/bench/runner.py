@@ -5,7 +5,6 @@ Those that are not at work are stopped (SIGSTOP): even an idle Horovod process w
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,9 +17,8 @@ from statistics import median
 
 import psutil
 
-from launch.bench.jobs import Contestant
+from launch.bench.contestants import Contestant
 from launch.bench.timing import Sample, Timing
-from launch.job.config import ConfigError
 
 UPDATES = 5  # timed optimizer steps
 WARM_UP = 3  # steps; the first holds the tracing of the graph
@@ -38,30 +36,28 @@ class BenchmarkError(RuntimeError):
 class Running(Timing):
     """A contestant's processes, from start to end."""
 
-    def __init__(self, contestant: Contestant, folder: Path, listener: socket.socket):
-        """Start them, and connect to all ranks; ``folder`` has the socket and gets what they print."""
+    def __init__(self, contestant: Contestant, folder: Path):
+        """Start them; ``folder`` has the socket and gets what they print."""
         super().__init__(contestant.batch)
         self.name, self._log = contestant.name, folder / f"{contestant.name.replace(' ', '_')}.log"
         self._processes, self._ranks, self._connections = [], [], []
-        defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = defaults | os.environ | contestant.environment
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # has mpirun
+        environment = os.environ | contestant.environment
         environment |= {"PATH": path, "LOCKSTEP_BENCHMARK": str(folder / "socket")}
-        try:
-            with open(self._log, "ab") as log:
-                for command, cores in zip(contestant.commands, contestant.cores, strict=True):
-                    words = map(str, (*BOUND, ",".join(map(str, cores)), *command))
-                    output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-                    self._processes.append(psutil.Popen(words, env=environment, start_new_session=True, **output))
-            hellos = []
-            while len(hellos) < contestant.ranks:
-                self._wait_for(listener, START)
-                self._connections.append(Connection(listener.accept()[0].detach()))
-                hellos.append((self._receive(self._connections[-1], START), self._connections[-1]))
-                self._ranks.append(psutil.Process(hellos[-1][0]["pid"]))
-        except BaseException:
-            self.end()
-            raise
+        with open(self._log, "ab") as log:
+            output = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            for command, cores in zip(contestant.commands, contestant.cores, strict=True):
+                words = map(str, (*BOUND, ",".join(map(str, cores)), *command))
+                self._processes.append(psutil.Popen(words, env=environment, start_new_session=True, **output))
+
+    def connect(self, listener: socket.socket, ranks: int) -> None:
+        """Wait until all ranks are ready for their first step, and stop them."""
+        hellos = []
+        for _ in range(ranks):
+            self._wait_for(listener, START)
+            self._connections.append(Connection(listener.accept()[0].detach()))
+            hellos.append((self._receive(self._connections[-1], START), self._connections[-1]))
+            self._ranks.append(psutil.Process(hellos[-1][0]["pid"]))
         hellos.sort(key=lambda pair: pair[0]["rank"])
         self.facts, self._connections = hellos[0][0], [connection for _, connection in hellos]
         self._each_rank(psutil.Process.suspend)
@@ -69,11 +65,9 @@ class Running(Timing):
     def ask(self, command: str, argument) -> list[dict]:
         """Wake the ranks, ask all for the same, and stop them again; their answers."""
         self._each_rank(psutil.Process.resume)
-        try:
+        with self._alive():
             for connection in self._connections:
                 connection.send({command: argument})
-        except OSError:
-            raise self._failure("ended") from None
         answers = [self._receive(connection, ANSWER) for connection in self._connections]
         self._each_rank(psutil.Process.suspend)
         return answers
@@ -114,15 +108,12 @@ class Running(Timing):
         for connection in self._connections:
             connection.close()  # a contestant that loses its benchmark leaves by itself
         self._each_rank(psutil.Process.resume)
-        family, alive = [], list(self._processes)
-        for process in alive:
-            with contextlib.suppress(psutil.Error):
-                family += process.children(recursive=True)
+        alive = self._processes
         # Terminated, mpirun takes down what it has started elsewhere.
         for patience, end in ((FAREWELL if self._ranks else 0, "terminate"), (FAREWELL, "kill")):
             _, alive = psutil.wait_procs(alive, patience)
-            for process in [*alive, *(family if end == "kill" else [])]:
-                with contextlib.suppress(psutil.Error):
+            for process in alive:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     getattr(process, end)()
         psutil.wait_procs(alive)
 
@@ -132,17 +123,13 @@ class Running(Timing):
                 method(rank)
 
     def _cpu_seconds(self) -> float:
-        try:
+        with self._alive():
             return sum(sum(rank.cpu_times()[:2]) for rank in self._ranks)
-        except psutil.Error:
-            raise self._failure("ended") from None
 
     def _receive(self, connection: Connection, patience: float) -> dict:
         self._wait_for(connection, patience)
-        try:
+        with self._alive():
             return connection.recv()
-        except (EOFError, OSError):
-            raise self._failure("ended") from None
 
     def _wait_for(self, source: Connection | socket.socket, patience: float) -> None:
         """Until something can be read, as long as the processes live."""
@@ -153,13 +140,21 @@ class Running(Timing):
             if time.monotonic() > deadline:
                 raise self._failure(f"said nothing for {patience:.0f} s")
 
+    @contextlib.contextmanager
+    def _alive(self):
+        """What is done inside fails only where a rank has ended."""
+        try:
+            yield
+        except (EOFError, OSError, psutil.Error):
+            raise self._failure("ended") from None
+
     def _failure(self, what: str) -> BenchmarkError:
         printed = self._log.read_text(errors="replace")[-3000:]
         return BenchmarkError(f"{self.name} {what} before the benchmark was over; the last it printed:\n{printed}")
 
 
 class Runner:
-    """Starts contestants and lets them take turns; leaving it ends them all.
+    """Starts contestants and lets them take turns; a context manager that ends them all.
 
     Attributes:
         folder: a temporary one, gone afterwards.
@@ -171,30 +166,24 @@ class Runner:
         self._say, self.running = say, []
 
     def __enter__(self):
-        if missing := [tool for tool in ("setpriv", "taskset") if not shutil.which(tool)]:
-            raise ConfigError(f"the benchmark needs {' and '.join(missing)} (Linux); apt-get install util-linux")
-        with contextlib.ExitStack() as stack:
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-bench-")))
-            self._listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-            try:
-                self._listener.bind(str(self.folder / "socket"))
-            except OSError as error:
-                why = f"no socket can be made in {self.folder} ({error})"
-                raise ConfigError(f"{why}; set TMPDIR to a shorter path") from None
-            self._listener.listen(64)
-            self._stack = stack.pop_all()
+        self._temporary = tempfile.TemporaryDirectory(prefix="lockstep-bench-")
+        self.folder, self._listener = Path(self._temporary.name), socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.folder / "socket"))
+        self._listener.listen(64)
         return self
 
     def __exit__(self, *problem):
         self.end_all()
-        self._stack.close()
+        self._listener.close()
+        self._temporary.cleanup()
 
     def start(self, contestant: Contestant) -> Running:
         """Start a contestant and warm it up."""
         self._say(f"starting {contestant.name}")
-        self.running.append(Running(contestant, self.folder, self._listener))
-        self.running[-1].take(WARM_UP)
-        return self.running[-1]
+        self.running.append(running := Running(contestant, self.folder))
+        running.connect(self._listener, contestant.ranks)
+        running.take(WARM_UP)
+        return running
 
     def end_all(self) -> None:
         """End all contestants."""

@@ -31,9 +31,9 @@ class Timing:
         """Seconds per step."""
         return median(sample.seconds for sample in self.samples)
 
-    def noted(self, name: str) -> float:
-        """What the contestant noted under this name, per step."""
-        return median(sample.notes.get(name, 0.0) / sample.steps for sample in self.samples)
+    def noted(self, name: str, per: str = "steps") -> float:
+        """What the contestant noted under this name, per step or per another number that it noted."""
+        return median(sample.notes.get(name, 0.0) / sample.notes[per] for sample in self.samples)
 
     def row(self) -> dict:
         """Columns for a table: medians, with the smallest and the largest."""
@@ -60,18 +60,16 @@ def parts(
 ) -> dict:
     """Cut a step's time in parts, by leaving parts out; all times are seconds.
 
-    A step of real training is timed beside the same step on one repeated batch (nothing to read), and beside the same
-    number of processes that do not exchange (same cores, same memory traffic); the optimizer's step is timed by itself
-    on given gradients.  The differences are the parts; what is left is compute.  So the exchange's part holds what it
-    makes the ranks multiply beyond their share and what waiting costs, and the input's what an epoch's end takes
-    besides saving.  A part so small that noise made it negative is shown as 0.
+    The differences are the parts; what is left is compute.  So the exchange's part holds what it makes the ranks
+    multiply beyond their share and what waiting costs, and the input's what an epoch's end takes besides saving.  A
+    part so small that noise made it negative is shown as 0.
 
     Args:
         total: a full step.
-        update: an optimizer step.
+        update: an optimizer step by itself, on given gradients.
         saving: saving, per step.
-        repeated: a step on one repeated batch; None where ``total`` is one.
-        alone: a step on one repeated batch without exchange; None where there is no exchange.
+        repeated: a step on one repeated batch (nothing to read); None where ``total`` is one.
+        alone: the same in as many processes on the same cores that exchange nothing; None where nobody exchanges.
 
     Returns:
         ``seconds`` and ``share`` of each part, and ``limit``, the largest part in words.

@@ -1,4 +1,4 @@
-"""What the contestants of a comparison train, and the command lines of Lockstep and of launch/baselines."""
+"""Who takes part in a comparison: the command lines of Lockstep and of launch/baselines that train the same."""
 
 import os
 import sys
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from launch.bench.npz import random_data
+from launch.bench.images import random_images
 from launch.job import environment
 from launch.job.config import ConfigError, TrainConfig
 
-TINY = "tiny"  # launch/bench/tiny.py
+TINY = "tiny"  # launch/baselines/tiny.py
 MODELS = (*get_args(get_args(TrainConfig.model_fields["model"].annotation)[0]), TINY)
-HERE = Path(__file__).resolve().parent
-PLUGINS, LAUNCH = HERE / "plugins.py", HERE.parent
+PRECISIONS = ("float32", "bfloat16")
+USUAL_BATCH = {"alexnet_cifar": 64, TINY: 8}  # of others 16
+LAUNCH = Path(__file__).resolve().parent.parent
+BASELINES, PLUGINS = LAUNCH / "baselines", LAUNCH / "bench" / "plugins.py"
 MPIRUN = [  # as horovodrun calls it
     *("mpirun", "--bind-to", "none", "--map-by", "slot", "--oversubscribe", "--tag-output"),
     *("--mca", "pml", "ob1", "--mca", "btl", "^openib"),
@@ -59,21 +61,21 @@ class Case(NamedTuple):
         return 32 if self.model == TINY else architectures[self.model].default_size
 
 
-def parse_models(text: str, batch: int | None) -> list[Case]:
-    """Read ``alexnet_cifar,alexnet:16``; a batch per rank stands behind the colon, ``batch`` is that of the others.
+def parse_models(text: str, precisions: Sequence[str] = ("float32",)) -> list[Case]:
+    """Read ``alexnet_cifar,alexnet:16``, where a batch per rank may stand behind the colon: cases of all precisions.
 
     Raises:
         ConfigError: an unknown model, or a batch that is no whole number above 0.
     """
     cases = []
     for word in text.split(","):
-        model, _, own = word.strip().partition(":")
+        model, colon, batch = word.strip().partition(":")
         if model not in MODELS:
             raise ConfigError(f"--models has {model!r}; expected one of {', '.join(MODELS)}, as in alexnet:16,vgg16:8")
-        if own and (not own.isdecimal() or int(own) < 1):
+        if colon and not (batch.isdecimal() and int(batch)):
             raise ConfigError(f"--models has {word.strip()!r}; expected a batch of 1 or more behind the colon")
-        default = {"alexnet_cifar": 64, TINY: 8}.get(model, 16)
-        cases.append(Case(model, int(own) if own else batch or default))
+        images = int(batch) if colon else USUAL_BATCH.get(model, 16)
+        cases += [Case(model, images, precision) for precision in precisions]
     return cases
 
 
@@ -109,17 +111,16 @@ class Job:
 
     def lockstep(self, name: str, *flags: str, place: Place = ONE_PROCESS) -> Contestant:
         """The product: train.py, with data and callbacks of the benchmark's."""
-        run_dir = self.folder / f"{self.case.label} {name}".replace(" ", "_")
-        data = ("npz", "--data-dir", self.data) if self.data else (f"{PLUGINS}:endless",)
-        model = f"{HERE / 'tiny.py'}:network" if self.case.model == TINY else self.case.model
         words = [
-            *("--model", model, "--dataset", *data, "--validation-split", 0, "--callbacks", f"{PLUGINS}:callbacks"),
-            *("--epochs", 1_000_000, "--run-dir", run_dir, "--keep-checkpoints", 1),
+            *("--model", f"{BASELINES / 'tiny.py'}:network" if self.case.model == TINY else self.case.model),
+            *("--dataset", *(("npz", "--data-dir", self.data) if self.data else (f"{PLUGINS}:endless",))),
+            *("--validation-split", 0, "--callbacks", f"{PLUGINS}:callbacks", "--keep-checkpoints", 1),
+            *("--run-dir", self.folder / f"{self.case.label} {name}".replace(" ", "_")),
             *("--optimizer", "sgd", "--momentum", 0.9, "--schedule", "constant", "--warmup-epochs", 0),
-            *("--hang-timeout", 0, *flags),  # who is stopped between its turns does not hang
+            *("--hang-timeout", 0),  # who is stopped between its turns does not hang
             *(("--strategy", "mirrored", "--cpu-devices", place.devices) if place.devices > 1 else ()),
         ]
-        return self._contestant(name, LAUNCH / "train.py", words, place)
+        return self._contestant(name, LAUNCH / "train.py", [*words, *flags], place)
 
     def alone(self, name: str, cores: Sequence[int]) -> Contestant:
         """The product once on each of the cores, as processes that work at the same time and exchange nothing."""
@@ -140,21 +141,20 @@ class Job:
         return self._baseline(name, "horovod_manual.py", *ranks, *flags, place=place)
 
     @property
-    def _random_data(self) -> Path:
+    def _random_images(self) -> Path:
         case = self.case
-        classes = self.classes or (10 if case.model in ("alexnet_cifar", TINY) else 1000)
-        return random_data(1000 if case.model == TINY else case.batch, case.image_size, classes, self.folder)
+        classes = self.classes or (10 if case.model in USUAL_BATCH else 1000)
+        return random_images(1000 if case.model == TINY else case.batch, case.image_size, classes, self.folder)
 
     def _baseline(self, name: str, script: str, *flags, place: Place) -> Contestant:
         endless = "--endless" if self.case.model == TINY else "--repeat-batch"
-        data = (self.data,) if self.data else (self._random_data, endless)
-        words = ["--model", self.case.model, "--data", *data, "--epochs", 1_000_000, *flags]
-        return self._contestant(name, LAUNCH / "baselines" / script, words, place)
+        data = (self.data,) if self.data else (self._random_images, endless)
+        return self._contestant(name, BASELINES / script, ["--model", self.case.model, "--data", *data, *flags], place)
 
     def _contestant(self, name: str, script: Path, words: list, place: Place) -> Contestant:
         case, launcher = self.case, place.launcher or ([*MPIRUN, "-np", place.ranks] if place.ranks > 1 else [])
         job = ("--image-size", case.image_size, "--batch-size", case.batch, "--precision", case.precision)
-        command = [*launcher, sys.executable, script, *job, *words]
-        environment = {} if self.data else {"LOCKSTEP_BENCHMARK_DATA": str(self._random_data)}
+        command = [*launcher, sys.executable, script, *job, "--epochs", 1_000_000, *words]
+        environment = {} if self.data else {"LOCKSTEP_BENCHMARK_DATA": str(self._random_images)}
         batch = case.batch * place.ranks * place.devices
         return Contestant(name, [command], [place.cores or all_cores()], place.ranks, batch, environment)
