@@ -5,6 +5,7 @@ Those that are not at work are stopped (SIGSTOP): even an idle Horovod process w
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import psutil
 
 from launch.bench.contestants import Contestant
 from launch.bench.timing import Sample, Timing
+from launch.job.config import ConfigError
 
 UPDATES = 5  # timed optimizer steps
 WARM_UP = 3  # steps; the first holds the tracing of the graph
@@ -166,9 +168,16 @@ class Runner:
         self._say, self.running = say, []
 
     def __enter__(self):
+        if missing := [tool for tool in ("setpriv", "taskset") if not shutil.which(tool)]:
+            raise ConfigError(f"the benchmark needs {' and '.join(missing)} (Linux); apt-get install util-linux")
         self._temporary = tempfile.TemporaryDirectory(prefix="lockstep-bench-")
         self.folder, self._listener = Path(self._temporary.name), socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self.folder / "socket"))
+        try:
+            self._listener.bind(str(self.folder / "socket"))
+        except OSError as error:
+            self._temporary.cleanup()
+            why = f"no socket can be made in {self.folder} ({error})"
+            raise ConfigError(f"{why}; set TMPDIR to a shorter path") from None
         self._listener.listen(64)
         return self
 
