@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from launch.trained.program import OutputError
+
 TOP = 5
 Z95 = 1.959963984540054  # standard normal quantile of 0.975
 
 
-class EvaluationError(ValueError):
+class EvaluationError(OutputError):
     """An evaluation that cannot be made or written; its message is one sentence. It ends a program with exit code 2."""
 
 

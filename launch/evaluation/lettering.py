@@ -22,9 +22,7 @@ def fitted(text: str, width: float, font, keep: str = "start") -> str:
         keep: "start" or "end": which part of a text that is too long is shown.
     """
     assert keep in ("start", "end"), keep
-    # Line ends become spaces; bytes of a file's name that are no UTF-8 cannot be drawn.
-    text = " ".join(text.split())
-    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    text = _drawable(text)
     if font.getlength(text) <= width:
         return text
 
@@ -39,3 +37,16 @@ def fitted(text: str, width: float, font, keep: str = "start") -> str:
         middle = (fits + too_long) // 2
         fits, too_long = (middle, too_long) if font.getlength(shortened(middle)) <= width else (fits, middle)
     return shortened(fits)
+
+
+def heading(title: str, width: float) -> tuple[str, int]:
+    """A title that fits, and the pixels of its bold letters: smaller ones before it is cut."""
+    title = _drawable(title)
+    letters = next((size for size in (18, 16, 14) if font(size, bold=True).getlength(title) <= width), 12)
+    return fitted(title, width, font(letters, bold=True)), letters
+
+
+def _drawable(text: str) -> str:
+    """On one line, and without what no font can draw, such as bytes of a file's name that are no UTF-8."""
+    text = " ".join(text.split())
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from distributed.metrics import example_losses
 from launch.evaluation import classification, files, leakage, projector, results
 from launch.evaluation.split import Data, open_evaluated, open_training
 from launch.job.config import ConfigError
+from launch.job.logs.console import Console
 from launch.job.user.call import UserCodeError
 from launch.trained.answers import BATCH, answer_all
 from launch.trained.load import Found, find, load_network
@@ -68,7 +70,8 @@ def _answers(workers: Workers, found: Found, network, source: Source, options, t
 
 
 def _default_folder(found: Found, data: Data) -> Path:
-    name = data.part.split if data.own else f"{Path(data.data_dir or data.dataset).stem}-{data.part.split}"
+    place = Path(data.data_dir or data.dataset).absolute()
+    name = data.part.split if data.own else f"{place.stem}-{data.part.split}"
     return (found.run or Path.cwd()) / f"evaluation-{name}"
 
 
@@ -107,11 +110,14 @@ def _leave(
     places = [source.where(index) for index in range(len(source))] if source.encoded else range(len(source))
     with files.whole_folder(folder) as writing:
         files.write(writing, judged, labels, probabilities, record.classes, places, about)
-        _look_for_leakage(options.check_leakage, console, writing, found, data, seconds)
+        _look_for_leakage(options.check_leakage, console, writing, found, data, places, seconds)
         results.draw(writing, found, source, data.part.split, judged, probabilities)
     board = found.run and found.run / "tensorboard"
     if board and board.is_dir():
-        results.show_in_tensorboard(board / folder.name, folder, found, source, judged, features)
+        try:
+            results.show_in_tensorboard(board / folder.absolute().name, folder, found, source, judged, features)
+        except OSError as error:
+            console.warn(f"{board} cannot be written ({error.strerror or error}); the rest is there")
     for line in results.lines(judged, record.classes):
         console.say(line)
     console.say(f"files: {folder}/ (metrics.json, per_class.csv, predictions.csv, confusion.png, worst.png)")
@@ -120,13 +126,15 @@ def _leave(
     return 0
 
 
-def _look_for_leakage(how: str, console, folder: Path, found: Found, data: Data, seconds: float) -> None:
+def _look_for_leakage(
+    how: str, console: Console, folder: Path, found: Found, data: Data, places: Sequence[str | int], seconds: float
+) -> None:
     """Find evaluated pictures that are training pictures; say so, and leave their list."""
     source = data.part.source
     if how == "off" or data.own and data.part.split == "train":
         return
     try:
-        training = open_training(found)
+        training = open_training(found, data)
     except (ConfigError, DataError, UserCodeError) as error:
         console.say(f"leakage: not looked for, {error}")
         return
@@ -137,13 +145,14 @@ def _look_for_leakage(how: str, console, folder: Path, found: Found, data: Data,
         console.say(f"leakage: not looked for, as it would take about {expected:.0f} s; --check-leakage on does it")
         return
     twins = leakage.twins(evaluated, leakage.stored_digests(training))
-    if not twins and how == "on" and source.encoded and training.encoded:
-        twins = leakage.twins(leakage.decoded_digests(source), leakage.decoded_digests(training))
+    if how == "on":
+        same_pixels = leakage.twins(leakage.decoded_digests(source), leakage.decoded_digests(training))
+        twins = sorted({twin.evaluated: twin for twin in (*same_pixels, *twins)}.values(), key=lambda twin: twin.evaluated)
     if not twins:
         console.say(f"leakage: none of the {len(source):,} pictures is a training picture")
         return
-    places = [source.where(twin.evaluated) for twin in twins]
-    files.write_leakage(folder, twins, places, [training.where(twin.training) for twin in twins])
-    shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+    leaked = [places[twin.evaluated] for twin in twins]
+    files.write_leakage(folder, twins, leaked, [training.where(twin.training) for twin in twins])
+    shown = ", ".join(map(str, leaked[:3])) + (f" and {len(leaked) - 3} more" if len(leaked) > 3 else "")
     of_all = f"{len(twins):,} of {len(source):,} pictures"
     console.say(f"leakage: {of_all} are training pictures, too: {shown}; see leakage.csv")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from launch.evaluation.lettering import fitted, font
+from launch.evaluation.lettering import fitted, font, heading
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,9 +88,8 @@ def letterboxed(pixels: np.ndarray, size: int) -> "Image.Image":
 
 
 def _write_title(pen, title: str, room: int) -> None:
-    letters = next((size for size in (18, 16, 14) if font(size, bold=True).getlength(title) <= room), 12)
-    bold = font(letters, bold=True)
-    pen.text((MARGIN, TITLE / 2), fitted(title, room, bold), INK, bold, anchor="lm")
+    words, letters = heading(title, room)
+    pen.text((MARGIN, TITLE / 2), words, INK, font(letters, bold=True), anchor="lm")
 
 
 def _caption(pen, left: int, top: int, tile: Tile) -> None:

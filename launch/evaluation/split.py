@@ -1,10 +1,11 @@
 """What is evaluated: a split of the run's own data, or other data."""
 
 import argparse
+import os
 from dataclasses import dataclass
 
-from data import hold_out, load
-from data.datasets import Source
+from data import Splits, hold_out, load
+from data.datasets import DataError, Source
 from data.splits import Part, choose, open_part
 from launch.job.config import ConfigError, choices
 from launch.job.user import code as user_code
@@ -20,7 +21,7 @@ class Data:
         part: the split, with the run's labels.
         dataset: its kind, a key of ``data.SOURCES`` or FILE.py:FUNCTION.
         data_dir: where it lies, or None.
-        own: whether it is the data that the run was trained on.
+        own: whether it is the data that the run was trained on, be it in another place than then.
     """
 
     part: Part
@@ -50,10 +51,15 @@ def open_evaluated(options: argparse.Namespace, found: Found) -> Data:
         )
     data_dir = options.data_dir or (str(config.data_dir) if own and config.data_dir else None)
     if user_code.is_reference(dataset):
-        splits = open_data(user_code.load_function(dataset, "--dataset"))
-        splits = hold_out(splits, config.seed, config.validation_split) if own else splits
-        part = choose(splits, options.split, record.classes, dataset, own=own)
+        given = open_data(user_code.load_function(dataset, "--dataset"))
+        held_out = hold_out(given, config.seed, config.validation_split)
+        own = own or held_out.train.fingerprint() == record.data_sha256
+        part = choose(held_out if own else given, options.split, record.classes, dataset, own=own)
         return Data(part, dataset, None, own)
+    if own and data_dir and not os.path.exists(data_dir):
+        seen = "" if os.path.isabs(data_dir) else f" (seen from {os.getcwd()})"
+        raise ConfigError(f"the data of {found.path} is not in {data_dir}{seen}; say with --data-dir where it lies now")
+    own = own or dataset == record.dataset and _holds_the_training_data(data_dir, found)
     part = open_part(
         dataset,
         data_dir,
@@ -66,8 +72,20 @@ def open_evaluated(options: argparse.Namespace, found: Found) -> Data:
     return Data(part, dataset, data_dir, own)
 
 
-def open_training(found: Found) -> Source:
-    """The pictures that the run was trained on.
+def _holds_the_training_data(data_dir: str | None, found: Found) -> bool:
+    try:
+        return _load(data_dir, found).train.fingerprint() == found.record.data_sha256
+    except DataError:
+        return False
+
+
+def _load(data_dir: str | None, found: Found) -> Splits:
+    config = found.config
+    return load(config.dataset, data_dir, seed=config.seed, validation_split=config.validation_split)
+
+
+def open_training(found: Found, data: Data) -> Source:
+    """The pictures that the run was trained on; where they lie is known from ``data`` if that is the run's own.
 
     Raises:
         ConfigError, DataError, UserCodeError: they are no longer there.
@@ -78,5 +96,4 @@ def open_training(found: Found) -> Source:
         return hold_out(splits, config.seed, config.validation_split).train
     if found.record.dataset != config.dataset:
         raise ConfigError(f"the run was trained on Python objects ({found.record.dataset})")
-    data_dir = config.data_dir and str(config.data_dir)
-    return load(config.dataset, data_dir, seed=config.seed, validation_split=config.validation_split).train
+    return _load(data.data_dir if data.own else config.data_dir and str(config.data_dir), found).train
