@@ -147,7 +147,8 @@ def _look_for_leakage(
     twins = leakage.twins(evaluated, leakage.stored_digests(training))
     if how == "on":
         same_pixels = leakage.twins(leakage.decoded_digests(source), leakage.decoded_digests(training))
-        twins = sorted({twin.evaluated: twin for twin in (*same_pixels, *twins)}.values(), key=lambda twin: twin.evaluated)
+        found_twice = {twin.evaluated: twin for twin in (*same_pixels, *twins)}
+        twins = [found_twice[index] for index in sorted(found_twice)]
     if not twins:
         console.say(f"leakage: none of the {len(source):,} pictures is a training picture")
         return
