@@ -1,0 +1,52 @@
+"""Set finished, interrupted and running runs side by side.
+
+python launch/compare.py runs/one runs/two          # tables; comparison/comparison.png, comparison/report.html
+python launch/compare.py runs/*  --out lr-search    # into lr-search/
+python launch/compare.py runs/one                   # one run alone: runs/one/report.html
+
+report.html is one file that needs no network; open it in a browser, send it, print it.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rich.console import Console
+
+from launch.comparison import console, curves, output
+from launch.comparison.page import page
+from launch.comparison.runs import ComparisonError, read_runs
+from launch.trained.program import Parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare the runs and return the exit code: 0 done, 2 the user can mend it."""
+    parser = Parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder to write into, made where it is missing (default: comparison; of a single run its own)",
+    )
+    options = parser.parse_args(argv)
+    try:
+        runs = read_runs(options.runs)
+        single = len(runs) == 1
+        folder = options.out or (runs[0].path if single else Path("comparison"))
+        files = {folder / "report.html": page(runs).encode()}
+        if not single:
+            files = {folder / "comparison.png": curves.draw(runs)} | files
+        output.write(files)
+    except ComparisonError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    console.show(runs, Console(highlight=False))
+    print("written:", *files)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Files that are all written, or none."""
+
+import os
+from pathlib import Path
+
+from launch.comparison.runs import ComparisonError
+
+
+def write(files: dict[Path, bytes]) -> None:
+    """Write files of one folder, which is made where it is missing; each replaces an earlier one when all are there.
+
+    Raises:
+        ComparisonError: one of them cannot be written; what was there before is as it was.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    made = []
+    try:
+        for path, content in files.items():
+            made += [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(None, "there is a folder of that name", str(path))
+            temporary[path].write_bytes(content)
+        for path in files:
+            temporary[path].replace(path)
+    except OSError as error:
+        for file in temporary.values():
+            if file.parent.is_dir():
+                file.unlink(missing_ok=True)
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise ComparisonError(f"{path} cannot be written ({error.strerror}); mend that or give another --out") from None
