@@ -97,17 +97,16 @@ class TensorBoard(Observer):
         with self.train.as_default(step=0):
             lines = "\n".join(f"| {name} | {value} |" for name, value in self.settings.items())
             tf.summary.text("configuration", f"| setting | value |\n|---|---|\n{lines}")
-            hparams.hparams(
-                {
-                    name: value if isinstance(value, (int, float, str)) else str(value)
-                    for name, value in self.settings.items()
-                }
-            )
             network = self.network
             image = tf.TensorSpec([1, *network.input_shape[1:]], tf.uint8)
             tf.summary.graph(
                 tf.function(lambda images: network(images, training=False)).get_concrete_function(image).graph
             )
+        if any(self.path.glob("events.out.tfevents.*")):
+            return
+        # Above both folders: the HPARAMS tab then shows the metrics of training and of validation.
+        with tf.summary.create_file_writer(str(self.path)).as_default(step=0):
+            hparams.hparams({name: _shown(value) for name, value in self.settings.items()}, self.path.parent.name)
 
     @spared
     def before_steps(self, step):
@@ -162,6 +161,13 @@ class TensorBoard(Observer):
     def _stop_profiling(self):
         self.profiling = False
         tf.profiler.experimental.stop()
+
+
+def _shown(value: object) -> int | float | str:
+    """A setting as the HPARAMS tab takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.resource), tf.TensorSpec([None], tf.string)], autograph=False)
