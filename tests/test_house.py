@@ -19,6 +19,12 @@ WITHOUT_TENSORFLOW += [
 ]
 WITHOUT_TENSORFLOW += [f"distributed.health.{name}" for name in ("heartbeat", "preemption", "watchdog")]
 WITHOUT_TENSORFLOW += [f"launch.job.run_directory.{name}" for name in ("create", "liveness", "lock")]
+WITHOUT_TENSORFLOW += [f"launch.{name}" for name in ("evaluate", "predict", "export", "compare")]
+WITHOUT_TENSORFLOW += [f"launch.trained.{name}" for name in ("record", "program")]
+WITHOUT_TENSORFLOW += [
+    f"launch.evaluation.{name}"
+    for name in ("classification", "files", "confusion", "sheet", "lettering", "leakage", "projector")
+]
 WITHOUT_TENSORFLOW += ["launch.train", "launch.job.user.call", "launch.job.user.code"]
 WITHOUT_TENSORFLOW += [f"launch.job.{name}" for name in ("arguments", "config", "environment", "run")]
 PROGRAMS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.name != "__init__.py")
