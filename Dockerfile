@@ -33,7 +33,7 @@ USER lockstep
 RUN mkdir /home/lockstep/lockstep
 WORKDIR /home/lockstep/lockstep
 # Only what the setup reads: a change elsewhere in the program does not compile Horovod again.
-COPY --chown=lockstep Makefile pyproject.toml requirements.txt requirements-gpu.txt ./
+COPY --chown=lockstep Makefile pyproject.toml requirements.txt requirements-gpu.txt requirements-export.txt ./
 COPY --chown=lockstep launch/install/ launch/install/
 RUN make setup GPU=${GPU} && rm -rf /home/lockstep/.cache
 

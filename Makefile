@@ -1,4 +1,4 @@
-# make setup   .venv with everything, Horovod compiled against TensorFlow and MPI (LOCKSTEP_MPI=system, GPU=1: see launch/install/setup.sh)
+# make setup   .venv with everything, Horovod compiled against TensorFlow and MPI (LOCKSTEP_MPI=system, GPU=1, EXPORT=1: see launch/install/setup.sh)
 # make train   the main job on two workers            make test    the test suite
 # make lint    ruff                                   make test-faults   the long tests: kills, preemptions, a real Slurm
 # make clean   remove .venv and caches                make test-all      both, and what is only thorough
@@ -9,7 +9,7 @@ WORKERS ?= 2
 # Test files run two at a time: much of a run is one thread that traces graphs, or a wait for what was killed.
 TESTS := python -m pytest --numprocesses 2 --dist loadfile
 BIN := .venv/bin
-export LOCKSTEP_MPI GPU
+export LOCKSTEP_MPI GPU EXPORT
 
 setup:
 	@bash launch/install/setup.sh

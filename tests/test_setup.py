@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-PINS = ("requirements.txt", "requirements-gpu.txt")
+PINS = ("requirements.txt", "requirements-gpu.txt", "requirements-export.txt")
 
 
 def stanzas(name):
@@ -98,14 +98,16 @@ def test_a_choice_that_cannot_be_is_one_sentence(clone, bare, choices, words):
 
 
 def finish(clone, choices):
-    """Leave the stamp of a complete setup; its last two words are LOCKSTEP_MPI and GPU."""
+    """Leave the stamp of a complete setup; its last three words are LOCKSTEP_MPI, GPU and EXPORT."""
     read = f"{clone}/.venv\n".encode() + b"".join(
         (clone / name).read_bytes() for name in (*PINS, "launch/install/setup.sh", "launch/install/horovodrun.py")
     )
     (clone / ".venv" / "setup.stamp").write_text(f"{hashlib.sha256(read).hexdigest()}  - {choices}\n")
 
 
-@pytest.mark.parametrize("made, asked", [("wheel 0", {}), ("system 1", {}), ("system 0", {"LOCKSTEP_MPI": "system"})])
+@pytest.mark.parametrize(
+    "made, asked", [("wheel 0 0", {}), ("system 1 1", {}), ("system 0 0", {"LOCKSTEP_MPI": "system"})]
+)
 def test_a_second_run_does_nothing(clone, bare, made, asked):
     """Where LOCKSTEP_MPI or GPU is not given, the .venv stays what it was made with."""
     finish(clone, made)
@@ -139,7 +141,7 @@ def test_a_path_with_a_space_is_refused_before_anything_is_made(tmp_path, clone,
     ["requirements.txt", "launch/install/setup.sh", "launch/install/horovodrun.py", "GPU", "no stamp", "place"],
 )
 def test_a_change_begins_a_new_setup(clone, bare, change):
-    finish(clone, "wheel 0")
+    finish(clone, "wheel 0 0")
     if change == "no stamp":
         (clone / ".venv" / "setup.stamp").unlink()
     elif change == "place":

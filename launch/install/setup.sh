@@ -4,6 +4,7 @@
 #   make setup                       Open MPI from its wheel; nothing but a C++ compiler is needed
 #   LOCKSTEP_MPI=system make setup   the machine's own MPI (mpirun and mpicxx on PATH), as on most clusters
 #   make setup GPU=1                 CUDA libraries for TensorFlow, Horovod with NCCL (nvcc on PATH)
+#   make setup EXPORT=1              what launch/export.py needs for ONNX
 #
 # A second run with the same choices installs nothing.  Compiled Horovod wheels are kept in
 # ${XDG_CACHE_HOME:-~/.cache}/lockstep, named by everything they were compiled against.
@@ -11,9 +12,9 @@ set -euo pipefail
 cd -P "$(dirname "$0")/../.."
 
 venv=$PWD/.venv log=$PWD/.setup.log
-# Where LOCKSTEP_MPI or GPU is not given, an existing .venv stays what it is: make train must not undo make setup GPU=1.
-read -r _ _ made_mpi made_gpu 2>/dev/null <"$venv/setup.stamp" || made_mpi="" made_gpu=""
-mpi=${LOCKSTEP_MPI:-${made_mpi:-wheel}} gpu=${GPU:-${made_gpu:-0}}
+# Where one of the three is not given, an existing .venv stays what it is: make train must not undo make setup GPU=1.
+read -r _ _ made_mpi made_gpu made_export 2>/dev/null <"$venv/setup.stamp" || made_mpi="" made_gpu="" made_export=""
+mpi=${LOCKSTEP_MPI:-${made_mpi:-wheel}} gpu=${GPU:-${made_gpu:-0}} export=${EXPORT:-${made_export:-0}}
 
 fail() { printf 'setup: %s\n' "$@" >&2; exit 2; }
 say() { printf 'setup: %s\n' "$*"; }
@@ -36,7 +37,7 @@ quietly() {
 pip_install() { "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --compile-bytecode "$@"; }
 
 # What was asked for, in case the setup does not come to its end: it goes on with that, whoever calls it next.
-remember() { echo "unfinished - $mpi $gpu" >"$venv/setup.stamp"; }
+remember() { echo "unfinished - $mpi $gpu $export" >"$venv/setup.stamp"; }
 
 create_venv() {
     local python
@@ -74,6 +75,7 @@ check_tools() {
             fail "GPU=1, but nvcc is not on PATH; install the CUDA 12 toolkit or load its module, or say GPU=0 for a CPU build" ;;
         *) fail "GPU is '$gpu'; it must be 0 or 1" ;;
     esac
+    case $export in 0 | 1) ;; *) fail "EXPORT is '$export'; it must be 0 or 1" ;; esac
 }
 
 install_packages() {
@@ -86,6 +88,10 @@ install_packages() {
     if [ "$gpu" = 1 ]; then
         say "installing the CUDA libraries of requirements-gpu.txt"
         quietly "installing requirements-gpu.txt" pip_install --require-hashes -r requirements-gpu.txt
+    fi
+    if [ "$export" = 1 ]; then
+        say "installing the converters of requirements-export.txt"
+        quietly "installing requirements-export.txt" pip_install --require-hashes -r requirements-export.txt
     fi
 }
 
@@ -164,7 +170,8 @@ case $PWD in *[[:space:]]*)
     fail "this folder's path, '$PWD', has a space in it, with which programs in .venv/bin do not start; move it to a path without" ;;
 esac
 # A .venv knows where it lies: one that was moved is made anew.
-stamp="$( (echo "$venv"; cat requirements.txt requirements-gpu.txt launch/install/setup.sh launch/install/horovodrun.py) | sha256sum) $mpi $gpu"
+stamp="$( (echo "$venv"; cat requirements.txt requirements-gpu.txt requirements-export.txt launch/install/setup.sh \
+    launch/install/horovodrun.py) | sha256sum) $mpi $gpu $export"
 [ "$(cat "$venv/setup.stamp" 2>/dev/null)" != "$stamp" ] || exit 0
 check_tools
 create_venv
