@@ -112,13 +112,13 @@ def test_table(data_dir: str) -> str | None:
     return path if os.path.isfile(path) else None
 
 
-def load_csv_test(data_dir: str, classes: Sequence[str]) -> FileSource:
-    """The pictures of test.csv, labelled by `classes`; a table as for `load_csv`.
+def labelled_table(file: str, classes: Sequence[str]) -> FileSource:
+    """The pictures of one table as for `load_csv`, labelled by `classes`, of which some may not occur.
 
     Raises:
         DataError: as `load_csv`; a label that is not among the classes.
     """
-    return _table_source(_read_table(test_table(data_dir)), classes)
+    return _table_source(_read_table(file), classes)
 
 
 class _Table(NamedTuple):

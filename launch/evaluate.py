@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         help="look for evaluated pictures among the training pictures; auto: where it costs little",
     )
     parser.add_argument(
-        "--projector", action="store_true", help="also leave the last hidden layer's outputs for TensorBoard's projector"
+        "--projector", action="store_true", help="also leave the last hidden layer's outputs in TensorBoard's projector"
     )
     parser.add_workers()
     options = parser.parse_args(argv)

@@ -23,7 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = program.Parser(__doc__)
     parser.add_run()
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="files, folders, patterns; - is a list on stdin")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to name (default: 5)")
+    parser.add_argument(
+        "--top", type=program.at_least_one, default=5, metavar="N", help="how many classes to name (default: 5)"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the rows to FILE.csv or FILE.json")
     parser.add_argument("--sheet", metavar="FILE.png", help="draw the pictures with their names")
     parser.add_workers()

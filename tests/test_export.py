@@ -104,6 +104,7 @@ def test_an_export_is_replaced_only_on_request(run, capsys):
         assert contents(run).keys() == before.keys()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_file_that_answers_otherwise_is_deleted(form, run, capsys, monkeypatch):
     needs_packages(form)
@@ -133,6 +134,7 @@ def test_a_file_that_does_not_load_is_deleted(run, capsys, monkeypatch):
     assert contents(run) == before
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_full_disk_leaves_nothing(form, run, tmp_path, capsys):
     needs_packages(form)

@@ -114,4 +114,5 @@ def lines(report: Report, names: Sequence[str]) -> Iterator[str]:
     if len(names) > ROWS:
         yield f"... and {len(names) - ROWS} more, in per_class.csv"
     for pair in report.confused[:5]:
-        yield f"confused: {names[pair.true]} for {names[pair.predicted]}, {pair.count} times ({pair.share:.1%} of it)"
+        often = f"{pair.count} time{'s' * (pair.count > 1)} ({pair.share:.1%} of it)"
+        yield f"confused: {names[pair.true]} for {names[pair.predicted]}, {often}"

@@ -21,7 +21,8 @@ from launch.trained.answers import BATCH, answer_all
 from launch.trained.load import Found, find, load_network
 from launch.trained.program import OutputError, Workers
 
-AFFORDABLE = 0.1  # part of the evaluation's time that looking for leakage may take unasked
+# Looking for leakage may take so much unasked: a part of the evaluation's time, or seconds.
+AFFORDABLE, AT_ONCE = 0.1, 1.0
 
 
 def evaluate(options: argparse.Namespace, workers: Workers) -> int:
@@ -138,10 +139,13 @@ def _look_for_leakage(
     except (ConfigError, DataError, UserCodeError) as error:
         console.say(f"leakage: not looked for, {error}")
         return
+    if how == "auto" and source.encoded != training.encoded:
+        console.say("leakage: not looked for between files and arrays; --check-leakage on compares their pixels")
+        return
     began = time.perf_counter()
     evaluated = list(leakage.stored_digests(source))
     expected = (time.perf_counter() - began) * len(training) / len(source)
-    if how == "auto" and expected > AFFORDABLE * seconds:
+    if how == "auto" and expected > max(AT_ONCE, AFFORDABLE * seconds):
         console.say(f"leakage: not looked for, as it would take about {expected:.0f} s; --check-leakage on does it")
         return
     twins = leakage.twins(evaluated, leakage.stored_digests(training))

@@ -1,15 +1,16 @@
 """What a prediction leaves: a table or a JSON list, whole or not at all."""
 
+import contextlib
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from distributed.checkpoint import disk
 from launch.evaluation.classification import top_classes
 
 
@@ -64,21 +65,27 @@ def as_json(answers: Answers) -> str:
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
-def write(path: Path, text: str) -> None:
-    """Put a text into a file at once.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to, which becomes ``path`` when the block ends, and is gone when it fails.
 
     Raises:
-        OSError: naming the file, which is then as it was.
+        OSError: naming ``path``, which is then as it was.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        # File names need not be UTF-8.
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        disk.flush(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        if error.filename not in (None, str(temporary)):
+            raise  # another file of the same block
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def printable(text: str) -> str:
+    """UTF-8; names of files that are not are given with backslashes."""
+    return text.encode(errors="backslashreplace").decode()

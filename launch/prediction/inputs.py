@@ -3,7 +3,7 @@
 import glob
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from launch.trained.program import OutputError
@@ -28,20 +28,21 @@ def collect(words: Sequence[str]) -> Inputs:
     """Find the pictures.
 
     Args:
-        words: files, folders (with all below them), patterns such as ``*.jpg``, and ``-`` for a list on standard input,
-            one per line.
+        words: files, folders (with all below them), patterns such as ``*.jpg``, and ``-`` for a list of files and
+            folders on standard input, one per line.  A file of a list that is not there is kept, as one that cannot be
+            read: who made the list may have done so long ago.
 
     Raises:
         OutputError: words that name nothing, all of them; no picture at all.
     """
     paths, passed_over, missing = [], 0, []
-    for word in _expanded(words):
-        place = os.path.expanduser(word)
+    for word, listed in _expanded(words):
+        place = word if listed else os.path.expanduser(word)
         if os.path.isdir(place):
             found, others = _below(place)
             paths += found
             passed_over += others
-        elif os.path.lexists(place):
+        elif listed or os.path.lexists(place):
             paths.append(place)
         elif glob.has_magic(place) and (matches := sorted(glob.glob(place, recursive=True))):
             paths += [match for match in matches if not os.path.isdir(match)]
@@ -57,14 +58,15 @@ def collect(words: Sequence[str]) -> Inputs:
     return Inputs(paths, passed_over)
 
 
-def _expanded(words: Sequence[str]):
+def _expanded(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The words, and whether they come from the list."""
     for word in words:
         if word != "-":
-            yield word
+            yield word, False
             continue
         for line in sys.stdin:
-            if name := line.rstrip("\n"):
-                yield name
+            if name := line.rstrip("\r\n"):
+                yield name, True
 
 
 def _below(folder: str) -> tuple[list[str], int]:

@@ -1,6 +1,7 @@
 """One prediction, from files to a table; all workers go through it together."""
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from data.datasets import FileSource
 from data.pipeline import diagnose, evaluation_images, prediction_batches
 from distributed.control import check_agreement
 from launch.evaluation import sheet
-from launch.prediction.files import Answers, as_csv, as_json, write
+from launch.prediction.files import Answers, as_csv, as_json, printable, whole_file
 from launch.prediction.inputs import collect
 from launch.trained.answers import BATCH, answer_all
 from launch.trained.load import Found, find, load_network, with_probabilities
@@ -49,13 +50,15 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
 
     def leave() -> int:
         errors = {index: _reason(source, index) for index in np.flatnonzero(readable == 0).tolist()}
+        for index in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist():
+            errors.setdefault(index, "the network's answer is not finite")
         answers = Answers(paths, record.classes, probabilities, errors, options.top)
         _leave(options, console, found, source, answers)
         console.note(f"{len(paths) - len(errors):,} of {len(paths):,} pictures, {rate:,.0f} images/s")
         if errors:
-            first = next(iter(errors))
+            first = min(errors)
             more = f" and {len(errors) - 1:,} more" if len(errors) > 1 else ""
-            console.error(f"cannot read {paths[first]} ({errors[first]}){more}; the rest is done")
+            console.error(f"no answer for {paths[first]} ({errors[first]}){more}; the rest is done")
         return 2 if errors else 0
 
     return workers.on_chief(leave)
@@ -63,8 +66,6 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
 
 def check_options(options: argparse.Namespace) -> None:
     """Raise ``OutputError`` for what cannot be done, before anything is."""
-    if options.top < 1:
-        raise OutputError(f"--top is {options.top}; expected 1 or more")
     for flag, suffixes in (("out", tuple(FORMATS)), ("sheet", (".png",))):
         path = getattr(options, flag) and Path(getattr(options, flag))
         if path and path.suffix.lower() not in suffixes:
@@ -80,16 +81,18 @@ def _reason(source: FileSource, index: int) -> str:
 
 def _leave(options: argparse.Namespace, console, found: Found, source: FileSource, answers: Answers) -> None:
     """Write the files that are asked for; without any, a line per picture on the console."""
-    if options.out:
-        out = Path(options.out)
-        write(out, FORMATS[out.suffix.lower()](answers))
-    if options.sheet:
-        _draw(Path(options.sheet), found, source, answers)
+    with contextlib.ExitStack() as files:  # all, or none
+        if options.sheet:
+            _draw(files.enter_context(whole_file(Path(options.sheet))), found, source, answers)
+        if options.out:
+            out = Path(options.out)
+            text = FORMATS[out.suffix.lower()](answers)
+            files.enter_context(whole_file(out)).write_text(printable(text), encoding="utf-8", newline="")
     if options.out or options.sheet:
         return
     for path, pairs, error in answers.rows():
         words = "  ".join(f"{name} {float(value):.4f}" for name, value in pairs)
-        console.say(f"{path}  {words or 'error: ' + error}")
+        console.say(printable(f"{path}  {words or 'error: ' + error}"))
 
 
 def _draw(path: Path, found: Found, source: FileSource, answers: Answers) -> None:
@@ -99,13 +102,8 @@ def _draw(path: Path, found: Found, source: FileSource, answers: Answers) -> Non
         if pairs
     ]
     size, augment = found.record.image_size, found.config.augment
-    temporary = path.with_name(f".{path.name}.tmp")
 
     def picture(index: int) -> np.ndarray:
         return evaluation_images(source, [index], augment, size)[0].numpy()
 
-    try:
-        sheet.draw(temporary, tiles, picture, str(found.path))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    sheet.draw(path, tiles, picture, str(found.path))

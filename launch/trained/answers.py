@@ -35,7 +35,8 @@ def answer_all(
         DataError: a picture that cannot be read, which is named.
     """
     strategy, console = workers.strategy, workers.console
-    side_by_side = workers.side_by_side
+    # The last round may be padding, but no more of it than need be.
+    side_by_side = min(workers.side_by_side, -(-len(source) // (batch * strategy.replicas)))
     order = SequentialOrder(examples=len(source), replica_batch=batch * side_by_side, replicas=strategy.replicas)
     inference = Inference(network, strategy, batch=batch, side_by_side=side_by_side)
     batches = iter(strategy.distribute(lambda first, stride: make_batches(order, Share(first, stride))))

@@ -14,8 +14,9 @@ from launch.job.config import ConfigError, TrainConfig
 from launch.job.logs.report import MODEL, model_sha256
 from launch.job.preparation.build import create_network
 from launch.job.user import code as user_code
+from launch.job.user.call import UserCodeError
 from launch.trained import record as records
-from launch.trained.record import Record, RecordError
+from launch.trained.record import Record
 
 
 class TrainedRun(NamedTuple):
@@ -71,9 +72,12 @@ def load_run(
 def find(path: str | Path, checkpoint: str = "best") -> Found:
     """Find a checkpoint and read what it says, without loading it; arguments and errors as for ``load_run``."""
     place = Path(path)
+    if not place.is_dir():
+        raise ConfigError(f"{place} is no folder; give a run directory or a checkpoint")
     if checkpoint not in ("best", "last"):
-        folder = Path(checkpoint).resolve()
-        if not (folder / "manifest.json").exists():
+        places = (Path(checkpoint), place / "checkpoints" / checkpoint)
+        folder = next((place.resolve() for place in places if (place / "manifest.json").exists()), None)
+        if folder is None:
             raise ConfigError(f"--checkpoint {checkpoint} is no checkpoint; give best, last or a folder step-XXXXXXXX")
     elif (place / "manifest.json").exists():
         folder = place.resolve()
@@ -81,23 +85,19 @@ def find(path: str | Path, checkpoint: str = "best") -> Found:
         folder = _choose(place, checkpoint)
     manifest, state = commit.verify(folder), _read_state(folder)
     run = folder.parent.parent if folder.parent.name == "checkpoints" else None
-    try:
-        own = records.parse(state["record"], folder) if "record" in state else records.read(run or folder)
-    except RecordError as error:
-        raise RecordError(f"{folder} was made before runs kept a record of their classes: {error}") from None
+    own = records.parse(state["record"], folder) if "record" in state else records.read(run or folder)
     return Found(folder, run, state, own, manifest["files"]["weights.safetensors"]["sha256"])
 
 
 def _choose(run: Path, checkpoint: str) -> Path:
-    if not run.is_dir():
-        raise ConfigError(f"{run} is no folder; give a run directory or a checkpoint")
     folder = run / "checkpoints"
-    if not manager.committed(folder):
+    committed = manager.committed(folder)
+    if not committed:
         unfinished = (run / "config.yaml").exists()
         why = "has no checkpoint yet; let it train to the end of an epoch" if unfinished else "is no run directory"
         raise ConfigError(f"{run} {why}" + ("" if unfinished else "; give the folder that a run was told to write to"))
     path = manager.find_best(folder) if checkpoint == "best" else None
-    return path or manager.newest(folder)[0]
+    return path or committed[-1]
 
 
 def _read_state(folder: Path) -> dict:
@@ -134,16 +134,19 @@ def _build(found: Found, precision: str) -> keras.Model:
     if own_file:
         try:
             own_model = user_code.load_function(name, "--model")
-        except ConfigError:
+        except (ConfigError, UserCodeError):
             if not (saved and saved.exists()):
                 raise
+    if own_file:
         same = own_model is not None and own_model.sha256 == found.state["files"].get("model")
-    if record.model == name and (not own_file or same):
+    else:
+        same = record.model == name
+    if same:
         return create_network(
             config, classes=len(record.classes), image_size=record.image_size, own_model=own_model
         )
     if not (saved and saved.exists()):
-        what = f"{name} has changed since" if own_file else f"{record.model} came as a Python object"
+        what = f"{name} has changed since" if own_file else f"its network, {record.model}, came as a Python object"
         raise ConfigError(f"{found.path}: {what}, and there is no {MODEL} in its run directory; bring that back")
     return _from_json(saved, precision)
 
@@ -153,12 +156,20 @@ def _from_json(path: Path, precision: str) -> keras.Model:
     policy = "float32" if precision == "float32" else f"mixed_{precision}"
     try:
         text = re.sub(r'"mixed_(b?float16)"', f'"{policy}"', path.read_text())
-        return keras.models.model_from_json(text)
+        return keras.models.model_from_json(json.dumps(_unbuilt(json.loads(text))))
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(
             f"{path} cannot be built ({reason}); it has layers of your own: import the file that registers them first"
         ) from error
+
+
+def _unbuilt(value):
+    """A layer's configuration without what would build it before its model calls it: its weights' paths, by which a
+    checkpoint knows them, begin with the model's name only when they are made within the model."""
+    if isinstance(value, dict):
+        return {key: _unbuilt(item) for key, item in value.items() if key != "build_config"}
+    return [_unbuilt(item) for item in value] if isinstance(value, list) else value
 
 
 def with_probabilities(network: keras.Model) -> keras.Model:

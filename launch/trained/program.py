@@ -48,13 +48,22 @@ class Parser(argparse.ArgumentParser):
             default="auto",
             help="as for train.py; auto: horovod under a launcher, mirrored where several GPUs are seen, else single",
         )
-        self.add_argument("--cpu-devices", type=int, metavar="N", help="for mirrored: devices to split the CPU into")
+        self.add_argument(
+            "--cpu-devices", type=at_least_one, metavar="N", help="for mirrored: devices to split the CPU into"
+        )
         self.add_argument(
             "--batch-size",
-            type=int,
+            type=at_least_one,
             metavar="N",
             help="pictures that the network sees at once (default: 64, or the run's --micro-batch-size)",
         )
+
+
+def at_least_one(text: str) -> int:
+    """A flag's value that counts something, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
 
 
 class OutputError(ValueError):
@@ -63,6 +72,14 @@ class OutputError(ValueError):
 
 class FailedAlone(Exception):
     """What the user can mend, found by one of several workers, while the others wait for it; one sentence."""
+
+
+def mendable() -> tuple[type[Exception], ...]:
+    """The errors that the user can mend: they end a program with one sentence and exit code 2."""
+    from launch.evaluation.classification import EvaluationError
+    from launch.job.preparation.stages import USER_ERRORS
+
+    return (*USER_ERRORS, OutputError, EvaluationError)
 
 
 @dataclass(frozen=True)
@@ -82,10 +99,9 @@ class Workers:
     def together(self, function: Callable):
         """Call ``function`` on every worker; where it fails on any of them, fail on all with one sentence."""
         from distributed.control import together
-        from launch.job.preparation.stages import USER_ERRORS
 
         heartbeat.beat()
-        return together(self.strategy.control, (*USER_ERRORS, OutputError), function)
+        return together(self.strategy.control, mendable(), function)
 
     def on_chief(self, function: Callable):
         """Call ``function`` on the chief, which may write files; all workers get its answer, a JSON value, or its
@@ -113,7 +129,7 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
     Args:
         options: with ``strategy`` and ``cpu_devices``.
         work: gives the exit code; the chief's counts.  What the user can mend it raises as ``FailedAlone``, or on all
-            workers together as one of ``stages.USER_ERRORS`` or an ``OutputError``.
+            workers together as one of ``mendable``.
     """
     try:
         world = World.from_environment(os.environ)
@@ -127,6 +143,11 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
     try:
         code = _work_on(world, options, threads, work)
         return code
+    except KeyboardInterrupt:
+        if world.is_chief:
+            print("error: interrupted; what has been written so far is whole", file=sys.stderr, flush=True)
+        code = 130
+        return code
     finally:
         heartbeat.end(code)
 
@@ -138,7 +159,8 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
         from distributed.devices import create_strategy
         from launch.job.failure import fail
         from launch.job.logs.console import Console
-        from launch.job.preparation.stages import USER_ERRORS
+
+        errors = mendable()
     tf.get_logger().setLevel("ERROR")
     try:
         # One core per operation: several would share it in ways on which the last bits depend.
@@ -152,14 +174,13 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:
         return strategy.control.leave(work(Workers(strategy, console, threads)))
-    except (*USER_ERRORS, OutputError) as error:
+    except errors as error:
         console.stop()
         console.error(str(error))
         return strategy.control.leave(2)
     except KeyboardInterrupt:
         console.stop()
-        console.error("interrupted; nothing was written")
-        return 130
+        raise
     except Exception as error:
         console.stop()
         known = isinstance(error, FailedAlone)

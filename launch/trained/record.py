@@ -81,7 +81,7 @@ def parse(found: object, place: Path) -> Record:
             raise RecordError(f"{what}, expected {FORMAT}; use a newer Lockstep")
         values = {field.name: found[field.name] for field in fields(Record)}
         record = Record(**values | {"classes": tuple(found["classes"])})
-        names = all(isinstance(name, str) for name in record.classes)
+        names = isinstance(found["classes"], list) and all(isinstance(name, str) for name in record.classes)
         if len(record.classes) < 2 or not names or not isinstance(record.image_size, int):
             raise ValueError("its classes are no list of two or more names, or its image_size is no number")
         return record

@@ -92,7 +92,7 @@ def introduce(training: "Training") -> None:
         say(f"note: {note}")
     data_dir = config.data_dir and str(config.data_dir)
     if training.code.data is None and (place := test_place(config.dataset, data_dir)):
-        say(f"note: {place} is not used in training; launch/evaluate.py does")
+        say(f"note: training leaves {place} alone; launch/evaluate.py uses it")
     say(plan.sentence())
     if plan.replicas > 1:
         say(exchange.sentence(training.choices))
