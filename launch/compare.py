@@ -20,8 +20,8 @@ from launch.comparison.runs import ComparisonError, read_runs
 from launch.trained.program import Parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Compare the runs and return the exit code: 0 done, 2 the user can mend it."""
+def create_parser() -> Parser:
+    """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
     parser.add_argument(
@@ -30,7 +30,12 @@ def main(argv: list[str] | None = None) -> int:
         metavar="DIR",
         help="folder to write into, made where it is missing (default: comparison; of a single run its own)",
     )
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare the runs and return the exit code: 0 done, 2 the user can mend it."""
+    options = create_parser().parse_args(argv)
     try:
         runs = read_runs(options.runs)
         single = len(runs) == 1

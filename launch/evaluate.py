@@ -21,8 +21,8 @@ from launch.job.config import choices
 from launch.trained import program
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program and return its exit code: 0, 2 the user can mend it, 1 anything else."""
+def create_parser() -> program.Parser:
+    """The command line."""
     parser = program.Parser(__doc__)
     parser.add_run()
     parser.add_argument("--split", choices=("test", "val", "train"), help="default: test if there is one, else val")
@@ -43,7 +43,12 @@ def main(argv: list[str] | None = None) -> int:
         "--projector", action="store_true", help="also leave the last hidden layer's outputs in TensorBoard's projector"
     )
     parser.add_workers()
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program and return its exit code: 0, 2 the user can mend it, 1 anything else."""
+    options = create_parser().parse_args(argv)
 
     def work(workers: program.Workers) -> int:
         from launch.evaluation.run import evaluate

@@ -28,14 +28,19 @@ from launch.trained.program import Parser
 FORMATS = ("keras", "weights", "savedmodel", "onnx", "tflite")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Export a run and return the exit code: 0 written, 2 the user can mend it, 130 by Ctrl-C."""
+def create_parser() -> Parser:
+    """The command line."""
     parser = Parser(__doc__)
     parser.add_run()
     parser.add_argument("--format", required=True, choices=FORMATS, help="what to write, see above")
     parser.add_argument("--out", type=Path, metavar="PATH", help="the file, or folder (default: in RUN)")
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there already")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export a run and return the exit code: 0 written, 2 the user can mend it, 130 by Ctrl-C."""
+    options = create_parser().parse_args(argv)
     world = World.from_environment(os.environ)
     if not world.is_chief:
         return 0  # under a launcher one rank is enough

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from launch.trained import program
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program and return its exit code: 0, 2 the user can mend it, 1 anything else."""
+def create_parser() -> program.Parser:
+    """The command line."""
     parser = program.Parser(__doc__)
     parser.add_run()
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="files, folders, patterns; - is a list on stdin")
@@ -29,7 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="FILE", help="write the rows to FILE.csv or FILE.json")
     parser.add_argument("--sheet", metavar="FILE.png", help="draw the pictures with their names")
     parser.add_workers()
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program and return its exit code: 0, 2 the user can mend it, 1 anything else."""
+    options = create_parser().parse_args(argv)
 
     def work(workers: program.Workers) -> int:
         from launch.prediction.run import predict

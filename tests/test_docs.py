@@ -14,6 +14,7 @@ from parity import EXACT, REST, TRAINING
 
 from distributed import convert
 from distributed.dropout import SampleDropout
+from launch import compare, evaluate, export, predict
 from launch.job import arguments
 from launch.job.config import TrainConfig
 from launch.job.user import callbacks
@@ -107,6 +108,10 @@ def test_every_file_that_is_named_is_there(page):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+# Programs for what was trained, each with a command line of its own.
+TRAINED = {"evaluate.py": evaluate, "predict.py": predict, "export.py": export, "compare.py": compare}
+
+
 def commands(text: str) -> list[tuple[str, list[str]]]:
     """The programs of launch/ that a text shows how to start, with their flags; in shell blocks or a recipe's head."""
     lines = [line for block in blocks(text) for line in block.splitlines()] or re.findall(r"^#   (.*)$", text, re.M)
@@ -120,6 +125,8 @@ def test_every_command_line_can_be_given(page, folder):
     for name, words in commands(TEXTS[page]):
         if name == "prepare.py":
             tyro.cli(PrepareConfig, args=words, config=(tyro.conf.FlagCreatePairsOff,))
+        elif name in TRAINED:
+            TRAINED[name].create_parser().parse_args(words)
         elif name != "benchmark.py":
             words = [str(ROOT / word) if word.startswith("launch/") else word for word in words]
             arguments.parse_arguments(words, program=name, description="")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -9,21 +10,71 @@ import tensorflow as tf
 
 from data.datasets import Source
 from data.pipeline import evaluation_images
-from distributed.metrics import METRICS, GlobalMetrics
-from launch.evaluation import confusion, projector, sheet, tensorboard
+from distributed.metrics import METRICS, GlobalMetrics, example_losses
+from launch.evaluation import classification, confusion, projector, sheet, tensorboard
 from launch.evaluation.classification import Report, worst_mistakes
 from launch.evaluation.files import CONFUSION, WORST
-from launch.trained.load import Found
+from launch.job.config import TrainConfig
+from launch.trained.load import Found, with_probabilities
 
 MISTAKES = 48  # on the contact sheet
 ROWS = 30  # classes that are listed on the console; per_class.csv has all
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float32 [n, classes] from logits [n, classes], or [n, 1] of class 1."""
-    if logits.shape[1] == 1:
-        return tf.sigmoid(np.concatenate([-logits, logits], axis=1)).numpy()
-    return tf.nn.softmax(logits).numpy()
+def with_logits(network: keras.Model) -> keras.Model:
+    """A network's logits and, beside them, the very probabilities that ``launch/predict.py`` gives: uint8 pixels ->
+    float32 [b, width + classes]; ``network`` gives logits [b, width]."""
+    both = [network.outputs[0], with_probabilities(network).outputs[0]]
+    return keras.Model(network.inputs[0], keras.layers.Concatenate(dtype="float32", name="both")(both))
+
+
+class Judged(NamedTuple):
+    """What is known of a split's examples once the network has answered.
+
+    Attributes:
+        report: all numbers but these:
+        training_metrics: what training would say of the same answers.
+        probabilities: float32 [n, classes].
+    """
+
+    report: Report
+    training_metrics: dict[str, float]
+    probabilities: np.ndarray
+
+
+def judge(config: TrainConfig, labels: np.ndarray, answers: np.ndarray, classes: int, batch: int) -> Judged:
+    """Judge the answers of a network ``with_logits``, float32 [n, width + classes], to examples of ``labels``, int32
+    [n]; ``batch`` as for ``losses``.
+
+    Raises:
+        EvaluationError: there is none, or one that is not finite.
+    """
+    logits, probabilities = np.split(answers, [answers.shape[1] - classes], axis=1)
+    of_each = losses(config, labels, logits, batch)
+    report = classification.report(labels, probabilities, of_each)
+    return Judged(report, training_metrics(config.metrics, labels, logits, of_each), probabilities)
+
+
+def losses(config: TrainConfig, labels: np.ndarray, logits: np.ndarray, batch: int) -> np.ndarray:
+    """The loss of each example, float32 [n], as training computes it: in batches of one size, on which the last bits
+    depend.
+
+    Args:
+        labels: int32 [n].
+        logits: float32 [n, classes] or [n, 1].
+    """
+    loss_of = example_losses(max(2, logits.shape[1]), config.label_smoothing)
+    rounds = -(-len(labels) // batch)
+
+    def cut(array: np.ndarray) -> tf.Tensor:
+        padding = [(0, rounds * batch - len(array))] + [(0, 0)] * (array.ndim - 1)
+        return tf.constant(np.pad(array, padding).reshape(rounds, batch, *array.shape[1:]))
+
+    @tf.function(autograph=False)
+    def computed(labels, logits):
+        return tf.map_fn(lambda pair: loss_of(*pair), (labels, logits), fn_output_signature=tf.float32)
+
+    return computed(cut(labels), cut(logits)).numpy().reshape(-1)[: len(labels)]
 
 
 def training_metrics(

@@ -5,14 +5,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from data.datasets import DataError, Source, Subset
 from data.pipeline import validation_batches
 from distributed.control import check_agreement
-from distributed.metrics import example_losses
-from launch.evaluation import classification, files, leakage, projector, results
+from launch.evaluation import files, leakage, projector, results
 from launch.evaluation.split import Data, open_evaluated, open_training
 from launch.job.config import ConfigError
 from launch.job.logs.console import Console
@@ -43,18 +42,28 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
     console.say(f"data: {data.data_dir or data.dataset}, {data.part.split}, {_counts(source)}")
 
     began = time.perf_counter()
-    logits, rate = _answers(workers, found, network, source, options, "evaluating")
+    with strategy.scope():
+        both = results.with_logits(network)
+    batch = options.batch_size or found.config.micro_batch_size or BATCH
+    answers, rate = _answers(workers, found, both, source, batch, "evaluating")
     seconds = time.perf_counter() - began
-    console.say(f"{len(logits):,} of {len(source):,} pictures evaluated, {rate:,.0f} images/s")
+    console.say(f"{len(answers):,} of {len(source):,} pictures evaluated, {rate:,.0f} images/s")
     shown, features = projector.sampled(len(source)), None
     if options.projector:
         with strategy.scope():
             hidden = results.last_hidden(network)
-        features, _ = _answers(workers, found, hidden, Subset(source, shown), options, "last hidden layer")
-    return workers.on_chief(lambda: _leave(options, workers, found, data, logits, features, folder, seconds))
+        features, _ = _answers(workers, found, hidden, Subset(source, shown), batch, "last hidden layer")
+
+    def leave() -> int:
+        judged = results.judge(found.config, source.labels, answers, len(record.classes), batch)
+        return _leave(options, workers, found, data, judged, features, folder, seconds)
+
+    return workers.on_chief(leave)
 
 
-def _answers(workers: Workers, found: Found, network, source: Source, options, title: str) -> tuple[np.ndarray, float]:
+def _answers(
+    workers: Workers, found: Found, network: keras.Model, source: Source, batch: int, title: str
+) -> tuple[np.ndarray, float]:
     def batches(order, share):
         return validation_batches(
             source,
@@ -65,7 +74,6 @@ def _answers(workers: Workers, found: Found, network, source: Source, options, t
             threads=workers.threads,
         )
 
-    batch = options.batch_size or found.config.micro_batch_size or BATCH
     answers, _, rate = answer_all(workers, network, source, batches, batch=batch, title=title)
     return answers, rate
 
@@ -88,38 +96,34 @@ def _leave(
     workers: Workers,
     found: Found,
     data: Data,
-    logits: np.ndarray,
+    judged: results.Judged,
     features: np.ndarray | None,
     folder: Path,
     seconds: float,
 ) -> int:
-    """Judge the answers, write and print; on the chief."""
+    """Write and print; on the chief."""
     console, record, source = workers.console, found.record, data.part.source
     labels = source.labels
-    losses_of = example_losses(len(record.classes), found.config.label_smoothing)
-    losses = losses_of(tf.constant(labels), tf.constant(logits)).numpy()
-    probabilities = results.probabilities(logits)
-    judged = classification.report(labels, probabilities, losses)
     about = {
         "checkpoint": found.path.name,
         "step": found.state["step"],
         "model": record.model,
         "dataset": data.dataset,
         "split": data.part.split,
-        "training_metrics": results.training_metrics(found.config.metrics, labels, logits, losses),
+        "training_metrics": judged.training_metrics,
     }
     places = [source.where(index) for index in range(len(source))] if source.encoded else range(len(source))
     with files.whole_folder(folder) as writing:
-        files.write(writing, judged, labels, probabilities, record.classes, places, about)
+        files.write(writing, judged.report, labels, judged.probabilities, record.classes, places, about)
         _look_for_leakage(options.check_leakage, console, writing, found, data, places, seconds)
-        results.draw(writing, found, source, data.part.split, judged, probabilities)
+        results.draw(writing, found, source, data.part.split, judged.report, judged.probabilities)
     board = found.run and found.run / "tensorboard"
-    if board and board.is_dir():
+    if board and (board.is_dir() or features is not None):
         try:
-            results.show_in_tensorboard(board / folder.absolute().name, folder, found, source, judged, features)
+            results.show_in_tensorboard(board / folder.absolute().name, folder, found, source, judged.report, features)
         except OSError as error:
             console.warn(f"{board} cannot be written ({error.strerror or error}); the rest is there")
-    for line in results.lines(judged, record.classes):
+    for line in results.lines(judged.report, record.classes):
         console.say(line)
     console.say(f"files: {folder}/ (metrics.json, per_class.csv, predictions.csv, confusion.png, worst.png)")
     if features is not None:
@@ -160,4 +164,4 @@ def _look_for_leakage(
     files.write_leakage(folder, twins, leaked, [training.where(twin.training) for twin in twins])
     shown = ", ".join(map(str, leaked[:3])) + (f" and {len(leaked) - 3} more" if len(leaked) > 3 else "")
     of_all = f"{len(twins):,} of {len(source):,} pictures"
-    console.say(f"leakage: {of_all} are training pictures, too: {shown}; see leakage.csv")
+    console.say(f"leakage: {of_all} found among the training pictures: {shown}; see leakage.csv")

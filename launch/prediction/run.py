@@ -32,7 +32,7 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
         network = workers.together(lambda: with_probabilities(load_network(found)))
     paths = inputs["paths"]
     if inputs["passed_over"]:
-        console.note(f"{inputs['passed_over']:,} other files were passed over")
+        console.note(f"passed over, as no pictures by their names: {inputs['passed_over']:,}")
     source = FileSource("files", record.classes, "", paths, np.zeros(len(paths)))
 
     def batches(order, share):
