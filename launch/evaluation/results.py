@@ -15,17 +15,11 @@ from launch.evaluation import classification, confusion, projector, sheet, tenso
 from launch.evaluation.classification import Report, worst_mistakes
 from launch.evaluation.files import CONFUSION, WORST
 from launch.job.config import TrainConfig
-from launch.trained.load import Found, with_probabilities
+from launch.trained.answers import probabilities
+from launch.trained.load import Found
 
 MISTAKES = 48  # on the contact sheet
 ROWS = 30  # classes that are listed on the console; per_class.csv has all
-
-
-def with_logits(network: keras.Model) -> keras.Model:
-    """A network's logits and, beside them, the very probabilities that ``launch/predict.py`` gives: uint8 pixels ->
-    float32 [b, width + classes]; ``network`` gives logits [b, width]."""
-    both = [network.outputs[0], with_probabilities(network).outputs[0]]
-    return keras.Model(network.inputs[0], keras.layers.Concatenate(dtype="float32", name="both")(both))
 
 
 class Judged(NamedTuple):
@@ -42,17 +36,15 @@ class Judged(NamedTuple):
     probabilities: np.ndarray
 
 
-def judge(config: TrainConfig, labels: np.ndarray, answers: np.ndarray, classes: int, batch: int) -> Judged:
-    """Judge the answers of a network ``with_logits``, float32 [n, width + classes], to examples of ``labels``, int32
-    [n]; ``batch`` as for ``losses``.
+def judge(config: TrainConfig, labels: np.ndarray, logits: np.ndarray, batch: int) -> Judged:
+    """Judge a network's answers; arguments as for ``losses``.
 
     Raises:
         EvaluationError: there is none, or one that is not finite.
     """
-    logits, probabilities = np.split(answers, [answers.shape[1] - classes], axis=1)
-    of_each = losses(config, labels, logits, batch)
-    report = classification.report(labels, probabilities, of_each)
-    return Judged(report, training_metrics(config.metrics, labels, logits, of_each), probabilities)
+    of_each, of_classes = losses(config, labels, logits, batch), probabilities(logits)
+    report = classification.report(labels, of_classes, of_each)
+    return Judged(report, training_metrics(config.metrics, labels, logits, of_each), of_classes)
 
 
 def losses(config: TrainConfig, labels: np.ndarray, logits: np.ndarray, batch: int) -> np.ndarray:

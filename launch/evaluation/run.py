@@ -42,12 +42,10 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
     console.say(f"data: {data.data_dir or data.dataset}, {data.part.split}, {_counts(source)}")
 
     began = time.perf_counter()
-    with strategy.scope():
-        both = results.with_logits(network)
     batch = options.batch_size or found.config.micro_batch_size or BATCH
-    answers, rate = _answers(workers, found, both, source, batch, "evaluating")
+    logits, rate = _answers(workers, found, network, source, batch, "evaluating")
     seconds = time.perf_counter() - began
-    console.say(f"{len(answers):,} of {len(source):,} pictures evaluated, {rate:,.0f} images/s")
+    console.say(f"{len(logits):,} of {len(source):,} pictures evaluated, {rate:,.0f} images/s")
     shown, features = projector.sampled(len(source)), None
     if options.projector:
         with strategy.scope():
@@ -55,7 +53,7 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
         features, _ = _answers(workers, found, hidden, Subset(source, shown), batch, "last hidden layer")
 
     def leave() -> int:
-        judged = results.judge(found.config, source.labels, answers, len(record.classes), batch)
+        judged = results.judge(found.config, source.labels, logits, batch)
         return _leave(options, workers, found, data, judged, features, folder, seconds)
 
     return workers.on_chief(leave)

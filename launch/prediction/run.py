@@ -12,8 +12,8 @@ from distributed.control import check_agreement
 from launch.evaluation import sheet
 from launch.prediction.files import Answers, as_csv, as_json, printable, whole_file
 from launch.prediction.inputs import collect
-from launch.trained.answers import BATCH, answer_all
-from launch.trained.load import Found, find, load_network, with_probabilities
+from launch.trained.answers import BATCH, answer_all, probabilities
+from launch.trained.load import Found, find, load_network
 from launch.trained.program import OutputError, Workers
 
 FORMATS = {".csv": as_csv, ".json": as_json}
@@ -29,7 +29,7 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
     inputs = workers.on_chief(lambda: vars(collect(options.inputs)))
     check_agreement(strategy.control, {"weights": found.weights_sha256})
     with strategy.scope():
-        network = workers.together(lambda: with_probabilities(load_network(found)))
+        network = workers.together(lambda: load_network(found))
     paths = inputs["paths"]
     if inputs["passed_over"]:
         console.note(f"passed over, as no pictures by their names: {inputs['passed_over']:,}")
@@ -46,13 +46,13 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
         )
 
     batch = options.batch_size or found.config.micro_batch_size or BATCH
-    probabilities, readable, rate = answer_all(workers, network, source, batches, batch=batch, title="predicting")
+    logits, readable, rate = answer_all(workers, network, source, batches, batch=batch, title="predicting")
 
     def leave() -> int:
         errors = {index: _reason(source, index) for index in np.flatnonzero(readable == 0).tolist()}
-        for index in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist():
+        for index in np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
             errors.setdefault(index, "the network's answer is not finite")
-        answers = Answers(paths, record.classes, probabilities, errors, options.top)
+        answers = Answers(paths, record.classes, probabilities(logits), errors, options.top)
         _leave(options, console, found, source, answers)
         console.note(f"{len(paths) - len(errors):,} of {len(paths):,} pictures, {rate:,.0f} images/s")
         if errors:

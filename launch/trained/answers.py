@@ -61,6 +61,23 @@ def answer_all(
     return np.concatenate(answers)[: len(source)], np.concatenate(marks)[: len(source)], rate
 
 
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float32 [n, classes] from logits float32 [n, classes], or [n, 1] of class 1.
+
+    In float64: a last bit that depends on where in an array a value stands, as vector units have it, is rounded away.
+    So a picture's probabilities do not depend on what is asked beside it.
+    """
+    found = []
+    for start in range(0, len(logits), 4096):
+        raised = logits[start : start + 4096].astype(np.float64)
+        if raised.shape[1] == 1:
+            raised = np.concatenate([np.zeros_like(raised), raised], axis=1)
+        with np.errstate(invalid="ignore"):  # what is not finite stays so, and whoever uses it says so
+            raised = np.exp(raised - raised.max(axis=1, keepdims=True))
+            found.append((raised / raised.sum(axis=1, keepdims=True)).astype(np.float32))
+    return np.concatenate(found)
+
+
 def _find_unreadable(source: Source, order: SequentialOrder, share: tuple[int, int], step: int) -> str | None:
     """The first picture that cannot be read among those that this worker was reading in that step."""
     last = min(step + PREFETCH + 2, order.steps)

@@ -113,20 +113,21 @@ def _read_state(folder: Path) -> dict:
 
 def load_network(found: Found, precision: str | None = None) -> keras.Model:
     """The network of a checkpoint, uint8 pixels -> logits, with its weights; errors as for ``load_run``."""
-    network = _build(found, precision or found.state["configuration"]["precision"])
-    if (digest := model_sha256(network)) != found.record.model_sha256:
+    network, paths = _build(found, precision or found.state["configuration"]["precision"])
+    if (digest := model_sha256(network, paths)) != found.record.model_sha256:
         raise CheckpointError(
             f"{found.path} was made by another {found.record.model} than the one here (SHA-256 of its architecture "
             f"{found.record.model_sha256[:12]}, here {digest[:12]}); use the Lockstep {found.record.lockstep} of then"
         )
-    layout = {weight.path: (tuple(weight.shape), np.dtype(weight.dtype)) for weight in network.weights}
-    weights = commit.load(found.path, layout).weights
-    for variable in network.weights:
-        variable.assign(weights[variable.path])
+    variables = dict(zip(paths, network.weights, strict=True))
+    layout = {path: (tuple(weight.shape), np.dtype(weight.dtype)) for path, weight in variables.items()}
+    for path, value in commit.load(found.path, layout).weights.items():
+        variables[path].assign(value)
     return network
 
 
-def _build(found: Found, precision: str) -> keras.Model:
+def _build(found: Found, precision: str) -> tuple[keras.Model, list[str]]:
+    """The network, and the names under which a checkpoint has its weights, in their order."""
     config, record = found.config.model_copy(update={"precision": precision}), found.record
     name, own_file = config.model, user_code.is_reference(config.model)
     saved = found.run / MODEL if found.run else None
@@ -142,34 +143,32 @@ def _build(found: Found, precision: str) -> keras.Model:
     else:
         same = record.model == name
     if same:
-        return create_network(
+        network = create_network(
             config, classes=len(record.classes), image_size=record.image_size, own_model=own_model
         )
+        return network, [weight.path for weight in network.weights]
     if not (saved and saved.exists()):
         what = f"{name} has changed since" if own_file else f"its network, {record.model}, came as a Python object"
         raise ConfigError(f"{found.path}: {what}, and there is no {MODEL} in its run directory; bring that back")
     return _from_json(saved, precision)
 
 
-def _from_json(path: Path, precision: str) -> keras.Model:
-    """The architecture that a run has left, in another precision if need be; nothing of it is run as code."""
+def _from_json(path: Path, precision: str) -> tuple[keras.Model, list[str]]:
+    """The architecture that a run has left, in another precision if need be, and its weights' names; nothing of it is
+    run as code."""
     policy = "float32" if precision == "float32" else f"mixed_{precision}"
     try:
         text = re.sub(r'"mixed_(b?float16)"', f'"{policy}"', path.read_text())
-        return keras.models.model_from_json(json.dumps(_unbuilt(json.loads(text))))
+        paths = json.loads(text)["weight_paths"]
+        network = keras.models.model_from_json(text)
+        if len(paths) != len(network.weights):
+            raise ValueError(f"{len(paths)} names for {len(network.weights)} weights")
+        return network, paths
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(
             f"{path} cannot be built ({reason}); it has layers of your own: import the file that registers them first"
         ) from error
-
-
-def _unbuilt(value):
-    """A layer's configuration without what would build it before its model calls it: its weights' paths, by which a
-    checkpoint knows them, begin with the model's name only when they are made within the model."""
-    if isinstance(value, dict):
-        return {key: _unbuilt(item) for key, item in value.items() if key != "build_config"}
-    return [_unbuilt(item) for item in value] if isinstance(value, list) else value
 
 
 def with_probabilities(network: keras.Model) -> keras.Model:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,6 +137,8 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
     except WorldError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    # Nothing is written yet; and an exception within an import would show where, or be lost.
+    _answer_signals(lambda number, frame: heartbeat.die(130))
     threads = environment.prepare(world, verbose=False)
     launcher = environment.launcher()
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
@@ -143,13 +146,20 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
     try:
         code = _work_on(world, options, threads, work)
         return code
-    except KeyboardInterrupt:
-        if world.is_chief:
-            print("error: interrupted; what has been written so far is whole", file=sys.stderr, flush=True)
-        code = 130
-        return code
     finally:
         heartbeat.end(code)
+
+
+def _answer_signals(answer: Callable) -> None:
+    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, answer)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """What is half written is taken away on the way out."""
+    heartbeat.told()
+    raise KeyboardInterrupt
 
 
 def _work_on(world: World, options: argparse.Namespace, threads: int, work: Callable[[Workers], int]) -> int:
@@ -173,6 +183,7 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:
+        _answer_signals(_interrupt)
         return strategy.control.leave(work(Workers(strategy, console, threads)))
     except errors as error:
         console.stop()
@@ -180,7 +191,10 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
         return strategy.control.leave(2)
     except KeyboardInterrupt:
         console.stop()
-        raise
+        console.error("interrupted; what has been written so far is whole")
+        if world.size > 1:
+            strategy.control.abort(130)
+        heartbeat.die(130)  # libraries would complain at length of what was cut short
     except Exception as error:
         console.stop()
         known = isinstance(error, FailedAlone)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -42,21 +43,33 @@ def weights_sha256(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def model_sha256(model: keras.Model) -> str:
-    """SHA-256 over the weights' names, shapes and dtypes: equal for equal architectures, whatever the weights."""
-    layout = [(weight.path, tuple(weight.shape), weight.dtype) for weight in model.weights]
+def model_sha256(model: keras.Model, paths: Sequence[str] | None = None) -> str:
+    """SHA-256 over the weights' names, shapes and dtypes: equal for equal architectures, whatever the weights.
+
+    Args:
+        paths: the weights' names, in their order; by default their own.
+    """
+    paths = paths or [weight.path for weight in model.weights]
+    layout = [
+        (path, tuple(weight.shape), weight.dtype) for path, weight in zip(paths, model.weights, strict=True)
+    ]
     return hashlib.sha256(repr(layout).encode()).hexdigest()
 
 
 def keep_architecture(model: keras.Model, directory: Path) -> None:
     """Leave ``model.json``, from which Keras builds the network where the user's code is not at hand; not where one of
-    its layers cannot be written down."""
+    its layers cannot be written down.
+
+    Beside what Keras writes stands ``weight_paths``: the weights' names in the checkpoints, in their order.  A rebuilt
+    network may have others, as a name begins with the model in which the weight was first made.
+    """
     try:
-        text = model.to_json(indent=1)
+        architecture = json.loads(model.to_json())
     except (TypeError, ValueError, NotImplementedError):
         return
+    architecture["weight_paths"] = [weight.path for weight in model.weights]
     temporary = directory / f".{MODEL}.tmp"
-    temporary.write_text(text + "\n")
+    temporary.write_text(json.dumps(architecture, indent=1) + "\n")
     temporary.replace(directory / MODEL)
 
 
