@@ -5,7 +5,7 @@ may hold some of its classes only, in another order.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +14,11 @@ import numpy as np
 from data import NEEDS_NO_DATA_DIR, Splits, load
 from data.cifar10 import load_cifar10
 from data.datasets import DataError, Source
-from data.files import IMAGE_SUFFIXES, class_folders, load_csv_test, test_folder, test_table
+from data.folders import class_folders, test_folder
+from data.naming import is_picture
 from data.npz import load_npz_test, test_arrays
 from data.shapes import draw_test
+from data.tables import labelled_table, test_table
 from data.tfrecord import find_shards, load_tfrecord_test
 
 SPLITS = ("test", "val", "train")
@@ -100,13 +102,15 @@ def open_test(dataset: str, data_dir: str | None, seed: int, classes: Sequence[s
     if dataset == "image_folder":
         _refuse_unlabelled(place)
         return adopt(class_folders(place), classes, place)
-    openers: dict[str, Callable] = {"csv": load_csv_test, "npz": load_npz_test, "tfrecord": load_tfrecord_test}
-    return adopt(openers[dataset](data_dir, classes), classes, place)
+    if dataset == "csv":
+        return labelled_table(place, classes)
+    source = load_npz_test(data_dir, classes) if dataset == "npz" else load_tfrecord_test(data_dir, classes)
+    return adopt(source, classes, place)
 
 
 def _refuse_unlabelled(folder: str) -> None:
     with os.scandir(folder) as entries:
-        if any(entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file() for entry in entries):
+        if any(is_picture(entry.name) and entry.is_file() for entry in entries):
             raise DataError(
                 f"{folder} has pictures outside of class folders, of which nobody knows the class: expected a folder "
                 "per class; launch/predict.py names what is on them."
@@ -155,6 +159,8 @@ def open_part(
     place = data_dir or dataset
     if not own and split is None and dataset == "image_folder" and not os.path.isdir(os.path.join(data_dir, "train")):
         return Part(adopt(class_folders(data_dir), classes, place), "all")
+    if not own and split is None and dataset == "csv" and os.path.isfile(data_dir):
+        return Part(labelled_table(data_dir, classes), "all")
     splits = load(dataset, data_dir, seed=seed, validation_split=validation_split if own else 0)
     return choose(splits, split, classes, place, own=own)
 

@@ -147,7 +147,8 @@ def load_tfrecord(data_dir: str, progress: Progress | None = None) -> tuple[TFRe
 
 
 def load_tfrecord_test(data_dir: str, classes: Sequence[str], progress: Progress | None = None) -> TFRecordSource:
-    """The test records of `data_dir`, named like test-00000-of-00016, labelled by `classes`, numbers from 0.
+    """The test records of `data_dir`, in shards named like test-00000-of-00016.  Their labels stand for the names that
+    the records give, or else for those of `classes`.
 
     Raises:
         DataError: missing, corrupt or truncated shards; labels out of range.
@@ -166,7 +167,8 @@ def load_tfrecord_test(data_dir: str, classes: Sequence[str], progress: Progress
             f"{count} classes; give the data that belongs to it."
         )
     _allow_open_files(len(files))
-    return TFRecordSource(files, index.records, classes, labels - first, None)
+    names = [index.texts.get(label + first, name) for label, name in enumerate(classes)]
+    return TFRecordSource(files, index.records, names, labels - first, None)
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
