@@ -24,8 +24,8 @@ class Splits(NamedTuple):
     validation: Source | None
 
 
-# Dataset name -> builder(data_dir, seed) -> (train, the source's own validation split or None). `progress` and `features`
-# go to TAKES_FEATURES and `chosen` class names to TAKES_CHOSEN, too.
+# Dataset name -> builder(data_dir, seed) -> (train, the source's own validation split or None). Those of TAKES_FEATURES
+# are given `progress` and `features`, too, and those of TAKES_CHOSEN the class names that are asked for, as `chosen`.
 SOURCES: dict[str, Callable[..., tuple[Source, Source | None]]] = {
     "shapes": load_shapes,
     "cifar10": load_cifar10,
@@ -76,7 +76,7 @@ def load(
     if any(features) and dataset not in TAKES_FEATURES:
         raise DataError(f"--image-feature and --label-feature are of tfrecord, not of {dataset}: leave them out.")
     arguments = {"progress": progress, "features": features} if dataset in TAKES_FEATURES else {}
-    if dataset in TAKES_CHOSEN:
+    if classes is not None and dataset in TAKES_CHOSEN:
         arguments["chosen"] = classes
     data_dir = data_dir and expand(data_dir)
     try:

@@ -67,15 +67,15 @@ def find_columns(file: str, names: list[str], rows: Sequence[list[str]]) -> Colu
     path, label = (next((plain.index(word) for word in words if word in plain), None) for words in (PATHS, LABELS))
     for at in (path, label):
         if at is not None and plain.count(plain[at]) > 1:
-            raise DataError(f"{file} has {plain.count(plain[at])} columns {names[at]}: expected one; rename the others.")
+            raise DataError(f"{file} has more than one column {names[at]}: expected one; rename the others.")
     one_hot: list[int] = []
     if label is None and path is not None:
         others = [at for at, name in enumerate(names) if at != path and not _is_index(name)]
         one_hot = [at for at in others if rows and all(is_bit(row[at]) for row in rows)]
     if path is None or label is None and len(one_hot) < 2:
         raise DataError(
-            f"{file} has the header {','.join(names)!r}: expected {HEADER}, or other usual names such as filename,class "
-            "or id,label, or a column of 0 and 1 for each class; correct line 1."
+            f"{file} has the header {','.join(names)!r}: expected {HEADER}, or usual names such as filename,class or "
+            "id,label, or a column of 0 and 1 for each class; correct line 1."
         )
     return Columns(names, path, label, one_hot)
 

@@ -114,7 +114,7 @@ class _Others:
         self.count += len(names)
 
     def note(self) -> str | None:
-        files = "1 file that is no picture was" if self.count == 1 else f"{self.count:,} files that are no pictures were"
+        files = f"{self.count:,} other file{'s were' if self.count > 1 else ' was'}"
         return f"{files} passed over, such as {self.first}" if self.count else None
 
 
@@ -139,8 +139,8 @@ def _labelled(source: FileSource, train: FileSource, val_dir: str, train_dir: st
     unknown = [name for name in source.classes if name not in index_of]
     if unknown:
         raise DataError(
-            f"class {few(unknown)} has no folder in {train_dir}: expected no other classes in {val_dir} than there; add "
-            "the folder there or remove it from the other."
+            f"class {few(unknown)} has no folder in {train_dir}: expected no other classes in {val_dir} than there; "
+            "add the folder there or remove it from the other."
         )
     if not len(source):
         raise DataError(f"{val_dir} has no pictures in class folders: expected {FORMATS}; add some, or remove it.")

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.columns import HEADER, Columns, find_columns, find_delimiter
 from data.datasets import DataError, FileSource
 from data.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined
-from data.columns import HEADER, Columns, find_columns, find_delimiter
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 SHOWN = 20  # rows that are named in one message
@@ -163,7 +163,7 @@ def _label(columns: Columns, row: list[str]) -> tuple[str, str | None]:
         return label, None if label else "has an empty label: expected a class name or an integer"
     ones = [columns.names[at] for at in columns.one_hot if float(row[at])]
     if len(ones) != 1:
-        return "", f"has a 1 in {len(ones)} of the columns {few(columns.names[at] for at in columns.one_hot)}, not in one"
+        return "", f"has a 1 in {len(ones)} of the columns {few(columns.names[at] for at in columns.one_hot)}, not in 1"
     return ones[0], None
 
 
