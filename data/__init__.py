@@ -9,6 +9,7 @@ from data.cifar10 import load_cifar10
 from data.classes import choose_classes
 from data.datasets import DataError, Source, Subset
 from data.folders import load_image_folder
+from data.hdf5 import load_hdf5
 from data.headers import check_pictures
 from data.naming import expand, few, joined
 from data.npz import load_npz
@@ -33,9 +34,10 @@ SOURCES: dict[str, Callable[..., tuple[Source, Source | None]]] = {
     "tfrecord": lambda data_dir, seed, progress, features: load_tfrecord(data_dir, progress, features),
     "csv": load_csv,
     "npz": load_npz,
+    "hdf5": load_hdf5,
 }
 NEEDS_NO_DATA_DIR = ("shapes", "cifar10")
-TAKES_CHOSEN = ("image_folder", "csv", "npz")
+TAKES_CHOSEN = ("image_folder", "csv", "npz", "hdf5")
 TAKES_FEATURES = ("tfrecord",)
 
 # Opening these may take long once, for an index or a download that is kept: on each host one process should go first.

@@ -105,3 +105,19 @@ def renumber(labels: np.ndarray, chosen: Sequence[str] | None) -> tuple[list[str
     if chosen is not None and present[0] >= 0:
         return names, places, None
     return None, labels, None
+
+
+def placed(labels: np.ndarray, classes: Sequence[str], name: str, place: str) -> np.ndarray:
+    """Labels as places among classes that are numbers; DataError on one that none has."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        return labels  # refused where the source is made
+    numbers = np.array([int(word) for word in classes])
+    order = np.argsort(numbers)
+    places = np.minimum(np.searchsorted(numbers[order], labels), len(numbers) - 1)
+    wrong = np.flatnonzero(numbers[order][places] != labels)
+    if len(wrong):
+        raise DataError(
+            f"{place}: {name}[{wrong[0]}] is {labels[wrong[0]]}, out of range: expected one of the training labels "
+            f"{classes[0]} to {classes[-1]}."
+        )
+    return order[places]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.array_names import find_arrays, one_hot_labels, renumber, scale_note, scale_of, to_uint8
+from data.array_names import find_arrays, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
 from data.arrays import test_source, training_source, validation_source
 from data.datasets import ArraySource, DataError
 from data.naming import joined
@@ -50,7 +50,7 @@ def load_npz(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> t
         return train, None
     x_val = to_uint8(x_val, scale, names["x", split], path)
     if classes is not None:
-        y_val = _placed(y_val, classes, names["y", split], path)
+        y_val = placed(y_val, classes, names["y", split], path)
     return train, validation_source("npz", x_val, y_val, train, place=path, split=split)
 
 
@@ -78,29 +78,13 @@ def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
         trained = archive[names["x", "train"]] if ("x", "train") in names else pixels
     pixels = to_uint8(pixels, scale_of(trained), names["x", "test"], path)
     if list(classes) != [str(label) for label in range(len(classes))] and all(name.isdecimal() for name in classes):
-        labels = _placed(labels, classes, names["y", "test"], path)
+        labels = placed(labels, classes, names["y", "test"], path)
     return test_source("npz", pixels, labels, classes, place=path)
 
 
 def _labels(labels: np.ndarray) -> np.ndarray:
     labels = one_hot_labels(labels)
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-
-
-def _placed(labels: np.ndarray, classes: Sequence[str], name: str, place: str) -> np.ndarray:
-    """Labels as places among classes that are numbers; DataError on one that none has."""
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        return labels  # refused where the source is made
-    numbers = np.array([int(word) for word in classes])
-    order = np.argsort(numbers)
-    places = np.minimum(np.searchsorted(numbers[order], labels), len(numbers) - 1)
-    wrong = np.flatnonzero(numbers[order][places] != labels)
-    if len(wrong):
-        raise DataError(
-            f"{place}: {name}[{wrong[0]}] is {labels[wrong[0]]}, out of range: expected one of the training labels "
-            f"{classes[0]} to {classes[-1]}."
-        )
-    return order[places]
 
 
 @contextlib.contextmanager

@@ -137,7 +137,7 @@ def test_a_class_that_would_be_emptied_is_named_with_both_numbers(loaded):
 @pytest.mark.parametrize(
     ("dataset", "data_dir", "split", "words"),
     [
-        ("imagenet", None, 0.1, "'imagenet'.*shapes, cifar10, image_folder, tfrecord, csv, npz"),
+        ("imagenet", None, 0.1, "'imagenet'.*shapes, cifar10, image_folder, tfrecord, csv, npz, hdf5"),
         ("shapes", None, 1.0, "validation_split is 1.0"),
         ("shapes", None, -0.1, "validation_split is -0.1"),
         ("shapes", None, float("nan"), "validation_split is nan"),

@@ -2,6 +2,7 @@
 
 import os
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -332,6 +333,26 @@ def test_archives_with_names_of_medmnist_and_pixels_from_0_to_1(tmp_path):
     np.savez(tmp_path / "x.npz", x_train=images / 255.0, y_train=labels, x_val=images / 1.0, y_val=labels)
     with pytest.raises(DataError, match="x_val is not in the range 0 to 1"):
         opened("npz", tmp_path / "x.npz")
+
+
+def test_hdf5_files_are_read_where_they_are_asked_for(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.create_dataset("x_train", data=images, chunks=(2, 5, 4, 3), compression="gzip")
+        file["y_train"], file["x_val"], file["y_val"] = [1, 2, 1, 2, 1, 2], images[:2, ..., 0], [[2], [1]]
+    train, validation = opened("hdf5", tmp_path)
+    assert train.classes == ("1", "2") and "labels are 1 to 2" in train.note
+    assert (train.labels.tolist(), validation.labels.tolist()) == ([0, 1] * 3, [1, 0])
+    batches = tf.data.Dataset.from_tensors(tf.constant([5, 0, 5], tf.int64)).map(train.read)
+    np.testing.assert_array_equal(next(iter(batches)), images[[5, 0, 5]])
+    np.testing.assert_array_equal(validation.read(tf.constant([1], tf.int64)), images[1:2, ..., :1].repeat(3, 3))
+    before = train.fingerprint()
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["x_train"], file["y_train"] = np.where(np.arange(6)[:, None, None, None] == 3, 0, images), [1, 2] * 3
+    assert opened("hdf5", tmp_path / "t.h5").train.fingerprint() != before
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "t.h5").read_bytes()[:500])
+    with pytest.raises(DataError, match="cut.h5.*expected a whole HDF5 file"):
+        opened("hdf5", tmp_path / "cut.h5")
 
 
 def test_shards_of_other_tools(tmp_path):

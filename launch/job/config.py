@@ -34,7 +34,7 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     )
     """Architecture; alexnet_cifar is the small one for 32x32 images. Or your own: FILE.py:FUNCTION, called with
     (classes, image_size)."""
-    dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz"] | FileFunction = "shapes"
+    dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz", "hdf5"] | FileFunction = "shapes"
     """Where examples come from; shapes is generated and needs no files. Or your own: FILE.py:FUNCTION, called without
     arguments."""
     data_dir: Path | None = None
@@ -249,7 +249,7 @@ def _problems(c: TrainConfig):
             f"--cpu-devices {c.cpu_devices} belongs to the mirrored strategy, not to {c.strategy}; "
             "use --strategy mirrored"
         )
-    if c.dataset in ("image_folder", "tfrecord", "csv", "npz") and c.data_dir is None:
+    if c.dataset in ("image_folder", "tfrecord", "csv", "npz", "hdf5") and c.data_dir is None:
         yield f"--dataset {c.dataset} was given without --data-dir; name the folder or file it lies in"
     for flag, given in (("image", c.image_feature), ("label", c.label_feature)):
         if given is not None and c.dataset != "tfrecord":
