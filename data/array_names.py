@@ -51,7 +51,7 @@ def find_arrays(names: Iterable[str], place: str, needed: Sequence[str] = ("trai
 
 def scale_of(pixels: np.ndarray) -> float | None:
     """What pixels must be multiplied by to be 0 to 255; None for uint8, and for what is no picture."""
-    if pixels.dtype == np.uint8 or not np.issubdtype(pixels.dtype, np.number) or not pixels.size:
+    if pixels.dtype == np.uint8 or not _is_real(pixels):
         return None
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= 255):  # also for NaN
@@ -67,14 +67,19 @@ def to_uint8(pixels: np.ndarray, scale: float | None, name: str, place: str) -> 
     Raises:
         DataError: they are not in the range that training has.
     """
-    if scale is None or pixels.dtype == np.uint8 and scale == 1:
+    # What is no picture is refused where the source is made.
+    if scale is None or pixels.dtype == np.uint8 and scale == 1 or not _is_real(pixels):
         return pixels
-    if not (np.issubdtype(pixels.dtype, np.number) and pixels.min() >= 0 and pixels.max() <= 255 / scale):
+    if not (pixels.min() >= 0 and pixels.max() <= 255 / scale):
         raise DataError(f"{place}: {name} is not in the range 0 to {255 / scale:g}, as training is: scale it.")
     return np.concatenate(  # by parts, as float pixels may fill the memory
         [np.rint(np.multiply(pixels[at : at + 1024], scale, dtype=np.float32)).astype(np.uint8)
          for at in range(0, len(pixels), 1024)]
     )  # fmt: skip
+
+
+def _is_real(pixels: np.ndarray) -> bool:
+    return pixels.ndim > 2 and pixels.size > 0 and pixels.dtype.kind in "iuf"
 
 
 def scale_note(scale: float | None, pixels: np.ndarray, name: str) -> str | None:

@@ -82,7 +82,8 @@ def load_hdf5(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> 
             raise DataError(f"{path}: {names['y', 'train']} has {what}: {GAP}.")
         classes = [str(label) for label in range(places.max() + 1)]
     train = HDF5Source(path, names["x", "train"], classes, places)
-    train.note = joined(shifted)
+    unused = f"{names['x', 'test']} of {path} is not used in training" if ("x", "test") in names else None
+    train.note = joined(shifted, unused if split == "val" else None)
     if split is None:
         return train, None
     name = f"{path}: {names['y', split]}"

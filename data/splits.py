@@ -81,7 +81,15 @@ def test_place(dataset: str, data_dir: str | None) -> str | None:
     return None
 
 
-def open_test(dataset: str, data_dir: str | None, seed: int, classes: Sequence[str]) -> Source | None:
+def open_test(
+    dataset: str,
+    data_dir: str | None,
+    seed: int,
+    classes: Sequence[str],
+    *,
+    chosen: bool = False,
+    features: tuple[str | None, str | None] = (None, None),
+) -> Source | None:
     """The test split, or None where there is none; arguments as for `load`, and the run's class names.
 
     `shapes` draws one that neither training nor validation has seen; that of `cifar10` is the official one, on which
@@ -101,11 +109,12 @@ def open_test(dataset: str, data_dir: str | None, seed: int, classes: Sequence[s
         return None
     if dataset == "image_folder":
         _refuse_unlabelled(place)
-        return adopt(class_folders(place), classes, place)
+        return adopt(class_folders(place, classes if chosen else None, may_be_empty=chosen), classes, place)
     if dataset == "csv":
-        return labelled_table(place, classes)
-    source = load_npz_test(data_dir, classes) if dataset == "npz" else load_tfrecord_test(data_dir, classes)
-    return adopt(source, classes, place)
+        return labelled_table(place, classes, chosen=chosen)
+    if dataset == "npz":
+        return adopt(load_npz_test(data_dir, classes), classes, place)
+    return adopt(load_tfrecord_test(data_dir, classes, features=features), classes, place)
 
 
 def _refuse_unlabelled(folder: str) -> None:
@@ -138,6 +147,8 @@ def open_part(
     validation_split: float,
     classes: Sequence[str],
     own: bool,
+    chosen: bool = False,
+    features: tuple[str | None, str | None] = (None, None),
 ) -> Part:
     """Open what a run is evaluated on.
 
@@ -146,12 +157,14 @@ def open_part(
         split: one of SPLITS; None takes the test split, else the validation split, else all there is.
         classes: the run's, in its order.
         own: whether it is the data that the run was trained on, of which `train` and `val` are parts that it chose.
+        chosen: whether `classes` are some of the data's, as --classes chose; the examples of others are left out.
+        features: as for `load`.
 
     Raises:
         DataError: it cannot be opened, has not that split, or other classes.
     """
     if split in (None, "test"):
-        source = open_test(dataset, data_dir, seed, classes)
+        source = open_test(dataset, data_dir, seed, classes, chosen=chosen, features=features)
         if source is not None:
             return Part(source, "test")
         if split == "test":
@@ -161,7 +174,14 @@ def open_part(
         return Part(adopt(class_folders(data_dir), classes, place), "all")
     if not own and split is None and dataset == "csv" and os.path.isfile(data_dir):
         return Part(labelled_table(data_dir, classes), "all")
-    splits = load(dataset, data_dir, seed=seed, validation_split=validation_split if own else 0)
+    splits = load(
+        dataset,
+        data_dir,
+        seed=seed,
+        validation_split=validation_split if own else 0,
+        classes=classes if chosen else None,
+        features=features,
+    )
     return choose(splits, split, classes, place, own=own)
 
 

@@ -30,6 +30,10 @@ _SHARD = re.compile(
     rf"|(?:.+-)?(?P<b>{_SPLIT}){_ENDING}-(?P<m>\d+)-of-(?P<og>\d+)|(?P<c>{_SPLIT}){_ENDING}",
     re.IGNORECASE,
 )
+_OTHER_NAMES = (
+    "; rename these, or make links of such names to them.",
+    "; decompress these, as no record of a compressed shard can be read without those before it.",
+)
 _RECORDS = re.compile(rf".*{_ENDING}(?:[-.].*)?|.*-\d+-of-\d+.*", re.IGNORECASE)
 
 
@@ -145,7 +149,7 @@ def load_tfrecord(
         seen = f" but {few(other, 3)}" if other else ""
         raise DataError(
             f"{folder} has no training shards{seen}; expected files named like train-00000-of-00016"
-            + ("; rename these, or make links of such names to them." if other else ".")
+            + (_OTHER_NAMES[other[0].lower().endswith((".gz", ".zz", ".zlib"))] if other else ".")
         )
     if manifest is not None:
         _check_shards(folder, found, manifest)

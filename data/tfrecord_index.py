@@ -35,7 +35,8 @@ RECORD = np.dtype(
 )
 UNPACK = {
     "gzip": "gunzip -c FILE > NEW",
-    "zlib": "zlib-flate -uncompress < FILE > NEW",
+    "zlib": "python -c 'import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))' "
+    "< FILE > NEW",
 }
 Progress = Callable[[int, int], None]  # called with (bytes indexed, bytes in all)
 
