@@ -68,11 +68,21 @@ def what_is_wrong(head: bytes) -> str | None:
         return "is a PNG that ends before its pixels" if len(head) < SMALLEST_PNG else None
     if head.startswith(b"GIF8"):
         return "is a GIF that ends before its pixels" if len(head) < 14 else None
-    if head.startswith(b"BM") and len(head) >= 30:
-        bits = struct.unpack_from("<H", head, 28)[0]
-        # TensorFlow takes 8 and 32 bits for one and four channels, and refuses to make three of them.
-        return None if bits == 24 else f"is a BMP of {bits} bits per pixel, {CONVERT}"
+    if head.startswith(b"BM") and len(head) >= 54:
+        return _wrong_bitmap(head)
     return _named(head)
+
+
+def _wrong_bitmap(head: bytes) -> str | None:
+    header, bits, compression = struct.unpack_from("<I10xHI", head, 14)
+    if compression not in (0, 3):
+        return f"is a compressed BMP, {CONVERT}"
+    if bits == 8:
+        # TensorFlow takes the numbers of palette entries for shades of grey, which they seldom are.
+        palette = head[14 + header : 14 + header + 1024]
+        grey = all(palette[4 * shade : 4 * shade + 3] == bytes([shade] * 3) for shade in range(len(palette) // 4))
+        return None if grey else f"is a BMP with a palette, {CONVERT}"
+    return None if bits in (24, 32) else f"is a BMP of {bits} bits per pixel, {CONVERT}"
 
 
 def _named(head: bytes) -> str:

@@ -15,7 +15,7 @@ from data import NEEDS_NO_DATA_DIR, Splits, load
 from data.cifar10 import load_cifar10
 from data.datasets import DataError, Source
 from data.folders import class_folders, test_folder
-from data.naming import is_picture
+from data.naming import expand, is_picture
 from data.npz import load_npz_test, test_arrays
 from data.shapes import draw_test
 from data.tables import labelled_table, test_table
@@ -163,6 +163,7 @@ def open_part(
     Raises:
         DataError: it cannot be opened, has not that split, or other classes.
     """
+    data_dir = data_dir and expand(data_dir)
     if split in (None, "test"):
         source = open_test(dataset, data_dir, seed, classes, chosen=chosen, features=features)
         if source is not None:

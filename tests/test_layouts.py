@@ -1,5 +1,6 @@
 """Data sets as people have them: layouts of folders, tables, archives and shards, and what is said of each."""
 
+import io
 import os
 
 import h5py
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import run_jobs
+from PIL import Image
 
 from data import load
 from data.classes import read_classes
 from data.datasets import DataError
+from data.decode import decode_window
+from data.headers import what_is_wrong
 from launch.job.arguments import parse_arguments
 
 JPEG = tf.io.encode_jpeg(np.full((6, 8, 3), 90, np.uint8)).numpy()
@@ -21,6 +25,14 @@ def put(root, *names, content=JPEG):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
+
+
+def bitmap(mode):
+    """A BMP of random colours: with a palette (P), grey (L), of 24 (RGB) or 32 bits (RGBA)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(content, "BMP")
+    return content.getvalue()
 
 
 def opened(dataset, place, **how):
@@ -193,7 +205,8 @@ BAD = {
     "web.jpg": (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(20), "is WEBP, which cannot be read: convert it"),
     "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(20), "is HEIC or a film, which"),
     "scan.tif": (b"II*\0" + bytes(20), "is TIFF, which cannot be read: convert it"),
-    "grey.bmp": (b"BM" + bytes(26) + b"\x08\0" + bytes(30), "is a BMP of 8 bits per pixel"),
+    "bits.bmp": (b"BM" + bytes(26) + b"\x10\0" + bytes(30), "is a BMP of 16 bits per pixel"),
+    "index.bmp": (bitmap("P"), "is a BMP with a palette"),
     "text.png": (b"no such picture", "is text"),
     "lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS: fetch"),
     "zeros.jpg": (bytes(9000), "holds zeros alone"),
@@ -209,14 +222,22 @@ def test_all_files_that_cannot_be_pictures_are_named_at_once_in_training_and_val
     with pytest.raises(DataError) as caught:
         folder(tmp_path)
     lines = str(caught.value).split("\n")
-    assert lines[0] == "12 of 194 files cannot be pictures; replace or remove them:" and len(lines) == 13
+    assert lines[0] == "13 of 195 files cannot be pictures; replace or remove them:" and len(lines) == 14
     for name, (_, words) in BAD.items():
         assert any(f"/{name}: {words}" in line for line in lines), name
     put(tmp_path, *(f"train/a/more{number}.jpg" for number in range(100)), content=b"")
     with pytest.raises(DataError) as caught:
         folder(tmp_path)
     lines = str(caught.value).split("\n")
-    assert lines[0].startswith("112 of 294 files") and len(lines) == 22 and lines[-1].strip() == "... and 92 more"
+    assert lines[0].startswith("113 of 295 files") and len(lines) == 22 and lines[-1].strip() == "... and 93 more"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_bitmaps_that_are_let_through_are_decoded_right(mode):
+    content = bitmap(mode)
+    assert what_is_wrong(content) is None
+    decoded = decode_window(tf.constant(content), lambda height, width: (0, 0, height, width))
+    np.testing.assert_array_equal(decoded, np.array(Image.open(io.BytesIO(content)).convert("RGB")))
 
 
 def test_files_of_a_table_are_looked_at_too(tmp_path):
@@ -302,6 +323,8 @@ def test_chosen_classes_are_trained_on_in_their_order_alone(tmp_path):
     assert "--classes leaves out b" in train.note
     assert train.fingerprint() != folder(tmp_path / "f", classes=("a", "c")).train.fingerprint()
     assert opened("csv", tmp_path / "c", classes=("17", "0")).train.labels.tolist() == [1, 0]
+    pairs = [opened("npz", tmp_path / "s.npz", classes=pair).train for pair in (("0", "5"), ("5", "17"), ("5", "0"))]
+    assert len({pair.fingerprint() for pair in pairs}) == 3
     chosen = opened("npz", tmp_path / "s.npz", classes=("17", "0")).train
     np.testing.assert_array_equal(chosen.read(tf.constant([1, 0], tf.int64)), images[[2, 0]])
     assert chosen.labels.tolist() == [1, 0] and "leaves out 1 training images of class 5" in chosen.note
