@@ -1,15 +1,20 @@
 """A sample's place in the run is a pure function; this file gives the sources by name and holds out validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from data.cifar10 import load_cifar10
+from data.classes import choose_classes
 from data.datasets import DataError, Source, Subset
-from data.files import load_csv, load_image_folder
+from data.folders import load_image_folder
+from data.hdf5 import load_hdf5
+from data.headers import check_pictures
+from data.naming import expand, few, joined
 from data.npz import load_npz
 from data.shapes import load_shapes
+from data.tables import load_csv
 from data.tfrecord import load_tfrecord
 
 
@@ -20,17 +25,20 @@ class Splits(NamedTuple):
     validation: Source | None
 
 
-# Dataset name -> builder(data_dir, seed) -> (train, the source's own validation split or None).
+# Dataset name -> builder(data_dir, seed) -> (train, the source's own validation split or None). Those of TAKES_FEATURES
+# are given `progress` and `features`, too, and those of TAKES_CHOSEN the class names that are asked for, as `chosen`.
 SOURCES: dict[str, Callable[..., tuple[Source, Source | None]]] = {
     "shapes": load_shapes,
     "cifar10": load_cifar10,
     "image_folder": load_image_folder,
-    "tfrecord": lambda data_dir, seed, progress=None: load_tfrecord(data_dir, progress),
+    "tfrecord": lambda data_dir, seed, progress, features: load_tfrecord(data_dir, progress, features),
     "csv": load_csv,
     "npz": load_npz,
+    "hdf5": load_hdf5,
 }
 NEEDS_NO_DATA_DIR = ("shapes", "cifar10")
-
+TAKES_CHOSEN = ("image_folder", "csv", "npz", "hdf5")
+TAKES_FEATURES = ("tfrecord",)
 
 # Opening these may take long once, for an index or a download that is kept: on each host one process should go first.
 BUILT_ONCE = ("tfrecord", "cifar10")
@@ -43,19 +51,23 @@ def load(
     seed: int,
     validation_split: float,
     progress: Callable[[int, int], None] | None = None,
+    classes: Sequence[str] | None = None,
+    features: tuple[str | None, str | None] = (None, None),
 ) -> Splits:
     """Open a data set: the same examples and splits on every machine for the same arguments.
 
     Args:
         dataset: a key of SOURCES.
-        data_dir: the folder or file; None only for `shapes` and `cifar10`.
+        data_dir: the folder or file; None only for `shapes` and `cifar10`. `~` and `$VAR` are replaced.
         seed: chooses the held-out examples, and the pictures of `shapes`.
         validation_split: in [0, 1), the part of each class of the training examples to hold out where the source
             has no validation split of its own; 0 holds out nothing.
         progress: called with (bytes read, bytes in all) while an index is built.
+        classes: only examples of these, labelled in this order; None for all that the data has.
+        features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's.
 
     Raises:
-        DataError: whatever is wrong with the arguments or the files.
+        DataError: whatever is wrong with the arguments or the files; all files that cannot be pictures are named.
     """
     if dataset not in SOURCES:
         raise DataError(f"dataset is {dataset!r}: expected one of {', '.join(SOURCES)}.")
@@ -63,12 +75,20 @@ def load(
         raise DataError(f"validation_split is {validation_split}: expected 0 or more and less than 1, such as 0.1.")
     if data_dir is None and dataset not in NEEDS_NO_DATA_DIR:
         raise DataError(f"dataset {dataset} needs data_dir: pass --data-dir with the place of its files.")
-    arguments = {"progress": progress} if dataset == "tfrecord" else {}
+    if any(features) and dataset not in TAKES_FEATURES:
+        raise DataError(f"--image-feature and --label-feature are of tfrecord, not of {dataset}: leave them out.")
+    arguments = {"progress": progress, "features": features} if dataset in TAKES_FEATURES else {}
+    if classes is not None and dataset in TAKES_CHOSEN:
+        arguments["chosen"] = classes
+    data_dir = data_dir and expand(data_dir)
     try:
         train, validation = SOURCES[dataset](data_dir, seed, **arguments)
     except OSError as error:
         place = error.filename or data_dir
         raise DataError(f"cannot read {place} ({error.strerror or error}): restore it or make it readable.") from error
+    check_pictures((train, validation))
+    if classes is not None:
+        train, validation = choose_classes(train, validation, classes)
     if len(train.classes) < 2:
         raise DataError(f"{dataset} has the single class {train.classes[0]!r}: expected at least two to tell apart.")
     return hold_out(Splits(train, validation), seed, validation_split)
@@ -77,20 +97,30 @@ def load(
 def hold_out(splits: Splits, seed: int, part: float) -> Splits:
     """Where there is no validation split, hold out this part of each class of the training examples; 0 for none.
 
+    A class of one example stays in training, which the note of the training examples says.
+
     Raises:
-        DataError: if a class would be left without training examples.
+        DataError: if a class of more would be left without training examples, or if all have but one.
     """
     train, validation = splits
     if validation is not None or not part:
         return splits
-    kept, held_out = _hold_out(train, seed, part)
-    return Splits(Subset(train, kept), Subset(train, held_out))
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    single = [train.classes[label] for label in np.flatnonzero(counts == 1)]
+    if len(single) == np.count_nonzero(counts):
+        raise DataError(f"each class of {train.name} has one example: nothing can be held out; use validation_split 0.")
+    kept, held_out = _hold_out(train, counts, seed, part)
+    chosen = Subset(train, kept)
+    chosen.note = joined(
+        train.note, single and f"class {few(single)} has one example, which is trained on and not validated"
+    )
+    return Splits(chosen, Subset(train, held_out))
 
 
-def _hold_out(source: Source, seed: int, part: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted int64 indices to keep and to hold out: `part` of every class, rounded, but at least one example."""
-    counts = np.bincount(source.labels, minlength=len(source.classes))
-    quotas = np.where(counts > 0, np.maximum(1, np.floor(counts * part + 0.5).astype(np.int64)), 0)
+def _hold_out(source: Source, counts: np.ndarray, seed: int, part: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted int64 indices to keep and to hold out: `part` of every class of more than one example, rounded, but at
+    least one."""
+    quotas = np.where(counts > 1, np.maximum(1, np.floor(counts * part + 0.5).astype(np.int64)), 0)
     emptied = np.flatnonzero((counts > 0) & (quotas >= counts))
     if emptied.size:
         label = emptied[0]

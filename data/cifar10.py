@@ -22,6 +22,7 @@ PLANES = (3, 32, 32)
 RECORD_BYTES = 1 + 3 * 32 * 32
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
+KERAS_CACHE = os.path.join("cifar-10-batches-py-target", "cifar-10-batches-py")  # in ~/.keras/datasets
 SUFFIXES = (".bin", "")  # of the batch files: binary version, python version
 TRAIN, TEST = tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",)
 PICKLED_NAMES = {
@@ -60,7 +61,7 @@ def _open(data_dir: str) -> tuple[Callable[[str], tuple[bytes, str]], str]:
     """A function from a batch file's name to (content, its place in words), and the suffix of those names."""
     if os.path.isfile(data_dir):
         return _archive(data_dir)
-    for folder in (data_dir, *(os.path.join(data_dir, name) for name in FOLDERS)):
+    for folder in (data_dir, *(os.path.join(data_dir, name) for name in (*FOLDERS, KERAS_CACHE))):
         for suffix in SUFFIXES:
             if os.path.isfile(os.path.join(folder, TRAIN[0] + suffix)):
                 return lambda name, folder=folder: _read_file(os.path.join(folder, name)), suffix

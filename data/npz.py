@@ -1,4 +1,5 @@
-"""`npz`: a numpy archive with x_train, y_train and, if present, x_val, y_val (or x_test, y_test)."""
+"""`npz`: a NumPy archive with x_train, y_train and, if present, x_val, y_val (or x_test, y_test), or with MedMNIST's
+names."""
 
 import contextlib
 import os
@@ -8,19 +9,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.array_names import find_arrays, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
 from data.arrays import test_source, training_source, validation_source
 from data.datasets import ArraySource, DataError
+from data.naming import joined
+
+GAP = "labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes with all labels"
 
 
-def load_npz(data_dir: str, seed: int) -> tuple[ArraySource, ArraySource | None]:
-    """Images uint8 [n, height, width] or [n, height, width, 1 or 3] and integer labels [n], 0 to classes - 1.
+def load_npz(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> tuple[ArraySource, ArraySource | None]:
+    """Images [n, height, width] or [n, height, width, 1 or 3] and integer labels [n], 0 or 1 to the largest.
 
-    Grey images are repeated to three channels. Classes are named "0", "1", ...; their number is one more than the
-    largest training label.
+    Images are uint8, or numbers 0 to 255 or 0 to 1, which is said. Grey images are repeated to three channels. Labels
+    may be rows with one 1. Classes are named "0", "1", ... by their labels.
 
     Args:
         data_dir: the .npz file, or a folder that holds exactly one.
         seed: not used: the file decides.
+        chosen: class names; with them labels may have gaps.
 
     Raises:
         DataError: missing or damaged file, missing array, wrong dtype, shape, length or label.
@@ -28,34 +34,57 @@ def load_npz(data_dir: str, seed: int) -> tuple[ArraySource, ArraySource | None]
     del seed
     path = _find(data_dir)
     with _opened(path) as archive:
-        validation = _find_validation(archive, path)
-        x_train, y_train = archive["x_train"], archive["y_train"]
-        x_val, y_val = (archive[f"x_{validation}"], archive[f"y_{validation}"]) if validation else (None, None)
-    train = training_source("npz", x_train, y_train, place=path)
-    if validation is None:
+        names = find_arrays(archive.files, path)
+        # A test split is validation only where there is no other.
+        split = next((split for split in ("val", "test") if ("x", split) in names), None)
+        x_train, y_train = archive[names["x", "train"]], _labels(archive[names["y", "train"]])
+        x_val, y_val = (archive[names["x", split]], _labels(archive[names["y", split]])) if split else (None, None)
+    scale = scale_of(x_train)
+    classes, y_train, shifted = renumber(y_train, chosen)
+    pixels = to_uint8(x_train, scale, names["x", "train"], path)
+    train = training_source("npz", pixels, y_train, place=path, classes=classes, gap=GAP)
+    as_val = f"{names['x', 'test']} is validated on, as there is no other" if split == "test" else None
+    usual = names["x", "train"] == "x_train"
+    train.note = joined(scale_note(scale, x_train, names["x", "train"]), shifted, None if usual else as_val)
+    if split is None:
         return train, None
-    return train, validation_source("npz", x_val, y_val, train, place=path, split=validation)
+    x_val = to_uint8(x_val, scale, names["x", split], path)
+    if classes is not None:
+        y_val = placed(y_val, classes, names["y", split], path)
+    return train, validation_source("npz", x_val, y_val, train, place=path, split=split)
 
 
 def test_arrays(data_dir: str) -> str | None:
     """The test arrays of the archive, in words; None if it has none that training leaves alone."""
     path = _find(data_dir)
     with _opened(path) as archive:
+        names = find_arrays(archive.files, path, needed=())
         # Beside x_train, without x_val, it is what training validates on.
-        alone = "x_val" in archive.files or "x_train" not in archive.files
-        return f"x_test of {path}" if alone and {"x_test", "y_test"} <= set(archive.files) else None
+        alone = ("x", "val") in names or ("x", "train") not in names
+        both = ("x", "test") in names and ("y", "test") in names
+        return f"{names['x', 'test']} of {path}" if alone and both else None
 
 
 def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
-    """x_test and y_test, labelled by `classes`.
+    """The test arrays, labelled by `classes`.
 
     Raises:
         DataError: as `load_npz`; a label that is not among the classes.
     """
     path = _find(data_dir)
     with _opened(path) as archive:
-        pixels, labels = archive["x_test"], archive["y_test"]
+        names = find_arrays(archive.files, path, needed=())
+        pixels, labels = archive[names["x", "test"]], _labels(archive[names["y", "test"]])
+        trained = archive[names["x", "train"]] if ("x", "train") in names else pixels
+    pixels = to_uint8(pixels, scale_of(trained), names["x", "test"], path)
+    if list(classes) != [str(label) for label in range(len(classes))] and all(name.isdecimal() for name in classes):
+        labels = placed(labels, classes, names["y", "test"], path)
     return test_source("npz", pixels, labels, classes, place=path)
+
+
+def _labels(labels: np.ndarray) -> np.ndarray:
+    labels = one_hot_labels(labels)
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 @contextlib.contextmanager
@@ -80,17 +109,3 @@ def _find(data_dir: str) -> str:
     if len(found) != 1:
         raise DataError(f"{data_dir} holds {len(found)} .npz files: expected one; point data_dir at the file itself.")
     return os.path.join(data_dir, found[0])
-
-
-def _find_validation(archive, path: str) -> str | None:
-    """What the validation arrays are called after x_ and y_, or None if there are none."""
-    present = set(archive.files)
-    used = [name for name in ("val", "test") if {f"x_{name}", f"y_{name}"} & present]
-    missing = sorted({f"{axis}_{name}" for axis in "xy" for name in ("train", *used)} - present)
-    if missing:
-        raise DataError(
-            f"{path} has no array {missing[0]} (it has {', '.join(sorted(present)) or 'none'}): expected x_train and "
-            "y_train, and x and y for val."
-        )
-    # A test split is validation only where there is no other.
-    return used[0] if used else None

@@ -14,9 +14,11 @@ import numpy as np
 from data import NEEDS_NO_DATA_DIR, Splits, load
 from data.cifar10 import load_cifar10
 from data.datasets import DataError, Source
-from data.files import IMAGE_SUFFIXES, class_folders, labelled_table, test_folder, test_table
+from data.folders import class_folders, test_folder
+from data.naming import expand, is_picture
 from data.npz import load_npz_test, test_arrays
 from data.shapes import draw_test
+from data.tables import labelled_table, test_table
 from data.tfrecord import find_shards, load_tfrecord_test
 
 SPLITS = ("test", "val", "train")
@@ -79,7 +81,15 @@ def test_place(dataset: str, data_dir: str | None) -> str | None:
     return None
 
 
-def open_test(dataset: str, data_dir: str | None, seed: int, classes: Sequence[str]) -> Source | None:
+def open_test(
+    dataset: str,
+    data_dir: str | None,
+    seed: int,
+    classes: Sequence[str],
+    *,
+    chosen: bool = False,
+    features: tuple[str | None, str | None] = (None, None),
+) -> Source | None:
     """The test split, or None where there is none; arguments as for `load`, and the run's class names.
 
     `shapes` draws one that neither training nor validation has seen; that of `cifar10` is the official one, on which
@@ -99,16 +109,17 @@ def open_test(dataset: str, data_dir: str | None, seed: int, classes: Sequence[s
         return None
     if dataset == "image_folder":
         _refuse_unlabelled(place)
-        return adopt(class_folders(place), classes, place)
+        return adopt(class_folders(place, classes if chosen else None, may_be_empty=chosen), classes, place)
     if dataset == "csv":
-        return labelled_table(place, classes)
-    source = load_npz_test(data_dir, classes) if dataset == "npz" else load_tfrecord_test(data_dir, classes)
-    return adopt(source, classes, place)
+        return labelled_table(place, classes, chosen=chosen)
+    if dataset == "npz":
+        return adopt(load_npz_test(data_dir, classes), classes, place)
+    return adopt(load_tfrecord_test(data_dir, classes, features=features), classes, place)
 
 
 def _refuse_unlabelled(folder: str) -> None:
     with os.scandir(folder) as entries:
-        if any(entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file() for entry in entries):
+        if any(is_picture(entry.name) and entry.is_file() for entry in entries):
             raise DataError(
                 f"{folder} has pictures outside of class folders, of which nobody knows the class: expected a folder "
                 "per class; launch/predict.py names what is on them."
@@ -136,6 +147,8 @@ def open_part(
     validation_split: float,
     classes: Sequence[str],
     own: bool,
+    chosen: bool = False,
+    features: tuple[str | None, str | None] = (None, None),
 ) -> Part:
     """Open what a run is evaluated on.
 
@@ -144,12 +157,15 @@ def open_part(
         split: one of SPLITS; None takes the test split, else the validation split, else all there is.
         classes: the run's, in its order.
         own: whether it is the data that the run was trained on, of which `train` and `val` are parts that it chose.
+        chosen: whether `classes` are some of the data's, as --classes chose; the examples of others are left out.
+        features: as for `load`.
 
     Raises:
         DataError: it cannot be opened, has not that split, or other classes.
     """
+    data_dir = data_dir and expand(data_dir)
     if split in (None, "test"):
-        source = open_test(dataset, data_dir, seed, classes)
+        source = open_test(dataset, data_dir, seed, classes, chosen=chosen, features=features)
         if source is not None:
             return Part(source, "test")
         if split == "test":
@@ -159,7 +175,14 @@ def open_part(
         return Part(adopt(class_folders(data_dir), classes, place), "all")
     if not own and split is None and dataset == "csv" and os.path.isfile(data_dir):
         return Part(labelled_table(data_dir, classes), "all")
-    splits = load(dataset, data_dir, seed=seed, validation_split=validation_split if own else 0)
+    splits = load(
+        dataset,
+        data_dir,
+        seed=seed,
+        validation_split=validation_split if own else 0,
+        classes=classes if chosen else None,
+        features=features,
+    )
     return choose(splits, split, classes, place, own=own)
 
 

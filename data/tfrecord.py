@@ -18,10 +18,23 @@ import tensorflow as tf
 from pydantic import BaseModel, ValidationError
 
 from data.datasets import DataError, Source
-from data.tfrecord_index import Index, Progress, load_index
+from data.naming import SPLIT_WORDS, few, is_litter, split_of
+from data.tfrecord_index import FEATURES, Index, Progress, load_index
 
 MANIFEST, UNFINISHED = "manifest.json", "manifest.partial.json"
-_SHARD = re.compile(r"(train|validation|val|test)-(\d+)-of-(\d+)(\.tfrecord)?")
+# train-00000-of-00016[.tfrecord], NAME-train.tfrecord-00000-of-00016 of TensorFlow Datasets, train.tfrecord alone.
+_SPLIT = "|".join(word for words in SPLIT_WORDS.values() for word in words)
+_ENDING = r"\.tfrec(?:ords?)?"
+_SHARD = re.compile(
+    rf"(?P<a>{_SPLIT})-(?P<n>\d+)-of-(?P<of>\d+)(?:{_ENDING})?"
+    rf"|(?:.+-)?(?P<b>{_SPLIT}){_ENDING}-(?P<m>\d+)-of-(?P<og>\d+)|(?P<c>{_SPLIT}){_ENDING}",
+    re.IGNORECASE,
+)
+_OTHER_NAMES = (
+    "; rename these, or make links of such names to them.",
+    "; decompress these, as no record of a compressed shard can be read without those before it.",
+)
+_RECORDS = re.compile(rf".*{_ENDING}(?:[-.].*)?|.*-\d+-of-\d+.*", re.IGNORECASE)
 
 
 class Shard(BaseModel):
@@ -113,12 +126,15 @@ class TFRecordSource(Source):
         return digest.hexdigest()
 
 
-def load_tfrecord(data_dir: str, progress: Progress | None = None) -> tuple[TFRecordSource, TFRecordSource | None]:
+def load_tfrecord(
+    data_dir: str, progress: Progress | None = None, features: tuple[str | None, str | None] = (None, None)
+) -> tuple[TFRecordSource, TFRecordSource | None]:
     """The training records of `data_dir` and its own validation records, or None where it has none.
 
     Args:
         data_dir: a folder of shards, with or without a manifest.
         progress: called with (bytes indexed, bytes in all) while a new index is built: minutes for large data.
+        features: names of the image's and the label's feature; None for ImageNet's.
 
     Raises:
         DataError: missing, corrupt or truncated shards, or shards of another size than the manifest says; labels out of
@@ -129,13 +145,18 @@ def load_tfrecord(data_dir: str, progress: Progress | None = None) -> tuple[TFRe
         raise DataError(f"--data-dir {data_dir} is no folder; give the folder that holds the TFRecord shards.")
     found, manifest = find_shards(folder), read_manifest(folder)
     if not found["train"]:
-        raise DataError(f"{folder} has no training shards; expected files named like train-00000-of-00016.")
+        other = [file.name for file in sorted(folder.iterdir()) if _RECORDS.fullmatch(file.name) and file.is_file()]
+        seen = f" but {few(other, 3)}" if other else ""
+        raise DataError(
+            f"{folder} has no training shards{seen}; expected files named like train-00000-of-00016"
+            + (_OTHER_NAMES[other[0].lower().endswith((".gz", ".zz", ".zlib"))] if other else ".")
+        )
     if manifest is not None:
         _check_shards(folder, found, manifest)
     elif (folder / UNFINISHED).exists():
         raise DataError(f"{folder} holds an unfinished conversion; run the same launch/prepare.py command again.")
     files = found["train"] + found["validation"]
-    index = load_index(folder, files, progress)
+    index = load_index(folder, files, progress, features=_features(features))
     classes, labels, note = _classes_and_labels(files, index, manifest)
     _allow_open_files(len(files))
     of_train = index.records["shard"] < len(found["train"])
@@ -146,7 +167,12 @@ def load_tfrecord(data_dir: str, progress: Progress | None = None) -> tuple[TFRe
     return source(of_train), source(~of_train) if found["validation"] else None
 
 
-def load_tfrecord_test(data_dir: str, classes: Sequence[str], progress: Progress | None = None) -> TFRecordSource:
+def load_tfrecord_test(
+    data_dir: str,
+    classes: Sequence[str],
+    progress: Progress | None = None,
+    features: tuple[str | None, str | None] = (None, None),
+) -> TFRecordSource:
     """The test records of `data_dir`, in shards named like test-00000-of-00016.  Their labels stand for the names that
     the records give, or else for those of `classes`.
 
@@ -155,7 +181,7 @@ def load_tfrecord_test(data_dir: str, classes: Sequence[str], progress: Progress
     """
     folder = Path(data_dir)
     files = find_shards(folder)["test"]
-    index = load_index(folder, files, progress, name="index-test")
+    index = load_index(folder, files, progress, name="index-test", features=_features(features))
     labels, count = index.records["label"], len(classes)
     # As ImageNet's, of which no picture is of class 0.
     first = 1 if labels.min() == 1 and labels.max() == count else 0
@@ -171,13 +197,19 @@ def load_tfrecord_test(data_dir: str, classes: Sequence[str], progress: Progress
     return TFRecordSource(files, index.records, names, labels - first, None)
 
 
+def _features(given: tuple[str | None, str | None]) -> tuple[str, str]:
+    return given[0] or FEATURES[0], given[1] or FEATURES[1]
+
+
 def find_shards(folder: Path) -> dict[str, list[Path]]:
     """The shards of "train", "validation" and "test" in order, each perhaps none; DataError where one of a set is
     missing."""
     sets: dict[str, dict[tuple[int, int], Path]] = {"train": {}, "validation": {}, "test": {}}
     for file in sorted(folder.iterdir()):
-        if match := _SHARD.fullmatch(file.name):
-            split, number, count = match[1], int(match[2]), int(match[3])
+        match = None if is_litter(file.name) else _SHARD.fullmatch(file.name)
+        if match:
+            split = split_of(match["a"] or match["b"] or match["c"])
+            number, count = int(match["n"] or match["m"] or 0), int(match["of"] or match["og"] or 1)
             known = sets["validation" if split == "val" else split]
             if (number, count) in known:
                 raise DataError(f"{file} and {known[number, count].name} are the same shard; remove one of them.")

@@ -9,6 +9,7 @@ import json
 import os
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from google.protobuf.message import DecodeError
 from data.datasets import DataError
 
 VERSION = 1
+FEATURES = ("image/encoded", "image/class/label")  # of ImageNet's shards and of launch/prepare.py
 HEADER, FOOTER = 12, 4  # bytes around each payload
 RECORD = np.dtype(
     [
@@ -31,6 +33,11 @@ RECORD = np.dtype(
         ("image_length", "<i8"),
     ]
 )
+UNPACK = {
+    "gzip": "gunzip -c FILE > NEW",
+    "zlib": "python -c 'import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))' "
+    "< FILE > NEW",
+}
 Progress = Callable[[int, int], None]  # called with (bytes indexed, bytes in all)
 
 # The function under its deprecation notice. Its successor, TFRecordDataset, takes 34 us a record instead of 1 and
@@ -46,7 +53,11 @@ class Index(NamedTuple):
 
 
 def load_index(
-    folder: Path, files: Sequence[Path], progress: Progress | None = None, name: str = "index"
+    folder: Path,
+    files: Sequence[Path],
+    progress: Progress | None = None,
+    name: str = "index",
+    features: tuple[str, str] = FEATURES,
 ) -> Index:
     """The index of `files`, all in `folder`: the stored one if names, sizes and times still agree, else a new one.
 
@@ -56,12 +67,14 @@ def load_index(
     Raises:
         DataError: a corrupt or truncated shard, or a record without image or label; it names file and byte.
     """
-    state = json.dumps([VERSION, [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]])
+    state = [VERSION, [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]]
+    # An index of before, without names, is one of the usual features.
+    state = json.dumps(state if features == FEATURES else [*state, features])
     homes = _homes(folder, name)
     for home in homes:
         if (stored := _read(home, state)) is not None:
             return stored
-    index = _build(files, progress)
+    index = _build(files, progress, features)
     for home in homes:
         try:
             _write(home, index, state)
@@ -103,11 +116,11 @@ def _write(home: Path, index: Index, state: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _build(files: Sequence[Path], progress: Progress | None) -> Index:
+def _build(files: Sequence[Path], progress: Progress | None, features: tuple[str, str]) -> Index:
     total, done, parts, texts = sum(file.stat().st_size for file in files), 0, [], {}
     # Threads, because most of the time goes into reading and checksums, both done without the interpreter lock.
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for shard, (rows, shard_texts) in enumerate(pool.map(_index_shard, files)):
+        for shard, (rows, shard_texts) in enumerate(pool.map(lambda file: _index_shard(file, features), files)):
             part = np.zeros(len(rows), RECORD)
             for column, name in enumerate(("label", "offset", "image_offset", "image_length")):
                 part[name] = rows[:, column]
@@ -120,37 +133,62 @@ def _build(files: Sequence[Path], progress: Progress | None) -> Index:
     return Index(np.concatenate(parts), texts)
 
 
-def _index_shard(file: Path) -> tuple[np.ndarray, dict[int, str]]:
+def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dict[int, str]]:
     """Rows (label, offset, image offset, image length) as int64 [n, 4], and label -> class name."""
     rows, texts, offset = [], {}, 0
     try:
         for record in _iterate_records(str(file)):
-            label, text, start, length = _locate(record)
+            label, text, start, length = _locate(record, features)
             rows.append((label, offset, offset + HEADER + start, length))
             if text:
                 texts.setdefault(label, text.decode(errors="replace"))
             offset += HEADER + len(record) + FOOTER
     except tf.errors.DataLossError as error:
+        if offset == 0 and (kind := _compression(file)):
+            raise DataError(
+                f"{file} is compressed with {kind}, in which no record can be read without those before it; decompress "
+                f"the shards, for example with {UNPACK[kind]}."
+            ) from error
         raise DataError(f"{file} at byte {offset} is corrupt or cut short; copy or make this shard again.") from error
     except tf.errors.OpError as error:
         raise DataError(f"{file} cannot be read ({error.message}); restore it or make it readable.") from error
     except ValueError as error:
-        raise DataError(f"{file} at byte {offset} {error}; make this shard again.") from error
+        raise DataError(f"{file} at byte {offset} {error}.") from error
     # TensorFlow takes a file that ends within a record's header for one that ends before it.
     if offset != file.stat().st_size or offset == 0:
         raise DataError(f"{file} at byte {offset} is cut short; copy or make this shard again.")
     return np.array(rows, np.int64), texts
 
 
-def _locate(record: bytes) -> tuple[int, bytes, int, int]:
+def _compression(file: Path) -> str | None:
+    """gzip or zlib where a file whose first record is none decompresses as such."""
+    with open(file, "rb") as stream:
+        head = stream.read(4096)
+    for kind, bits in (("gzip", 31), ("zlib", 15)):
+        try:
+            if zlib.decompressobj(bits).decompress(head, 64):
+                return kind
+        except zlib.error:
+            continue
+    return None
+
+
+def _locate(record: bytes, features: tuple[str, str]) -> tuple[int, bytes, int, int]:
     """(label, class name or b"", position and length of the encoded image) of a serialized tf.train.Example."""
     try:
         feature = tf.train.Example.FromString(record).features.feature
     except DecodeError as error:
-        raise ValueError("holds no tf.train.Example") from error
-    images, labels = feature["image/encoded"].bytes_list.value, feature["image/class/label"].int64_list.value
+        raise ValueError("holds no tf.train.Example; make this shard again") from error
+    image_name, label_name = features
+    images, labels = feature[image_name].bytes_list.value, feature[label_name].int64_list.value
     if len(images) != 1 or not images[0] or len(labels) != 1:
-        raise ValueError("does not hold one image/encoded (bytes) and one image/class/label (int64)")
+        # Looking a name up has added it, empty.
+        present = sorted(name for name in feature if feature[name].WhichOneof("kind"))
+        has = ", ".join(f"{name} ({_kind(feature[name])})" for name in present) or "nothing"
+        raise ValueError(
+            f"does not hold one {image_name} (bytes) and one {label_name} (int64) but {has}; name the features with "
+            "--image-feature and --label-feature, or make this shard again"
+        )
     texts = feature["image/class/text"].bytes_list.value
     image = images[0]
     # The first bytes are looked for alone: finding all of a 100 KB image takes 100 us, most of them preparation.
@@ -159,3 +197,11 @@ def _locate(record: bytes) -> tuple[int, bytes, int, int]:
         start = record.find(image[:32], start + 1)
         assert start >= 0
     return labels[0], texts[0] if texts else b"", start, len(image)
+
+
+def _kind(feature: tf.train.Feature) -> str:
+    """The type of a feature, and how many values where that is not one."""
+    kind = feature.WhichOneof("kind")
+    count = len(getattr(feature, kind).value) if kind else 0
+    name = kind.removesuffix("_list") if kind else "empty"
+    return name if count == 1 else f"{count} x {name}"

@@ -27,7 +27,10 @@ and exit code 2.
 # What to write behind a flag whose type does not say it.
 WORDS = {
     "callbacks": "FILE.py:FUNCTION",
+    "classes": "NAME,...\\|FILE",
     "dataset": "FILE.py:FUNCTION",
+    "image_feature": "NAME",
+    "label_feature": "NAME",
     "metrics": "NAME,...",
     "model": "FILE.py:FUNCTION",
     "monitor": "METRIC",

@@ -42,7 +42,7 @@ class PrepareConfig:
 
     out: str
     """Folder for the shards and their manifest; empty, or begun by the same command."""
-    dataset: Literal["shapes", "cifar10", "image_folder", "csv", "npz"] | None = None
+    dataset: Literal["shapes", "cifar10", "image_folder", "csv", "npz", "hdf5"] | None = None
     """What to read; needed unless --verify is given."""
     data_dir: str | None = None
     """Where it lies, as for launch/train.py."""

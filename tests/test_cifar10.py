@@ -84,6 +84,10 @@ def test_folder_its_parent_the_archive_and_its_folder(tmp_path, form):
     archive = pack(tmp_path / "packed", form, folder)
     check(load_cifar10(str(archive), seed=0))
     check(load_cifar10(str(archive.parent), seed=0))
+    if form == "python":
+        (tmp_path / "datasets" / "cifar-10-batches-py-target").mkdir(parents=True)
+        folder.rename(tmp_path / "datasets" / cifar10.KERAS_CACHE)
+        check(load_cifar10(str(tmp_path / "datasets"), seed=0))
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,15 @@ def test_nothing_is_held_out_without_need(loaded, monkeypatch):
     assert load("csv", "here", seed=0, validation_split=0.5).validation is own
 
 
+def test_a_class_of_one_example_stays_in_training_and_that_is_said(loaded):
+    train, validation = loaded([0, 0, 1, 1, 2])
+    assert sorted(train.labels.tolist()) == [0, 1, 2] and sorted(validation.labels.tolist()) == [0, 1]
+    assert "class c has one example" in train.note
+    with pytest.raises(DataError, match="each class .* has one example"):
+        loaded([0, 1, 2])
+
+
 def test_a_class_that_would_be_emptied_is_named_with_both_numbers(loaded):
-    with pytest.raises(DataError, match="1 of the 1 training examples of class c "):
-        loaded([0, 0, 1, 1, 2])
     with pytest.raises(DataError, match="3 of the 3 training examples of class c "):
         loaded(LABELS, validation_split=0.9)
 
@@ -131,7 +137,7 @@ def test_a_class_that_would_be_emptied_is_named_with_both_numbers(loaded):
 @pytest.mark.parametrize(
     ("dataset", "data_dir", "split", "words"),
     [
-        ("imagenet", None, 0.1, "'imagenet'.*shapes, cifar10, image_folder, tfrecord, csv, npz"),
+        ("imagenet", None, 0.1, "'imagenet'.*shapes, cifar10, image_folder, tfrecord, csv, npz, hdf5"),
         ("shapes", None, 1.0, "validation_split is 1.0"),
         ("shapes", None, -0.1, "validation_split is -0.1"),
         ("shapes", None, float("nan"), "validation_split is nan"),

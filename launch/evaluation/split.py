@@ -68,6 +68,8 @@ def open_evaluated(options: argparse.Namespace, found: Found) -> Data:
         validation_split=config.validation_split,
         classes=record.classes,
         own=own,
+        chosen=own and config.classes is not None,
+        features=(config.image_feature, config.label_feature) if dataset == config.dataset else (None, None),
     )
     return Data(part, dataset, data_dir, own)
 
@@ -81,7 +83,14 @@ def _holds_the_training_data(data_dir: str | None, found: Found) -> bool:
 
 def _load(data_dir: str | None, found: Found) -> Splits:
     config = found.config
-    return load(config.dataset, data_dir, seed=config.seed, validation_split=config.validation_split)
+    return load(
+        config.dataset,
+        data_dir,
+        seed=config.seed,
+        validation_split=config.validation_split,
+        classes=found.record.classes if config.classes else None,
+        features=(config.image_feature, config.label_feature),
+    )
 
 
 def open_training(found: Found, data: Data) -> Source:

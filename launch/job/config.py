@@ -3,6 +3,7 @@
 ``launch/job/arguments.py`` fills it from the command line and a file.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -33,11 +34,17 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     )
     """Architecture; alexnet_cifar is the small one for 32x32 images. Or your own: FILE.py:FUNCTION, called with
     (classes, image_size)."""
-    dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz"] | FileFunction = "shapes"
+    dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz", "hdf5"] | FileFunction = "shapes"
     """Where examples come from; shapes is generated and needs no files. Or your own: FILE.py:FUNCTION, called without
     arguments."""
     data_dir: Path | None = None
     """Folder (or file) of the data set."""
+    classes: str | None = None
+    """Train on these classes alone, in this order: names with commas between, or a file with one per line."""
+    image_feature: str | None = None
+    """Name of the feature of TFRecords that holds the encoded image; default: image/encoded."""
+    label_feature: str | None = None
+    """Name of the feature of TFRecords that holds the label; default: image/class/label."""
     validation_split: Share = 0.1
     """Part of the training examples held out where the data set has no validation split of its own."""
     image_size: Positive | None = None
@@ -159,6 +166,12 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     def _split_list(cls, value):
         return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
+    @pydantic.field_validator("data_dir", "run_dir", mode="before")
+    @classmethod
+    def _expand(cls, value):
+        # A shell leaves --data-dir=~/photos as it is, and nothing expands what stands in a file.
+        return os.path.expandvars(os.path.expanduser(value)) if isinstance(value, str) else value
+
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _none_in_words(cls, value, info):
@@ -236,8 +249,11 @@ def _problems(c: TrainConfig):
             f"--cpu-devices {c.cpu_devices} belongs to the mirrored strategy, not to {c.strategy}; "
             "use --strategy mirrored"
         )
-    if c.dataset in ("image_folder", "tfrecord", "csv", "npz") and c.data_dir is None:
+    if c.dataset in ("image_folder", "tfrecord", "csv", "npz", "hdf5") and c.data_dir is None:
         yield f"--dataset {c.dataset} was given without --data-dir; name the folder or file it lies in"
+    for flag, given in (("image", c.image_feature), ("label", c.label_feature)):
+        if given is not None and c.dataset != "tfrecord":
+            yield f"--{flag}-feature {given} belongs to --dataset tfrecord, not to {c.dataset}; leave it out"
     if c.dataset == "shapes" and c.data_dir is not None:
         yield (
             f"--data-dir {c.data_dir} was given, but --dataset shapes is generated; "

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 
 from data import BUILT_ONCE, Splits, decode, hold_out, load
+from data.classes import choose_classes, read_classes
 from data.datasets import DataError
 from data.pipeline import AUGMENTATIONS
 from distributed import control
@@ -80,14 +81,19 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
         console.indexing(done, total)
 
     def open_now():
+        classes = read_classes(config.classes) if config.classes else None
         if code.data is not None:
-            return hold_out(open_user_data(code.data), config.seed, config.validation_split)
+            splits = open_user_data(code.data)
+            splits = splits if classes is None else Splits(*choose_classes(*splits, classes))
+            return hold_out(splits, config.seed, config.validation_split)
         return load(
             config.dataset,
             config.data_dir and str(config.data_dir),
             seed=config.seed,
             validation_split=config.validation_split,
             progress=progress,
+            classes=classes,
+            features=(config.image_feature, config.label_feature),
         )
 
     first = strategy.world.local_rank == 0 or code.data is not None or config.dataset not in BUILT_ONCE

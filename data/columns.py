@@ -1,0 +1,90 @@
+"""Which columns of a table hold the pictures' paths and their classes, by the names in its header."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from data.datasets import DataError
+from data.naming import few
+
+DELIMITERS = (",", ";", "\t")
+# Of several, the first that is there: what Kaggle, pandas, fastai and Keras call them.
+PATHS = (
+    "path", "filepath", "file_path", "image_path", "img_path", "filename", "file_name", "file", "image_name",
+    "imagename", "image_file", "image", "img", "image_id", "imageid", "id_code", "id", "name",
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "class_name", "classname", "category", "target", "class_id", "breed", "species",
+    "diagnosis", "label_name", "y",
+)  # fmt: skip
+HEADER = "path,label"
+
+
+class Columns(NamedTuple):
+    """Where in a row of `width` fields the path stands and where the label: in one column, or by a 1 in one of several.
+
+    `one_hot` is empty where `label` is there. `names` is the header as it is written.
+    """
+
+    names: list[str]
+    path: int
+    label: int | None
+    one_hot: list[int]
+
+    def note(self) -> str | None:
+        """How the header was understood, where it is not exactly path and label."""
+        used = {self.path, self.label, *self.one_hot}
+        plain = [name.lower() for name in self.names]
+        unused = [name for at, name in enumerate(self.names) if at not in used and not _is_index(name)]
+        words = []
+        if plain[self.path] != "path" or self.label is None or plain[self.label] != "label":
+            classes = f"one of {few(self.names[at] for at in self.one_hot)} is 1: the class"
+            label = classes if self.label is None else f"column {self.names[self.label]} is the class"
+            words.append(f"column {self.names[self.path]} is the path, {label}")
+        if unused:
+            words.append(f"column{'s' * (len(unused) > 1)} {few(unused)} not used")
+        return ", ".join(words) or None
+
+
+def find_delimiter(header: str) -> str:
+    """Comma, semicolon or tab: the one that cuts a table's first line into most fields, comma if none does."""
+    return max(DELIMITERS, key=lambda mark: len(next(csv.reader(io.StringIO(header), delimiter=mark), [])))
+
+
+def find_columns(file: str, names: list[str], rows: Sequence[list[str]]) -> Columns:
+    """Understand a header.
+
+    Args:
+        file: the table, for messages.
+        names: the fields of its first line.
+        rows: all others, each as long; they show which columns hold 0 and 1 alone.
+
+    Raises:
+        DataError: no column of paths or of labels, or two of the same name.
+    """
+    plain = [name.lower().replace(" ", "_") for name in names]
+    path, label = (next((plain.index(word) for word in words if word in plain), None) for words in (PATHS, LABELS))
+    for at in (path, label):
+        if at is not None and plain.count(plain[at]) > 1:
+            raise DataError(f"{file} has more than one column {names[at]}: expected one; rename the others.")
+    one_hot: list[int] = []
+    if label is None and path is not None:
+        others = [at for at, name in enumerate(names) if at != path and not _is_index(name)]
+        one_hot = [at for at in others if rows and all(is_bit(row[at]) for row in rows)]
+    if path is None or label is None and len(one_hot) < 2:
+        raise DataError(
+            f"{file} has the header {','.join(names)!r}: expected {HEADER}, or usual names such as filename,class or "
+            "id,label, or a column of 0 and 1 for each class; correct line 1."
+        )
+    return Columns(names, path, label, one_hot)
+
+
+def is_bit(field: str) -> bool:
+    """Whether a field is 0 or 1, as an integer or as a float."""
+    return field.strip() in ("0", "1", "0.0", "1.0")
+
+
+def _is_index(name: str) -> bool:
+    """Whether it is a column that pandas adds unasked."""
+    return name == "" or name.lower() == "index" or name.lower().startswith("unnamed:")

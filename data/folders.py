@@ -1,0 +1,232 @@
+"""`image_folder`: one subfolder per class, below a folder or below its training and validation folders.
+
+Nothing is left out in silence: what is found and not used is said in the source's note.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data.datasets import DataError, FileSource
+from data.naming import by_split, few, is_like_split, is_litter, is_picture, joined, split_of
+
+FORMATS = "JPEG, PNG, GIF or BMP files"
+
+
+class _Folder(NamedTuple):
+    """A folder's content in order of names, without litter."""
+
+    path: str
+    folders: list[os.DirEntry]
+    files: list[os.DirEntry]
+
+    @property
+    def pictures(self) -> list[str]:
+        return [entry.name for entry in self.files if is_picture(entry.name)]
+
+
+def load_image_folder(
+    data_dir: str, seed: int, chosen: Sequence[str] | None = None
+) -> tuple[FileSource, FileSource | None]:
+    """Class subfolders of `data_dir`, or of its training and validation folders where the former holds folders.
+
+    Classes are the sorted names of the subfolders, as numbers where all are; files follow sorted by name, those in
+    deeper folders too. In the second layout only the split folders are looked at.
+
+    Args:
+        data_dir: the folder.
+        seed: not used: the files decide.
+        chosen: only these classes; the others' folders are not looked at.
+
+    Raises:
+        DataError: missing folder, empty class, two folders for one split, a class of validation that training lacks, or
+            folders one level too high or too low.
+    """
+    del seed
+    root = _list(data_dir)
+    splits = by_split([(entry.name, entry.name) for entry in root.folders], data_dir)
+    train_dir = os.path.join(data_dir, splits["train"]) if "train" in splits else None
+    if train_dir is None or not _list(train_dir).folders:
+        _refuse_misplaced(root, train_dir)
+        return class_folders(data_dir, chosen), None
+    train = class_folders(train_dir, chosen)
+    unused = [e.name for e in root.folders if e.name not in splits.values() and split_of(e.name) != "test"]
+    train.note = joined(train.note, unused and f"not used: {few(f'{name}/' for name in unused)} beside {train_dir}")
+    if "val" not in splits:
+        return train, None
+    val_dir = os.path.join(data_dir, splits["val"])
+    validation = _labelled(class_folders(val_dir, chosen, may_be_empty=True), train, val_dir, train_dir)
+    train.note = joined(train.note, validation.note)
+    return train, validation
+
+
+def test_folder(data_dir: str) -> str | None:
+    """The folder of test pictures beside the training folder, or None."""
+    splits = by_split([(entry.name, entry.name) for entry in _list(data_dir).folders], data_dir)
+    return os.path.join(data_dir, splits["test"]) if {"train", "test"} <= set(splits) else None
+
+
+def class_folders(root: str, chosen: Sequence[str] | None = None, *, may_be_empty: bool = False) -> FileSource:
+    """The pictures below the class subfolders of `root`, classes in order of their names; numbers in their own order.
+
+    Args:
+        root: the folder.
+        chosen: only these classes; None for all.
+        may_be_empty: leave out classes without pictures.
+
+    Raises:
+        DataError: missing folder, no class folder, pictures beside the class folders, an empty class.
+    """
+    folder, others = _list(root), _Others()
+    entries = [entry for entry in folder.folders if chosen is None or entry.name in chosen]
+    if all(entry.name.isdecimal() for entry in entries):
+        entries.sort(key=lambda entry: (int(entry.name), entry.name))  # 2 before 10
+    found = {entry.name: list(_pictures(entry.path, entry.name, others, (root,))) for entry in entries}
+    empty = [name for name, paths in found.items() if not paths]
+    _refuse_wrong_level(folder, entries, empty)
+    if empty and not may_be_empty:
+        raise DataError(
+            f"class folder {os.path.join(root, empty[0])} is empty: expected {FORMATS}; add some or remove the folder"
+            + (f" (so are {few(empty[1:])})." if empty[1:] else ".")
+        )
+    classes = [name for name in found if found[name]]
+    left_out = [entry.name for entry in folder.folders if entry not in entries]
+    paths = [path for name in classes for path in found[name]]
+    others.add(root, [entry.name for entry in folder.files])
+    source = FileSource(
+        "image_folder", classes, root, paths, np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
+    )
+    source.note = joined(others.note(), left_out and f"{root}: --classes leaves out {few(left_out)}")
+    return source
+
+
+class _Others:
+    """Files that are no pictures by their names: how many, and the first of them."""
+
+    def __init__(self):
+        self.count, self.first = 0, ""
+
+    def add(self, folder: str, names: Sequence[str]) -> None:
+        if names and not self.count:
+            self.first = os.path.join(folder, names[0])
+        self.count += len(names)
+
+    def note(self) -> str | None:
+        files = f"{self.count:,} other file{'s were' if self.count > 1 else ' was'}"
+        return f"{files} passed over, such as {self.first}" if self.count else None
+
+
+def _pictures(path: str, relative: str, others: _Others, above: tuple[str, ...]) -> Iterator[str]:
+    """Names, relative to the root, of all pictures below a folder, sorted part by part."""
+    real = os.path.realpath(path)
+    if real in above:
+        raise DataError(f"{path} is a link to {real}, a folder above it: expected folders that end; remove the link.")
+    folder = _list(path)
+    others.add(path, [entry.name for entry in folder.files if not is_picture(entry.name)])
+    deeper = {entry.name for entry in folder.folders}
+    for name in sorted([*folder.pictures, *deeper]):
+        if name in deeper:
+            yield from _pictures(os.path.join(path, name), f"{relative}/{name}", others, (*above, real))
+        else:
+            yield f"{relative}/{name}"
+
+
+def _labelled(source: FileSource, train: FileSource, val_dir: str, train_dir: str) -> FileSource:
+    """Validation with the labels of training, some of which may not occur."""
+    index_of = {name: index for index, name in enumerate(train.classes)}
+    unknown = [name for name in source.classes if name not in index_of]
+    if unknown:
+        raise DataError(
+            f"class {few(unknown)} has no folder in {train_dir}: expected no other classes in {val_dir} than there; "
+            "add the folder there or remove it from the other."
+        )
+    if not len(source):
+        raise DataError(f"{val_dir} has no pictures in class folders: expected {FORMATS}; add some, or remove it.")
+    lacking = [name for name in train.classes if name not in source.classes]
+    labels = np.array([index_of[name] for name in source.classes])[source.labels]
+    labelled = FileSource(source.name, train.classes, source.root, source.paths, labels)
+    labelled.note = joined(source.note, lacking and f"{val_dir} has no picture of class {few(lacking)}")
+    return labelled
+
+
+def _refuse_misplaced(root: _Folder, train_dir: str | None) -> None:
+    """Folders that are named like splits and would be taken for classes."""
+    names = [entry.name for entry in root.folders]
+    like = [name for name in names if is_like_split(name)]
+    flat = train_dir and _list(train_dir).pictures
+    if flat and (len(like) > 1 or len(names) == 1):
+        beside = ", ".join(f"{name}/" for name in names if os.path.join(root.path, name) != train_dir)
+        raise DataError(
+            f"{train_dir} has {len(flat):,} pictures ({few(flat, 2)}) and no class folders"
+            + (f", beside {beside}" if beside else "")
+            + ": expected a folder per class in it; move each picture into the folder of its class, or list them with "
+            "their classes in a table for --dataset csv."
+        )
+    if like and len(like) == len(names):
+        raise DataError(
+            f"{root.path} has the folders {few(names)}, which sound like splits and would be the classes: expected "
+            "train/ and, if there is one, val/, each with a folder per class; rename them, or point --data-dir at the "
+            "one to train on."
+        )
+    for name in like:
+        inside = {entry.name for entry in _list(os.path.join(root.path, name)).folders}
+        if len(shared := sorted(inside & set(names))) > 0:
+            raise DataError(
+                f"{os.path.join(root.path, name)} has class folders ({few(shared)}) as its neighbours have: expected "
+                "those of training in a folder train/ beside it; move them there."
+            )
+
+
+def _refuse_wrong_level(folder: _Folder, entries: list[os.DirEntry], empty: list[str]) -> None:
+    """Class folders that lie one level deeper or higher than `folder`, and pictures that belong to no class."""
+    pictures, filled = folder.pictures, [entry for entry in entries if entry.name not in empty]
+    if not filled and pictures:
+        above = _classes_above(folder.path)
+        remedy = f"point --data-dir at {above}" if above else "make a folder for each class"
+        raise DataError(f"{folder.path} has pictures and no class folders: expected a folder per class; {remedy}.")
+    if pictures:
+        raise DataError(
+            f"{os.path.join(folder.path, pictures[0])} lies next to the class folders"
+            + (f", as {len(pictures) - 1:,} more pictures do" if pictures[1:] else "")
+            + ": expected only subfolders, one per class; move it away."
+        )
+    if len(filled) == 1 and (below := _classes_below(filled[0].path)):
+        raise DataError(
+            f"{folder.path} has pictures in the one folder {filled[0].name}/, which would be the only class: point "
+            f"--data-dir at {below}."
+        )
+    if not entries:
+        raise DataError(
+            f"{folder.path} has no subfolders with pictures: expected one per class; point --data-dir at the folder "
+            "above them."
+        )
+
+
+def _classes_above(path: str) -> str | None:
+    """The folder to name where `path` is one class of it."""
+    parent = os.path.dirname(os.path.abspath(path))
+    if sum(bool(_list(entry.path).pictures) for entry in _list(parent).folders) < 2:
+        return None
+    return os.path.dirname(parent) if split_of(os.path.basename(parent)) == "train" else parent
+
+
+def _classes_below(path: str) -> str | None:
+    """The first folder from `path` on with a training folder or with several folders, none of whose pictures are its
+    own."""
+    while not (folder := _list(path)).pictures and folder.folders:
+        if len(folder.folders) > 1 or split_of(folder.folders[0].name) == "train":
+            return path
+        path = folder.folders[0].path
+    return None
+
+
+def _list(path: str) -> _Folder:
+    try:
+        with os.scandir(path) as entries:
+            kept = sorted((e for e in entries if not is_litter(e.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}): expected a folder; correct --data-dir.") from error
+    folders = [entry for entry in kept if entry.is_dir()]
+    return _Folder(path, folders, [entry for entry in kept if not entry.is_dir()])

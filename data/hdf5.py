@@ -1,0 +1,124 @@
+"""`hdf5`: an HDF5 file with x_train, y_train and so on, named as in `npz`; pixels are read where they are asked for."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from data.array_names import find_arrays, one_hot_labels, placed, renumber
+from data.arrays import check_range
+from data.datasets import DataError, Source
+from data.naming import joined
+
+SUFFIXES = (".h5", ".hdf5", ".hdf")
+GAP = "labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes with all labels"
+ROWS = 1024  # images that are read at once for a fingerprint
+
+
+class HDF5Source(Source):
+    """Images uint8 [n, height, width] or [n, height, width, 1 or 3] of a file's dataset `name`, which is kept open."""
+
+    def __init__(self, path: str, name: str, classes: Sequence[str], labels: np.ndarray):
+        self._pixels, self._reading = h5py.File(path, "r")[name], threading.Lock()
+        super().__init__("hdf5", classes, labels, image_size=self._pixels.shape[1:3], encoded=False)
+        self.place = f"{name} of {path}"
+
+    def read(self, indices: tf.Tensor) -> tf.Tensor:
+        images = tf.numpy_function(self._read, [indices], tf.uint8, stateful=False)
+        return tf.ensure_shape(images, [indices.shape[0], *self.image_size, 3])
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        # HDF5 takes rows in increasing order alone, each once, and one thread at a time.
+        rows, places = np.unique(indices, return_inverse=True)
+        with self._reading:
+            images = self._pixels[rows] if len(rows) else np.zeros((0, *self._pixels.shape[1:]), np.uint8)
+        return _colour(images)[places.reshape(-1)]
+
+    def where(self, index: int) -> str:
+        return f"example {index} of {self.place}"
+
+    def fingerprint(self) -> str:
+        """Over classes, shape, labels and all pixels, which are read once, part by part."""
+        digest = hashlib.sha256(repr((self.name, self.classes, self._pixels.shape)).encode())
+        digest.update(self.labels.astype("<i4").tobytes())
+        for start in range(0, len(self), ROWS):
+            digest.update(np.ascontiguousarray(self._pixels[start : start + ROWS]))
+        return digest.hexdigest()
+
+
+def load_hdf5(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> tuple[Source, Source | None]:
+    """Arrays named as in `npz`, pixels uint8; labels [n] or [n, 1], or rows with one 1.
+
+    Args:
+        data_dir: the file, or a folder that holds exactly one.
+        seed: not used: the file decides.
+        chosen: class names; with them labels may have gaps.
+
+    Raises:
+        DataError: missing or damaged file, missing array, wrong dtype, shape, length or label.
+    """
+    del seed
+    path = _find(data_dir)
+    try:
+        with h5py.File(path, "r") as file:
+            names = find_arrays([name for name, item in file.items() if isinstance(item, h5py.Dataset)], path)
+            split = next((split for split in ("val", "test") if ("x", split) in names), None)
+            labels = {}
+            for each in ("train", *([split] if split else [])):
+                _check(file[names["x", each]], names["x", each], path)
+                labels[each] = _labels(file[names["y", each]], names["y", each], len(file[names["x", each]]), path)
+            sizes = {each: file[names["x", each]].shape[1:3] for each in labels}
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error}): expected a whole HDF5 file.") from error
+    classes, places, shifted = renumber(labels["train"], chosen)
+    if classes is None:
+        absent = np.setdiff1d(np.arange(places.max() + 1), places)
+        if places.min() < 0 or len(absent):
+            what = f"the label {places.min()}" if places.min() < 0 else f"no label {absent[0]} but {places.max()}"
+            raise DataError(f"{path}: {names['y', 'train']} has {what}: {GAP}.")
+        classes = [str(label) for label in range(places.max() + 1)]
+    train = HDF5Source(path, names["x", "train"], classes, places)
+    unused = f"{names['x', 'test']} of {path} is not used in training" if ("x", "test") in names else None
+    train.note = joined(shifted, unused if split == "val" else None)
+    if split is None:
+        return train, None
+    name = f"{path}: {names['y', split]}"
+    if sizes[split] != sizes["train"]:
+        raise DataError(f"{path} has images of {sizes['train']} and of {sizes[split]} pixels: expected one size.")
+    held_out = placed(labels[split], classes, names["y", split], path) if chosen or shifted else labels[split]
+    check_range(held_out, len(classes), name, "the labels of training")
+    return train, HDF5Source(path, names["x", split], classes, held_out)
+
+
+def _find(data_dir: str) -> str:
+    if not os.path.isdir(data_dir):
+        return data_dir
+    found = sorted(name for name in os.listdir(data_dir) if name.lower().endswith(SUFFIXES) and name[0] != ".")
+    if len(found) != 1:
+        raise DataError(f"{data_dir} holds {len(found)} HDF5 files: expected one; point --data-dir at the file itself.")
+    return os.path.join(data_dir, found[0])
+
+
+def _check(pixels: h5py.Dataset, name: str, path: str) -> None:
+    shape = pixels.shape
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{path}: {name} is {pixels.dtype}: expected uint8 pixels 0 to 255; convert it.")
+    if not (len(shape) == 3 or len(shape) == 4 and shape[3] in (1, 3)) or 0 in shape:
+        raise DataError(f"{path}: {name} has shape {shape}: expected [n, height, width] or [n, height, width, 1 or 3].")
+
+
+def _labels(dataset: h5py.Dataset, name: str, count: int, path: str) -> np.ndarray:
+    labels = one_hot_labels(dataset[()]) if dataset.ndim else np.zeros(0)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{path}: {name} is {labels.dtype} of shape {labels.shape}: expected {count} integers.")
+    return labels
+
+
+def _colour(images: np.ndarray) -> np.ndarray:
+    images = images[..., None] if images.ndim == 3 else images
+    return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images

@@ -1,0 +1,126 @@
+"""What a file is, by its size and its first bytes: all that cannot be pictures are named before the first step.
+
+Nothing is decoded: a picture that is cut in its midst is found by whoever decodes it.
+"""
+
+import os
+import struct
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from data.datasets import DataError, FileSource, Source
+
+THREADS = 16  # files on a network answer late; on a disk of one's own more than one thread changes little
+HEAD = 4096  # bytes: a page, which is what a disk gives anyway
+SHOWN = 20
+CONVERT = "which cannot be read: convert it to JPEG or PNG"
+# First bytes -> what has them and cannot be decoded.
+OTHERS = (
+    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x0a", "JPEG XL"), (b"8BPS", "Photoshop"), (b"%PDF", "PDF"), (b"PK\3\4", "ZIP"), (b"\x1f\x8b", "gzip"),
+    (b"\0\0\1\0", "icon"),
+)  # fmt: skip
+PNG = b"\x89PNG\r\n\x1a\n"
+SMALLEST_PNG = 57  # bytes of signature, header, an empty data chunk and the end
+
+
+def check_pictures(sources: Iterable[Source | None]) -> None:
+    """Look at the size and the first bytes of each file of the sources that consist of files.
+
+    Raises:
+        DataError: some cannot be pictures; it names the first 20 of them, each with its reason.
+    """
+    files = [source for source in sources if isinstance(source, FileSource)]
+    paths = [source.where(index) for source in files for index in range(len(source))]
+    # A thread takes many files at a time: handing over one costs as much as looking at it.
+    slices = [paths[start : start + 256] for start in range(0, len(paths), 256)]
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        problems = [problem for found in pool.map(_problems, slices) for problem in found]
+    if problems:
+        count = f"{len(problems):,} of {len(paths):,} files"
+        rest = [f"... and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else []
+        raise DataError("\n  ".join([f"{count} cannot be pictures; replace or remove them:", *problems[:SHOWN], *rest]))
+
+
+def _problems(paths: list[str]) -> list[str]:
+    found = []
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                head = os.read(descriptor, HEAD)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            found.append(f"{path}: cannot be read ({error.strerror})")
+            continue
+        if problem := what_is_wrong(head):
+            found.append(f"{path}: {problem}")
+    return found
+
+
+def what_is_wrong(head: bytes) -> str | None:
+    """Why a file whose first 4096 bytes (all, where it is shorter) are `head` cannot be a picture, or None."""
+    whole = len(head) < HEAD
+    if head.startswith(b"\xff\xd8\xff"):
+        return "is a JPEG that ends before its pixels" if whole and _ends_early(head) else None
+    if head.startswith(PNG):
+        return "is a PNG that ends before its pixels" if len(head) < SMALLEST_PNG else None
+    if head.startswith(b"GIF8"):
+        return "is a GIF that ends before its pixels" if len(head) < 14 else None
+    if head.startswith(b"BM") and len(head) >= 54:
+        return _wrong_bitmap(head)
+    return _named(head)
+
+
+def _wrong_bitmap(head: bytes) -> str | None:
+    header, bits, compression = struct.unpack_from("<I10xHI", head, 14)
+    if compression not in (0, 3):
+        return f"is a compressed BMP, {CONVERT}"
+    if bits == 8:
+        # TensorFlow takes the numbers of palette entries for shades of grey, which they seldom are.
+        palette = head[14 + header : 14 + header + 1024]
+        grey = all(palette[4 * shade : 4 * shade + 3] == bytes([shade] * 3) for shade in range(len(palette) // 4))
+        return None if grey else f"is a BMP with a palette, {CONVERT}"
+    return None if bits in (24, 32) else f"is a BMP of {bits} bits per pixel, {CONVERT}"
+
+
+def _named(head: bytes) -> str:
+    if not head:
+        return "is empty"
+    if not head.strip(b"\0"):
+        return "holds zeros alone"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return f"is WEBP, {CONVERT}"
+    if head[4:8] == b"ftyp":
+        kind = "AVIF" if head[8:12] in (b"avif", b"avis") else "HEIC or a film"
+        return f"is {kind}, {CONVERT}"
+    for start, name in OTHERS:
+        if head.startswith(start):
+            return f"is {name}, {CONVERT}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "is a web page, not a picture"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS: fetch the files with git lfs pull"
+    if b"<svg" in text[:1000]:
+        return f"is SVG, {CONVERT}"
+    if b"\0" not in head[:512] and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head[:512]):
+        return "is text, not a picture"
+    return "does not begin as JPEG, PNG, GIF or BMP do"
+
+
+def _ends_early(jpeg: bytes) -> bool:
+    """Whether a whole JPEG file has no start of scan: its segments are walked by their lengths."""
+    place = 2
+    while place + 4 <= len(jpeg):
+        if jpeg[place] != 0xFF:
+            return False  # odd, but decoders search for the next marker
+        marker = jpeg[place + 1]
+        if marker == 0xDA:
+            return False
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            place += 1 if marker == 0xFF else 2
+        else:
+            place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
+    return True

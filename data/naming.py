@@ -1,0 +1,80 @@
+"""What splits are called in folders, tables, archives and shards, which names are those of pictures, and what litters
+folders."""
+
+import os
+import re
+from collections.abc import Iterable
+
+from data.datasets import DataError
+
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+_LIKE_SPLIT = re.compile(rf"({'|'.join(_SPLIT_OF)})[-_ ]?(\d+|set|data|images|imgs|pics)?", re.IGNORECASE)
+# What the decoder reads, and what people take for pictures too: `data/headers.py` looks into all of these.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+OTHER_IMAGE_SUFFIXES = (".jpe", ".jfif", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
+# Of Windows, macOS archives, Synology and QNAP, disks' recovery and notebooks. Hidden names are known by their dot.
+LITTER = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found",
+    "system volume information", "__pycache__", "icon\r", ".@__thumb", "@recycle", "found.000",
+}  # fmt: skip
+
+
+def split_of(name: str) -> str | None:
+    """"train", "val" or "test" where a name, in any case, means that split; else None."""
+    return _SPLIT_OF.get(name.lower())
+
+
+def is_like_split(name: str) -> bool:
+    """Whether a name sounds like a split's, as "test1" and "training_set" do, too."""
+    return _LIKE_SPLIT.fullmatch(name) is not None
+
+
+def is_litter(name: str) -> bool:
+    """Whether systems and programs leave files or folders of that name."""
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of that name is meant to be a picture, be it one that can be read or not."""
+    return name.lower().endswith(IMAGE_SUFFIXES + OTHER_IMAGE_SUFFIXES)
+
+
+def by_split(named: Iterable[tuple[str, str]], place: str) -> dict[str, str]:
+    """Split -> name, of (name, its part that may name a split).
+
+    Raises:
+        DataError: two names mean the same split, which only `test`, that training leaves alone, may have.
+    """
+    found: dict[str, str] = {}
+    for name, word in named:
+        split = split_of(word)
+        if split in found and split != "test":
+            raise DataError(
+                f"{place} holds both {found[split]} and {name}: expected one of them for the {split} split; remove or "
+                "rename the other."
+            )
+        if split is not None:
+            found.setdefault(split, name)
+    return found
+
+
+def few(names: Iterable[str], shown: int = 5) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def expand(path: str) -> str:
+    """The path with `~`, `~user` and `$VAR` replaced."""
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def joined(*notes: str | None) -> str | None:
+    """Several notes as one, or None."""
+    return "; ".join(note for note in notes if note) or None

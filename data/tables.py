@@ -1,0 +1,263 @@
+"""`csv`: a table of paths and labels, with a header, or a folder with one table per split.
+
+No row is skipped in silence: one without its file or label ends the run, and all such rows are named at once.
+"""
+
+import csv
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data.columns import HEADER, Columns, find_columns, find_delimiter
+from data.datasets import DataError, FileSource
+from data.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined
+
+TABLE_SUFFIXES = (".csv", ".tsv")
+SHOWN = 20  # rows that are named in one message
+NAMED = 20  # labels with gaps up to which the remedy can be typed
+
+
+class _Table(NamedTuple):
+    file: str
+    lines: list[int]  # line of each row in the file, for messages
+    paths: list[str]
+    labels: list[str]
+    order: list[str]  # of the classes, where columns give one
+    note: str | None
+
+
+def load_csv(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> tuple[FileSource, FileSource | None]:
+    """A table with header `path,label`: the file itself, or a folder with train.csv and, if present, val.csv.
+
+    Other usual headers, more columns, tabs and semicolons are understood, and said; see `data/columns.py`.
+    Relative paths start at the table's folder. Where every label of train is an integer, the classes are "0" to the
+    largest one, or "1" to it; else they are the sorted names.
+
+    Args:
+        data_dir: the table or the folder.
+        seed: not used: the files decide.
+        chosen: class names; with them integer labels may have gaps.
+
+    Raises:
+        DataError: a missing table or column, a row without its file, a label out of range, naming file and line.
+    """
+    del seed
+    if not os.path.isdir(data_dir):
+        train, validation = _only(_read_table(data_dir), chosen), None
+    else:
+        tables = _tables(data_dir)
+        train = _only(_read_table(os.path.join(data_dir, tables.get("train", "train.csv"))), chosen)
+        validation = _only(_read_table(os.path.join(data_dir, tables["val"])), chosen) if "val" in tables else None
+    classes, shifted = _table_classes(train, chosen)
+    source = _table_source(train, classes)
+    if validation is None:
+        source.note = joined(train.note, shifted)
+        return source, None
+    held_out = _table_source(validation, classes)
+    lacking = [classes[label] for label in np.setdiff1d(source.labels, held_out.labels)]
+    less = f"{validation.file} has no picture of class {few(lacking)}" if lacking else None
+    source.note = joined(train.note, validation.note if validation.note != train.note else None, shifted, less)
+    return source, held_out
+
+
+def test_table(data_dir: str) -> str | None:
+    """The table of test pictures beside that of training, or None."""
+    tables = _tables(data_dir) if os.path.isdir(data_dir) else {}
+    return os.path.join(data_dir, tables["test"]) if "test" in tables else None
+
+
+def labelled_table(file: str, classes: Sequence[str], *, chosen: bool = False) -> FileSource:
+    """The pictures of one table as for `load_csv`, labelled by `classes`, of which some may not occur.
+
+    Args:
+        file: the table.
+        classes: names, in the order of the labels.
+        chosen: leave rows of other classes out.
+
+    Raises:
+        DataError: as `load_csv`; a label that is not among the classes.
+    """
+    return _table_source(_only(_read_table(file), classes if chosen else None), classes)
+
+
+def _tables(folder: str) -> dict[str, str]:
+    """Split -> name of its table; DataError where training has none but other tables lie there."""
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(TABLE_SUFFIXES) and not is_litter(name))
+    found = by_split([(name, os.path.splitext(name)[0]) for name in names], folder)
+    if names and "train" not in found:
+        raise DataError(
+            f"{folder} has no train.csv but {few(names)}: expected train.csv and, if there is one, val.csv; point "
+            f"--data-dir at the table itself, such as {os.path.join(folder, names[0])}."
+        )
+    return found
+
+
+def _read_table(file: str) -> _Table:
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark first.
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            delimiter = find_delimiter(stream.readline())
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter=delimiter)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read {file} ({reason}): expected a UTF-8 file with header {HEADER}.") from error
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(
+                f"{file} line {line} has {len(row)} fields, its header {len(header)} ({','.join(header)}): expected as "
+                "many; quote commas in paths."
+            )
+    columns = find_columns(file, header, [row for _, row in rows])
+    if not rows:
+        raise DataError(f"{file} has no rows below its header: expected one row of {HEADER} per image; add them.")
+    return _checked(file, columns, rows)
+
+
+def _checked(file: str, columns: Columns, rows: list[tuple[int, list[str]]]) -> _Table:
+    """The rows' paths and labels; DataError naming all rows that have none."""
+    find, problems = _Finder(file), []
+    order = [columns.names[at] for at in columns.one_hot]
+    table = _Table(file, [], [], [], order, None)
+    for line, row in rows:
+        written = row[columns.path].strip()
+        path = find(written)
+        label, fault = _label(columns, row)
+        if not written:
+            fault = "has an empty path"
+        elif not fault and path is None:
+            fault = f"no file {written!r}; paths are relative to the table's folder"
+        elif not fault and not is_picture(path):
+            fault = f"{written!r} is not the name of a picture ({', '.join(IMAGE_SUFFIXES)})"
+        if fault:
+            problems.append(f"line {line}: {fault}")
+        table.lines.append(line)
+        table.paths.append(path)
+        table.labels.append(label)
+    if problems:
+        more = f"\n  ... and {len(problems) - SHOWN:,} more lines" if len(problems) > SHOWN else ""
+        raise DataError(f"{file} " + "\n  ".join(problems[:SHOWN]) + more)
+    folder = f"{file}: pictures were found in {find.folder}/ beside it" if find.folder else None
+    ending = f"{file}: the ending {find.suffix} was added to paths" if find.suffix else None
+    header = columns.note() and f"{file}: {columns.note()}"
+    return table._replace(note=joined(header, folder, ending))
+
+
+def _only(table: _Table, chosen: Sequence[str] | None) -> _Table:
+    """The rows of the chosen classes; DataError where none is left."""
+    if chosen is None:
+        return table
+    kept = [at for at, label in enumerate(table.labels) if label in chosen or str(_integer(label)) in chosen]
+    if not kept:
+        raise DataError(f"{table.file} has no row of the classes {few(chosen)}: expected some; correct --classes.")
+    lines, paths, labels = ([column[at] for at in kept] for column in (table.lines, table.paths, table.labels))
+    left_out = len(table.lines) - len(kept)
+    note = f"{table.file}: {left_out:,} rows of other classes than those of --classes left out" if left_out else None
+    order = [name for name in table.order if name in chosen]
+    return _Table(table.file, lines, paths, labels, order, joined(table.note, note))
+
+
+def _label(columns: Columns, row: list[str]) -> tuple[str, str | None]:
+    """The label of a row, and what is wrong with it."""
+    if columns.label is not None:
+        label = row[columns.label].strip()
+        return label, None if label else "has an empty label: expected a class name or an integer"
+    ones = [columns.names[at] for at in columns.one_hot if float(row[at])]
+    if len(ones) != 1:
+        return "", f"has a 1 in {len(ones)} of the columns {few(columns.names[at] for at in columns.one_hot)}, not in 1"
+    return ones[0], None
+
+
+class _Finder:
+    """From a path as a table writes it to that of a file that is there, relative to the table's folder if it is so.
+
+    Attributes:
+        suffix: what was added to a path without an ending, or None.
+        folder: the subfolder in which paths were found, or None.
+    """
+
+    def __init__(self, file: str):
+        self.root = os.path.dirname(file)
+        self.suffix: str | None = None
+        self.folder: str | None = None
+
+    def __call__(self, written: str) -> str | None:
+        if not written:
+            return None
+        if self._is_file(written):
+            return written
+        if written[0] == "~" or "$" in written:
+            written = expand(written)
+        folders = (None,) if os.path.isabs(written) else (None, self.folder) if self.folder else (None, *self._below())
+        found = []
+        for folder in folders:
+            inside = os.path.join(folder, written) if folder else written
+            # The ending that was found last is tried first: a set mostly has one.
+            for suffix in dict.fromkeys(["", self.suffix or "", *IMAGE_SUFFIXES]):
+                if self._is_file(inside + suffix):
+                    found.append((folder, suffix, inside + suffix))
+                    break
+        # In two subfolders, nobody knows which is meant.
+        if not found or (found[0][0] is not None and len(found) > 1):
+            return None
+        folder, suffix, path = found[0]
+        self.folder, self.suffix = folder or self.folder, suffix or self.suffix
+        return path
+
+    def _is_file(self, path: str) -> bool:
+        return os.path.isfile(os.path.join(self.root, path))
+
+    def _below(self) -> list[str]:
+        with os.scandir(self.root or ".") as entries:
+            return sorted(entry.name for entry in entries if not is_litter(entry.name) and entry.is_dir())
+
+
+def _integer(label: str) -> int | None:
+    try:
+        return int(label)
+    except ValueError:
+        return None
+
+
+def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
+    """Class names, and a note on how labels were understood."""
+    if train.order:
+        return tuple(train.order), None
+    numbers = [_integer(label) for label in train.labels]
+    if None in numbers:
+        return tuple(sorted(set(train.labels))), None
+    for line, number in zip(train.lines, numbers, strict=True):
+        if number < 0:
+            raise DataError(f"{train.file} line {line}: label {number} is negative; integer labels start at 0.")
+    present = sorted(set(numbers))
+    names = tuple(map(str, present))
+    if chosen is not None or present == list(range(len(present))):
+        return names, None
+    if present == list(range(1, len(present) + 1)):
+        return names, f"{train.file}: labels are 1 to {len(present)}; class 1 is the first"
+    gap = next(number for number in range(len(present)) if number != present[number])
+    line = train.lines[numbers.index(max(numbers))]
+    listed = ",".join(names) if len(names) <= NAMED else "FILE with one label per line"
+    raise DataError(
+        f"{train.file} line {line}: label {max(numbers)} is out of range, as no row has label {gap}; "
+        f"integer labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes {listed}."
+    )
+
+
+def _table_source(table: _Table, classes: Sequence[str]) -> FileSource:
+    index_of = {name: index for index, name in enumerate(classes)}
+    numbered = all(str(_integer(name)) == name for name in classes)
+    labels = []
+    for line, label in zip(table.lines, table.labels, strict=True):
+        index = index_of.get(str(_integer(label)) if numbered else label)  # "03" is class "3"
+        if index is None:
+            raise DataError(
+                f"{table.file} line {line}: label {label} is out of range, expected one of the {len(classes)} classes "
+                f"of the training ({classes[0]} to {classes[-1]})."
+            )
+        labels.append(index)
+    return FileSource("csv", classes, os.path.dirname(table.file), table.paths, np.array(labels))
