@@ -75,7 +75,9 @@ def plain(network: keras.Model) -> keras.Model:
             del layer.key
         if type(layer) is SpanBatchNorm:
             _set_type(layer, keras.layers.BatchNormalization)
-            del layer.span, layer.strategy
+            for name in ("span", "strategy"):
+                # TensorFlow does not keep on a layer what its class says already.
+                vars(layer).pop(name, None)
         # Gradients are taken by wrappers around ``call``.
         if (getattr(vars(layer).get("call"), "__module__", None) or "").startswith("distributed."):
             del layer.call
