@@ -132,7 +132,9 @@ class LockstepOptimizer:
             else:
                 apply_in_replica(*gradients)
             for variable, value in zip(self._moving.variables if moved else (), moved, strict=True):
-                distribution.extended.update(variable.value, tf.Variable.assign, args=(value,), group=False)
+                distribution.extended.update(
+                    variable.value, lambda stored, new: stored.assign(new), args=(value,), group=False
+                )
             if self._scaled:
                 grown = self.good_steps + 1 >= GROWTH_INTERVAL
                 self.loss_scale.assign(tf.where(grown, self.loss_scale * 2.0, self.loss_scale))

@@ -42,13 +42,15 @@ def tiny(dropout: float, seed: int, normed: bool = False):
         norm = partial(keras.layers.BatchNormalization, momentum=0.9, moving_mean_initializer="ones")
         if normed:
             x = norm(name="frozen", trainable=False)(x)
-        x = keras.layers.Conv2D(8, 3, activation="relu", name="conv1", kernel_initializer=init())(x)
+        # A bias in front of it has no gradient but for rounding.
+        convolution = partial(keras.layers.Conv2D, 8, 3, activation=None if normed else "relu", use_bias=not normed)
+        x = convolution(name="conv1", kernel_initializer=init())(x)
         if normed:
-            x = norm(name="norm1")(x)
+            x = keras.layers.ReLU()(norm(name="norm1")(x))
         x = keras.layers.MaxPooling2D(3, 2)(x)
-        x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2", kernel_initializer=init())(x)
+        x = convolution(name="conv2", kernel_initializer=init())(x)
         if normed:
-            x = norm(name="norm2")(x)
+            x = keras.layers.ReLU()(norm(name="norm2")(x))
         x = keras.layers.Flatten()(x)
         for name in ("fc6", "fc7"):
             x = keras.layers.Dense(48, activation="relu", name=name, kernel_initializer=init())(x)

@@ -33,9 +33,11 @@ REST = {
     "factors_accumulate": "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5",
     "split": "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --check-replicas 5",
     "split_adam": "--exchange split --optimizer adam --learning-rate 0.001 --checkpoint-every-steps 7",
-    "batch_norm": "--batch-norm-span global --dropout 0.5 --check-replicas 5",
-    "batch_norm_span": "--batch-norm-span 3 --global-batch-size 36 --dropout 0.5",
-    "batch_norm_accumulate": "--batch-norm-span global --accumulate-steps 2 --global-batch-size 24 --dropout 0.5",
+    "batch_norm": "--batch-norm-span global --dropout 0.5 --learning-rate 0.005 --check-replicas 5",
+    "batch_norm_span": "--batch-norm-span 3 --global-batch-size 36 --dropout 0.5 --learning-rate 0.005",
+    "batch_norm_accumulate": (
+        "--batch-norm-span global --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --learning-rate 0.005"
+    ),
     "steps_1": "--momentum 0.9 --steps-per-call 1",
     "steps_3": "--momentum 0.9 --steps-per-call 3",
     "steps_auto": "--momentum 0.9 --steps-per-call auto --checkpoint-every-steps 5",
