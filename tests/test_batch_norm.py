@@ -12,6 +12,8 @@ from norms import layer
 
 from distributed.batch_norm import Moments, MovingStatistics, normalize
 from distributed.convert import batch_norm_layers, convert, plain
+from distributed.gradients.reduction import Rows
+from distributed.optimizer import synchronize
 from distributed.step_context import enter
 
 layers = keras.layers
@@ -190,6 +192,33 @@ def test_a_layer_called_twice_sees_both_and_one_that_is_not_called_stays():
     assert moved[0] == pytest.approx(0.5 * both.mean(0), abs=1e-5)
     assert moved[1] == pytest.approx(0.5 + 0.5 * both.var(0), rel=1e-5)
     assert moved[2].tolist() == [0] * 4 and moved[3].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("good", (True, False))
+def test_a_step_that_is_refused_leaves_the_moving_statistics(good):
+    network = convert(stack(layers.BatchNormalization(momentum=0.9), shape=(4,)), 0)
+    x, variables = numbers(12, 4, mean=5), network.trainable_variables
+    _, moving, expected = seen_by(network, x)
+    optimizer = synchronize(
+        keras.optimizers.SGD,
+        {"learning_rate": 0.1},
+        variables,
+        sum_replicas=list,
+        clip_norm=None,
+        scaled=True,
+        moving=moving,
+    )
+    before = [np.asarray(variable) for variable in moving.variables]
+
+    def step(x):
+        with enter(tf.constant(0, tf.int64), tf.range(12)) as context:
+            network(x, training=True)
+        gradients = [tf.fill([4], 1.0 if good else float("inf")) for _ in variables]
+        return optimizer.step(gradients, variables, tf.zeros([1]), Rows(moving.row(context)))
+
+    tf.function(step)(tf.constant(x))
+    for variable, old, new in zip(moving.variables, before, expected, strict=True):
+        assert np.asarray(variable) == pytest.approx(new.numpy() if good else old, rel=1e-6)
 
 
 def test_frozen_layers_go_by_what_they_have_stored():
