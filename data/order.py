@@ -8,7 +8,12 @@ A *replica* is one model copy; the run has `replicas` of them over all workers. 
     step             0                 |   1                 |   2
     positions       0-3    4-7    8-11 | 12-15  16-19  20-23 |   0-3 ...     2 steps per epoch: position 0 again
 
-So the global order does not know how the global batch is cut. `Order` is this stream, `SequentialOrder` one pass in the
+So the global order does not know how the global batch is cut. Where a replica's examples are dealt in several *turns*,
+as micro-batches may be, each turn of all replicas together holds consecutive positions:
+
+    positions       0 1 6 7   2 3 8 9   4 5 10 11                            2 turns
+
+`Order` is this stream, `SequentialOrder` one pass in the
 source's order, `Share` what one worker reads of either. Their methods that take `element` accept an int or an int64
 scalar tensor, and work inside a graph.
 """
@@ -53,6 +58,7 @@ class Order:
         seed: any integer, of which the low 64 bits count; with the epoch it chooses the order.
         replica_batch: examples per replica and step.
         replicas: model copies in the run.
+        turns: equal parts in which the examples of a step are dealt.
         cap: the most steps of an epoch; None for all full ones.
 
     Raises:
@@ -63,10 +69,12 @@ class Order:
     seed: int
     replica_batch: int
     replicas: int
+    turns: int = 1
     cap: int | None = None
 
     def __post_init__(self):
         _check_batch(self.replica_batch, self.replicas)
+        assert self.replica_batch % self.turns == 0, f"{self.replica_batch} examples in {self.turns} turns"
         assert self.steps_per_epoch >= 1, f"a cap of {self.cap} steps per epoch: expected 1 or more, or None"
 
     @property
@@ -82,8 +90,10 @@ class Order:
         """The epoch of an element (like `element`) and its positions in that epoch (int64 [replica_batch])."""
         step = element // self.replicas
         in_epoch, replica = step % self.steps_per_epoch, element % self.replicas
-        start = in_epoch * self.global_batch + replica * self.replica_batch
-        return step // self.steps_per_epoch, start + tf.range(self.replica_batch, dtype=tf.int64)
+        hand = self.replica_batch // self.turns
+        turn, place = tf.meshgrid(*(tf.range(n, dtype=tf.int64) for n in (self.turns, hand)), indexing="ij")
+        positions = in_epoch * self.global_batch + (turn * self.replicas + replica) * hand + place
+        return step // self.steps_per_epoch, tf.reshape(positions, [self.replica_batch])
 
     def indices(self, element):
         """The epoch of an element and the examples that it holds (int64 [replica_batch], indices into the source)."""

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from distributed.batch_norm import SpanBatchNorm
 from distributed.dropout import LayerError, SampleDropout, one_mask_for_all
+from distributed.strategies import Strategy
 
 # What Keras' own layers call the rate at which they drop without a Dropout of the network's.
 RATES = ("dropout", "recurrent_dropout", "drop_path_rate")
@@ -18,25 +20,32 @@ RATES = ("dropout", "recurrent_dropout", "drop_path_rate")
 _set_type = object.__dict__["__class__"].__set__
 
 
-def convert(network: keras.Model, seed: int) -> keras.Model:
+def convert(
+    network: keras.Model, seed: int, *, span: int | None = None, strategy: Strategy | None = None
+) -> keras.Model:
     """Put Lockstep's own layer in the place of each layer whose result would depend on who computes it.
 
-    These are keras.layers.Dropout, wherever they stand: in nested models, in wrappers, inside of layers of the user's.
-    Outside of a training step and in files they are what they were, and nothing else of the network changes.
+    These are keras.layers.Dropout and keras.layers.BatchNormalization, wherever they stand: in nested models, in
+    wrappers, inside of layers of the user's.  Outside of a training step and in files they are what they were, and
+    nothing else of the network changes.
 
     Args:
         network: built.
         seed: 0 or more; with its place it decides the masks of a layer that has no seed of its own.
+        span: consecutive examples of a replica's micro-batch by which batch normalisation goes; None: all of them.
+        strategy: over whose replicas it takes them all together; only without a span.
 
     Returns:
         The same network.
 
     Raises:
-        LayerError: other layers draw random numbers, a model with a ``call`` of its own holds a dropout layer or one is
-            in a RematScope, or one draws a single mask for all examples. The network is then as it was.
+        LayerError: other layers draw random numbers or normalise by the batch, a model with a ``call`` of its own holds
+            one of these layers or one is in a RematScope, or one draws a single mask for all examples. The network is
+            then as it was.
     """
     layers = _layers(network)
     _refuse_random(layers)
+    _refuse_norms(layers)
     _refuse_holders(layers)
     dropouts = [layer for layer in layers if _is_dropout(layer)]
     for layer in dropouts:
@@ -46,6 +55,10 @@ def convert(network: keras.Model, seed: int) -> keras.Model:
         if layer.rate:
             _set_type(layer, SampleDropout)
             layer.key = _derived(seed, place) if layer.seed is None else layer.seed
+    for layer in layers:
+        if _is_batch_norm(layer):
+            _set_type(layer, SpanBatchNorm)
+            layer.span, layer.strategy = span, strategy
     return network
 
 
@@ -60,19 +73,20 @@ def plain(network: keras.Model) -> keras.Model:
         if type(layer) is SampleDropout:
             _set_type(layer, keras.layers.Dropout)
             del layer.key
+        if type(layer) is SpanBatchNorm:
+            _set_type(layer, keras.layers.BatchNormalization)
+            for name in ("span", "strategy"):
+                # TensorFlow does not keep on a layer what its class says already.
+                vars(layer).pop(name, None)
         # Gradients are taken by wrappers around ``call``.
         if (getattr(vars(layer).get("call"), "__module__", None) or "").startswith("distributed."):
             del layer.call
     return network
 
 
-def batch_norm_layers(network: keras.Model) -> list[str]:
-    """Names of the layers that normalise by the batch in training; frozen ones normalise by what they have stored."""
-    return [
-        layer.name
-        for layer in _layers(network)
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
+def batch_norm_layers(network: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """The layers that normalise by the batch in training; frozen ones normalise by what they have stored."""
+    return [layer for layer in _layers(network) if _normalises_by_batch(layer)]
 
 
 def _layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[keras.layers.Layer]:
@@ -89,6 +103,15 @@ def _layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[ker
 def _is_dropout(layer: keras.layers.Layer) -> bool:
     """Whether it is Keras' very own: what derives from it does something else, as SpatialDropout2D."""
     return type(layer) in (keras.layers.Dropout, SampleDropout)
+
+
+def _is_batch_norm(layer: keras.layers.Layer) -> bool:
+    """Whether it is Keras' very own, and not the one that corrects its statistics by those of steps before."""
+    return type(layer) in (keras.layers.BatchNormalization, SpanBatchNorm) and not layer.renorm
+
+
+def _normalises_by_batch(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
 
 
 def _is_kerass(layer: keras.layers.Layer) -> bool:
@@ -127,18 +150,29 @@ def _refuse_random(layers: list[keras.layers.Layer]) -> None:
         )
 
 
+def _refuse_norms(layers: list[keras.layers.Layer]) -> None:
+    others = [layer for layer in layers if _normalises_by_batch(layer) and not _is_batch_norm(layer)]
+    if others:
+        raise LayerError(
+            f"{_named(others)} would normalise by the batch that one worker sees, so that the result would depend on "
+            "their number; use a plain keras.layers.BatchNormalization without renorm, or freeze it: trainable = False"
+        )
+
+
 def _refuse_holders(layers: list[keras.layers.Layer]) -> None:
     for layer in layers:
         subclassed = isinstance(layer, keras.Model) and not isinstance(layer, keras.Sequential | keras.Function)
         if not (subclassed or layer._remat_mode):
             continue
-        if held := [inner for inner in _layers(layer) if _is_dropout(inner) and inner.rate]:
+        if held := [
+            inner for inner in _layers(layer) if _is_dropout(inner) and inner.rate or _normalises_by_batch(inner)
+        ]:
             if subclassed:
                 why = "is a keras.Model with a call() of its own", "build it as a functional or Sequential model"
             else:
                 # What is computed again in the backward pass is outside of the step's context; nor does Keras' own
                 # dropout draw the same mask again.
-                why = "was built in a keras.RematScope", "build it outside, since it would draw other masks backward"
+                why = "was built in a keras.RematScope", "build it outside, since backward it would be another one"
             raise LayerError(f"{_named([layer])} {why[0]} and holds {_named(held)}; {why[1]}")
 
 

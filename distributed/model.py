@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from distributed import step_context
-from distributed.gradients.reduction import Exchange
+from distributed.batch_norm import MovingStatistics
+from distributed.gradients.reduction import Exchange, Rows
 from distributed.metrics import GlobalMetrics
 from distributed.optimizer import LockstepOptimizer
 from distributed.strategies import Strategy
@@ -62,6 +63,7 @@ class LockstepModel:
         losses: Callable,
         metrics: GlobalMetrics,
         exchange: Exchange,
+        moving: MovingStatistics | None = None,
         *,
         global_batch: int,
         accumulate: int,
@@ -74,11 +76,13 @@ class LockstepModel:
             losses: ``(labels [b], logits) -> float32 [b]``.
             metrics: this worker's metrics.
             exchange: takes and sums the gradients of ``network``.
+            moving: statistics of ``network`` that follow the steps, as the optimizer has them.
             global_batch: examples per optimizer step over all replicas.
             accumulate: micro-batches into which a replica cuts its share of them, one after the other.
         """
         self.network, self.optimizer = network, optimizer
         self._strategy, self._losses, self._metrics, self._exchange = strategy, losses, metrics, exchange
+        self._moving = moving
         self._global_batch, self._accumulate = global_batch, accumulate
         # Set by this worker's host between calls, summed over all replicas with the gradients: telling costs nothing.
         self._notices = keras.Variable(
@@ -125,22 +129,24 @@ class LockstepModel:
         """A replica's step on its batch; what ``StepReport`` is made of, float32 [replicas + notices + 1]."""
         variables = self.network.trainable_variables
         loss, shares = self._accumulated(data, variables)
+        rows = None if self._moving is None else shares.pop()
         # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
         mine = self._strategy.replica_id()
         places = tf.pad(loss[None], [[mine, self._strategy.replicas - 1 - mine]])
         report = tf.concat([places, self._notices.value], 0)
-        report, halted = self.optimizer.step(shares, variables, report)
+        report, halted = self.optimizer.step(shares, variables, report, rows)
         return tf.concat([report, tf.cast(halted, tf.float32)[None]], 0)
 
     def _accumulated(self, data, variables):
-        """The replica's shares of the mean loss and of its gradient, over its micro-batches."""
-        count = self._accumulate
+        """The replica's shares of the mean loss and of its gradient, over its micro-batches; behind these the rows of
+        the moving statistics, where there are any."""
+        count, shared = self._accumulate, variables if self._moving is None else [*variables, None]
         if count == 1:
-            return self._exchange.accumulate(1, lambda index: self._gradients(data, variables), variables)
+            return self._exchange.accumulate(1, lambda index: self._gradients(data, variables), shared)
         micro = self._global_batch // (count * self._strategy.replicas)
         data = [tf.reshape(part, [count, micro, *part.shape[1:]]) for part in data]
         return self._exchange.accumulate(
-            count, lambda index: self._gradients([part[index] for part in data], variables), variables
+            count, lambda index: self._gradients([part[index] for part in data], variables), shared
         )
 
     def _gradients(self, data, variables):
@@ -152,7 +158,8 @@ class LockstepModel:
             loss = tf.reduce_sum(losses) / self._global_batch
             scaled = self.optimizer.scale_loss(loss)
         self._metrics.update(labels, logits, losses)
-        return loss, self._exchange.gradients(tape, scaled, context.recorded, variables)
+        shares = self._exchange.gradients(tape, scaled, context.recorded, variables)
+        return loss, shares if self._moving is None else [*shares, Rows(self._moving.row(context))]
 
     def evaluate(self, batches: Iterator, count: int) -> None:
         """Add ``count`` batches of (images, labels, weights float32 [b]) to the metrics, in one compiled call; weight 0

@@ -21,8 +21,9 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from distributed.batch_norm import MovingStatistics
 from distributed.gradients.matmul import times
-from distributed.gradients.reduction import Factors, Owned
+from distributed.gradients.reduction import Factors, Owned, Rows
 from distributed.gradients.tensor_parallel import SplitPair
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
@@ -33,11 +34,18 @@ GROWTH_INTERVAL = 2000
 class LockstepOptimizer:
     """What ``synchronize`` mixes into a Keras optimizer."""
 
-    def prepare(self, sum_replicas: Callable[[list], list], clip_norm: float | None, scaled: bool) -> None:
+    def prepare(
+        self,
+        sum_replicas: Callable[[list], list],
+        clip_norm: float | None,
+        scaled: bool,
+        moving: MovingStatistics | None,
+    ) -> None:
         """Say how to reduce and clip; called once, in the strategy's scope, before ``build``."""
         self._sum_replicas = sum_replicas
         self._clip_norm = clip_norm
         self._scaled = scaled
+        self._moving = moving
         self._split = self._of_parts = None
         make = self.add_variable
         # Loss scale and the good steps since it last changed; halted is 1 from the first bad step on.
@@ -63,7 +71,9 @@ class LockstepOptimizer:
     def scale_loss(self, loss):
         return loss * self.loss_scale if self._scaled else loss
 
-    def step(self, gradients: Sequence, variables: Sequence, report: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(
+        self, gradients: Sequence, variables: Sequence, report: tf.Tensor, rows: Rows | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Take one step; call it in a replica's context.
 
         Args:
@@ -72,11 +82,13 @@ class LockstepOptimizer:
             variables: the Keras variables they belong to.
             report: float32 [k]: what the step tells the host, summed over the replicas together with the gradients.
                 Any value that is not finite halts the optimizer before this step is applied.
+            rows: what the moving statistics follow, where there are any; they move if the step is taken.
 
         Returns:
             ``report`` summed over all replicas, and whether the optimizer has halted (int32, 0 or 1).
         """
-        *gradients, report = self._sum_replicas([*gradients, report])
+        *gradients, report = self._sum_replicas([*gradients, *([] if rows is None else [rows]), report])
+        moved = [] if rows is None else self._moving.moved(gradients.pop().values)
         if self._clip_norm is not None:
             gradients = [_multiplied(gradient) for gradient in gradients]
         # Factors are finite if their norms are: there is no need to read tens of millions of products for that.
@@ -91,11 +103,17 @@ class LockstepOptimizer:
         gradient_finite = tf.math.is_finite(norm)
         # A variable may be updated under a condition only outside of the replicas (see Keras' LossScaleOptimizer).
         halted = tf.__internal__.distribute.interim.maybe_merge_call(
-            self._apply_if_finite, self._distribution_strategy, gradients, list(variables), loss_finite, gradient_finite
+            self._apply_if_finite,
+            self._distribution_strategy,
+            gradients,
+            list(variables),
+            moved,
+            loss_finite,
+            gradient_finite,
         )
         return report, halted
 
-    def _apply_if_finite(self, distribution, gradients, variables, loss_finite, gradient_finite):
+    def _apply_if_finite(self, distribution, gradients, variables, moved, loss_finite, gradient_finite):
         # All replicas hold the same sums; the first one's word counts for all.
         loss_finite, gradient_finite = (
             distribution.experimental_local_results(value)[0] for value in (loss_finite, gradient_finite)
@@ -113,6 +131,10 @@ class LockstepOptimizer:
                 distribution.extended.call_for_each_replica(apply_in_replica, args=gradients)
             else:
                 apply_in_replica(*gradients)
+            for variable, value in zip(self._moving.variables if moved else (), moved, strict=True):
+                distribution.extended.update(
+                    variable.value, lambda stored, new: stored.assign(new), args=(value,), group=False
+                )
             if self._scaled:
                 grown = self.good_steps + 1 >= GROWTH_INTERVAL
                 self.loss_scale.assign(tf.where(grown, self.loss_scale * 2.0, self.loss_scale))
@@ -186,6 +208,7 @@ def synchronize(
     clip_norm: float | None,
     scaled: bool,
     split: SplitPair | None = None,
+    moving: MovingStatistics | None = None,
 ):
     """Build a Keras optimizer whose steps are taken by all replicas together.
 
@@ -199,11 +222,12 @@ def synchronize(
         clip_norm: largest global norm of the reduced gradient, or None.
         scaled: whether the loss is scaled (float16).
         split: those of the variables that are divided between the workers.
+        moving: statistics that follow the steps; see ``batch_norm.py``.
     """
     names = {"__module__": optimizer_class.__module__, "__qualname__": optimizer_class.__qualname__}
     fused = (FusedSGD,) if optimizer_class is keras.optimizers.SGD else ()
     optimizer = type(optimizer_class.__name__, (LockstepOptimizer, *fused, optimizer_class), names)(**settings)
-    optimizer.prepare(sum_replicas, clip_norm, scaled)
+    optimizer.prepare(sum_replicas, clip_norm, scaled, moving)
     optimizer.build(variables)
     if split is not None:
         optimizer.adopt(split, type(optimizer_class.__name__, (*fused, optimizer_class), names)(**settings))

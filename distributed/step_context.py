@@ -2,12 +2,12 @@
 
 A layer sees a batch, and not which step this is, whose examples these are, or that its gradient will travel.  The step
 opens a context around its forward pass; dropout reads its keys from it, and dense layers leave a note in it of what
-their gradient is made of.
+their gradient is made of, batch normalisation of what it has seen.
 """
 
 import contextlib
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import tensorflow as tf
@@ -21,12 +21,14 @@ class StepContext:
         sample_ids: int64 [b], the examples' indices in their source.
         draws: how often each layer, by its id, has drawn random numbers so far.
         recorded: dense layer's name -> (inputs [b, in], outputs before the activation [b, out]), filled on the way.
+        moments: what each batch normalisation, by its id, has seen of its inputs, call by call; see ``batch_norm.py``.
     """
 
     step: tf.Tensor
     sample_ids: tf.Tensor
     draws: Counter[int] = field(default_factory=Counter)
     recorded: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
+    moments: dict[int, list] = field(default_factory=lambda: defaultdict(list))
 
 
 class _Current(threading.local):

@@ -22,6 +22,7 @@ class SingleDevice:
     name = "single"
     replicas = 1
     shares_memory = True  # all replicas are in this process: nothing travels between processes
+    exchanges_in_loops = True  # whether what replicas exchange in a step may stand in a loop of the graph
 
     def __init__(self, world: World):
         self.world = world
@@ -108,6 +109,7 @@ class Mirrored(SingleDevice):
     """One process, several devices of one machine, by ``tf.distribute.MirroredStrategy``."""
 
     name = "mirrored"
+    exchanges_in_loops = False  # replicas meet in the step's own graph alone
 
     def __init__(self, world: World, devices: Sequence[str]):
         super().__init__(world)
@@ -131,7 +133,12 @@ class Mirrored(SingleDevice):
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
 
     def gather_replicas(self, tensors):
-        return tf.distribute.get_replica_context().all_gather(list(tensors), axis=0) if tensors else []
+        if not tensors:
+            return []
+        joined = tf.distribute.get_replica_context().all_gather(list(tensors), axis=0)
+        for whole, tensor in zip(joined, tensors, strict=True):
+            whole.set_shape([tensor.shape[0] and tensor.shape[0] * self.replicas, *tensor.shape[1:]])
+        return joined
 
     def distribute(self, make_dataset):
         # The stream is dealt to the replicas batch by batch, in order: batch e goes to replica e % replicas.

@@ -99,3 +99,10 @@ def test_the_sentence_says_the_arithmetic_aloud():
         "learning rate 0.1" in (plain := plan(global_batch_size=8, learning_rate=0.1).sentence())
         and "=" not in plain.split(";")[-1]
     )
+
+
+def test_a_batch_norm_span_must_divide_what_a_replica_computes_at_a_time():
+    said = "--batch-norm-span 12 does not divide the 32 examples .* use a divisor of 32, for example 8, or global"
+    with pytest.raises(ConfigError, match=said):
+        plan(global_batch_size=64, batch_norm_span=12, replicas=2)
+    assert plan(global_batch_size=64, batch_norm_span=16, replicas=2).micro_batch == 32

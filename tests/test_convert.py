@@ -202,7 +202,8 @@ from distributed.step_context import enter
 strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
 with strategy.scope():
     inputs, shared = keras.Input((64,)), keras.layers.Dropout(0.5)
-    x = keras.layers.BatchNormalization(synchronized=True)(shared(keras.layers.Dense(64)(inputs)))
+    x = shared(keras.layers.Dense(64)(inputs))
+    x = keras.layers.BatchNormalization(beta_initializer="ones", trainable=False)(x)
     network = keras.Model(inputs, shared(keras.layers.Dropout(0.2)(x)))
     before = [(id(variable.value), variable.path, variable.numpy().tobytes()) for variable in network.variables]
     convert(network, 1)

@@ -167,5 +167,26 @@ def test_batch_norm_is_found_unless_frozen():
 
     frozen = keras.Sequential([norm("frozen")])
     frozen.trainable = False
-    assert batch_norm_layers(stack(norm("a"), keras.Sequential([norm("b")]), frozen)) == ["a", "b"]
+    found = batch_norm_layers(stack(norm("a"), keras.Sequential([norm("b")]), frozen))
+    assert [layer.name for layer in found] == ["a", "b"]
     assert batch_norm_layers(stack(layers.LayerNormalization(), layers.GroupNormalization(8))) == []
+
+
+class Shifted(layers.BatchNormalization):
+    """One of the user's own."""
+
+
+def test_other_batch_norms_are_refused_unless_frozen():
+    renormed = layers.BatchNormalization(renorm=True, name="renormed")
+    assert refused(stack(renormed, Shifted(name="mine"))) == [
+        ("renormed", "BatchNormalization"),
+        ("mine", "Shifted"),
+    ]
+    renormed.trainable = False
+    convert(stack(renormed, layers.BatchNormalization(synchronized=True)), 1)
+
+
+def test_batch_norm_that_would_be_computed_again_backward_is_refused():
+    with keras.RematScope("full"):
+        inner = stack(layers.Dense(64), layers.BatchNormalization(name="deep"))
+    assert refused(stack(inner)) == [(inner.name, "Sequential"), ("deep", "BatchNormalization")]

@@ -54,6 +54,13 @@ def test_positions_of_an_element(element, epoch, positions):
     assert [x.numpy().tolist() for x in traced] == [epoch, positions] and traced[0].dtype == tf.int64
 
 
+def test_turns_of_all_replicas_hold_consecutive_positions():
+    """Micro-batch i of all replicas together is the same on any number of them."""
+    made = Order(examples=31, seed=0, replica_batch=4, replicas=3, turns=2)
+    dealt = [made.positions(element)[1].numpy().tolist() for element in (0, 1, 2, 5)]
+    assert dealt == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11], [16, 17, 22, 23]]
+
+
 GOOD = Order(examples=31, seed=0, replica_batch=4, replicas=3)
 PASS = SequentialOrder(examples=31, replica_batch=4, replicas=3)
 

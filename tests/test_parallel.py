@@ -159,6 +159,14 @@ def test_rows_differ(run):
     assert len(set(digests.values())) == len(rows) - len(alike) + 1, digests
 
 
+@pytest.mark.parametrize("row", ("batch_norm", "batch_norm_span", "batch_norm_accumulate"))
+def test_moving_statistics_move_unless_frozen(run, row):
+    found = weights(run("single", row))
+    assert (found["frozen/moving_mean"] == 1).all() and (found["frozen/moving_variance"] == 1).all()
+    for layer in ("norm1", "norm2"):
+        assert np.abs(found[f"{layer}/moving_mean"] - 1).min() > 0.01, layer
+
+
 def test_decisions_take_effect(run):
     """All workers may agree on doing nothing: that the rate falls, and that training stops, is seen here."""
     stopped = summary(run("single", "early_stopping"))

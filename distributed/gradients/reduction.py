@@ -65,6 +65,16 @@ class Owned(NamedTuple):
         return Owned(times(self.gradient, scale), self.square)
 
 
+class Rows(NamedTuple):
+    """What is not summed but joined, in the order of the examples: a row per micro-batch.
+
+    Attributes:
+        values: [k, w].
+    """
+
+    values: tf.Tensor
+
+
 class Exchange:
     """Takes gradients from a tape in the form in which they travel, and sums them over the replicas."""
 
@@ -77,6 +87,7 @@ class Exchange:
         exact: bool = False,
         compress: bool = False,
         split: SplitPair | None = None,
+        unroll: bool = False,
     ):
         """
         Args:
@@ -86,9 +97,11 @@ class Exchange:
             exact: whether gradients must not depend on the number of replicas, to the last bit.
             compress: whether what is all-reduced travels as float16: half the bytes, and an approximation.
             split: two of the layers, divided between the workers.
+            unroll: whether micro-batches must not be computed in a loop of the graph, since they exchange something
+                that the strategy cannot exchange there.
         """
         assert not (exact and (compress or split))
-        self._strategy, self._exact, self.split = strategy, exact, split
+        self._strategy, self._exact, self.split, self._unroll = strategy, exact, split, unroll
         self._compress = compress and strategy.replicas > 1
         self._layers = {
             id(layer.kernel): layer for layer in dense_layers(network) if schemes.get(layer.name) != "split"
@@ -126,8 +139,8 @@ class Exchange:
 
         Args:
             count: micro-batches per step of this replica.
-            compute: micro-batch's number, int32 -> (loss, shares as ``gradients`` gives them).
-            variables: those that ``compute`` gives shares for.
+            compute: micro-batch's number, int32 -> (loss, shares as ``gradients`` gives them, or ``Rows``).
+            variables: those that ``compute`` gives shares for, None in the place of ``Rows``.
 
         Returns:
             The summed loss, and shares of the whole batch for ``sum``.
@@ -143,7 +156,16 @@ class Exchange:
             return index + 1, loss + more_loss, [self._add(*pair, index) for pair in zip(sums, shares, strict=True)]
 
         start = (tf.constant(0), tf.zeros(()), [self._nothing(count, variable) for variable in variables])
-        _, loss, sums = tf.while_loop(lambda index, *_: index < count, add, start, parallel_iterations=1)
+        if self._unroll:
+            state = start
+            for index in range(count):
+                arrays = tf.nest.flatten(state[1:])
+                # One after the other here too.
+                with tf.control_dependencies([getattr(part, "flow", part) for part in arrays]):
+                    state = add(tf.constant(index), *state[1:])
+            _, loss, sums = state
+        else:
+            _, loss, sums = tf.while_loop(lambda index, *_: index < count, add, start, parallel_iterations=1)
         return loss, [self._joined(share) for share in sums]
 
     def sum(self, shares: Sequence) -> list:
@@ -151,8 +173,8 @@ class Exchange:
         of any shape that travels along.
 
         Returns:
-            The sums in the same order; what came as ``Factors`` is ``Factors`` of all replicas, what came as ``Owned``
-            stays but for its square.
+            The sums in the same order; what came as ``Factors`` or ``Rows`` is that of all replicas, what came as
+            ``Owned`` stays but for its square.
         """
         *shares, report = shares
         if owned := [share for share in shares if isinstance(share, Owned)]:
@@ -163,8 +185,8 @@ class Exchange:
             others, owned = iter(others), map(Owned, (share.gradient for share in owned), tf.unstack(squares))
             return [*(next(owned if isinstance(share, Owned) else others) for share in shares), report]
         shares = [*shares, report[None] if self._exact else report]
-        plain = [share for share in shares if not isinstance(share, Factors)]
-        factors = [part for share in shares if isinstance(share, Factors) for part in share]
+        plain = [share for share in shares if not isinstance(share, Factors | Rows)]
+        factors = [part for share in shares if isinstance(share, Factors | Rows) for part in share]
         if self._exact:
             gathered = self._strategy.gather_replicas([*factors, *plain])
             factors, plain = gathered[: len(factors)], [tf.reduce_sum(part, 0) for part in gathered[len(factors) :]]
@@ -172,9 +194,12 @@ class Exchange:
             # The factors of the dense layers are known first in a backward pass, and need not wait for the rest.
             factors, plain = self._strategy.gather_replicas(factors), self._sum_plain(plain)
         factors, plain = iter(factors), iter(plain)
-        return [
-            Factors(next(factors), next(factors)) if isinstance(share, Factors) else next(plain) for share in shares
-        ]
+
+        def joined(share):
+            kind = type(share)
+            return kind(*(next(factors) for _ in kind._fields)) if kind in (Factors, Rows) else next(plain)
+
+        return list(map(joined, shares))
 
     def _sum_plain(self, tensors: list) -> list:
         if not self._compress:
@@ -184,23 +209,25 @@ class Exchange:
         return [*(tf.cast(total, part.dtype) for total, part in zip(sums, gradients, strict=True)), report]
 
     def _is_stacked(self, share) -> bool:
-        return self._exact and not isinstance(share, Factors)
+        return self._exact and not isinstance(share, Factors | Rows)
 
-    def _nothing(self, count: int, variable: keras.Variable):
+    def _nothing(self, count: int, variable: keras.Variable | None):
         """What micro-batches are added to: a sum, or for what must keep its order a list."""
+        if variable is None:
+            return Rows(tf.TensorArray(tf.float32, count))
         layer = self._factored.get(id(variable))
         if layer is not None:
             return Factors(*(tf.TensorArray(layer.compute_dtype, count) for _ in Factors._fields))
         return tf.TensorArray(variable.dtype, count) if self._exact else tf.zeros(variable.shape, variable.dtype)
 
     def _add(self, sums, share, index):
-        if isinstance(share, Factors):
-            return Factors(*(array.write(index, part) for array, part in zip(sums, share, strict=True)))
+        if isinstance(share, Factors | Rows):
+            return type(share)(*(array.write(index, part) for array, part in zip(sums, share, strict=True)))
         return sums.write(index, share) if self._exact else sums + share
 
     def _joined(self, sums):
-        if isinstance(sums, Factors):
-            return Factors(*(array.concat() for array in sums))
+        if isinstance(sums, Factors | Rows):
+            return type(sums)(*(array.concat() for array in sums))
         return sums.stack() if self._exact else sums
 
 

@@ -126,6 +126,10 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
     """Part of the target spread evenly over all classes."""
     dropout: Share | None = None
     """Dropout rate of the dense layers; default: the architecture's."""
+    batch_norm_span: Literal["global"] | Positive = "global"
+    """Examples by whose mean and variance BatchNormalization goes in training: so many consecutive ones, which must
+    divide a replica's micro-batch; global: the micro-batch over all replicas (with deterministic and micro-batch-size
+    the micro-batch alone)."""
     seed: Count = 0
     """Decides weights, order, augmentation, dropout and the validation split."""
     check_replicas: Count | None = None

@@ -29,9 +29,9 @@ from distributed.world import World
 from launch.job import environment
 
 
-def tiny(dropout: float, seed: int):
+def tiny(dropout: float, seed: int, normed: bool = False):
     """The function that builds the tiny network: a convolution and two dense layers with dropout, as AlexNet has, in
-    20,000 parameters."""
+    20,000 parameters; ``normed``: with batch normalisation too, of which the first one is frozen."""
 
     def network(classes: int, image_size: int):
         import keras
@@ -39,9 +39,18 @@ def tiny(dropout: float, seed: int):
         init = partial(keras.initializers.GlorotUniform, seed=seed)
         inputs = keras.Input((image_size, image_size, 3), dtype="uint8")
         x = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(inputs)
-        x = keras.layers.Conv2D(8, 3, activation="relu", name="conv1", kernel_initializer=init())(x)
+        norm = partial(keras.layers.BatchNormalization, momentum=0.9, moving_mean_initializer="ones")
+        if normed:
+            x = norm(name="frozen", trainable=False)(x)
+        # A bias in front of it has no gradient but for rounding.
+        convolution = partial(keras.layers.Conv2D, 8, 3, activation=None if normed else "relu", use_bias=not normed)
+        x = convolution(name="conv1", kernel_initializer=init())(x)
+        if normed:
+            x = keras.layers.ReLU()(norm(name="norm1")(x))
         x = keras.layers.MaxPooling2D(3, 2)(x)
-        x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2", kernel_initializer=init())(x)
+        x = convolution(name="conv2", kernel_initializer=init())(x)
+        if normed:
+            x = keras.layers.ReLU()(norm(name="norm2")(x))
         x = keras.layers.Flatten()(x)
         for name in ("fc6", "fc7"):
             x = keras.layers.Dense(48, activation="relu", name=name, kernel_initializer=init())(x)
@@ -54,7 +63,8 @@ def tiny(dropout: float, seed: int):
 
 
 def own_network(line: list[str]) -> tuple[list[str], dict]:
-    """A job's line without the dropout of the tiny network, and that network; not where the line names a model."""
+    """A job's line without the dropout of the tiny network, and that network, with batch normalisation where the line
+    says by what; not where the line names a model."""
     if "--model" in line:
         return line, {}
     values = {"--dropout": "0.5", "--seed": "0"}
@@ -65,7 +75,7 @@ def own_network(line: list[str]) -> tuple[list[str], dict]:
         place = line.index("--dropout")
         line = [*line[:place], *line[place + 2 :]]
     seed = int(values["--seed"]) if values["--seed"].isdecimal() else 0
-    return line, {"model": tiny(float(values["--dropout"]), seed)}
+    return line, {"model": tiny(float(values["--dropout"]), seed, normed="--batch-norm-span" in line)}
 
 
 def record(training_batches, seen: list):

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import yaml
 from conftest import summary
 from safetensors.numpy import load_file
 
@@ -32,6 +33,11 @@ REST = {
     "factors_accumulate": "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5",
     "split": "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --check-replicas 5",
     "split_adam": "--exchange split --optimizer adam --learning-rate 0.001 --checkpoint-every-steps 7",
+    "batch_norm": "--batch-norm-span global --dropout 0.5 --learning-rate 0.005 --check-replicas 5",
+    "batch_norm_span": "--batch-norm-span 3 --global-batch-size 36 --dropout 0.5 --learning-rate 0.005",
+    "batch_norm_accumulate": (
+        "--batch-norm-span global --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --learning-rate 0.005"
+    ),
     "steps_1": "--momentum 0.9 --steps-per-call 1",
     "steps_3": "--momentum 0.9 --steps-per-call 3",
     "steps_auto": "--momentum 0.9 --steps-per-call auto --checkpoint-every-steps 5",
@@ -42,6 +48,8 @@ EXACT = {
     "exact_adam": "--micro-batch-size 2 --global-batch-size 24 --optimizer adam --learning-rate 0.002",
     "exact_allreduce": "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01",
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
+    "exact_batch_norm": "--micro-batch-size 2 --global-batch-size 24 --batch-norm-span global --dropout 0.5",
+    "exact_batch_norm_bfloat16": "--micro-batch-size 4 --global-batch-size 48 --batch-norm-span 2 --precision bfloat16",
     "exact_steps_1": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 1",
     "exact_steps_3": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 3",
     "exact_steps_auto": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call auto",
@@ -82,10 +90,14 @@ def seen(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     facts = summary(run_dir)
     # A rank's batches are its replicas' in turn; what was prefetched beyond the last step was not trained on.
     per_rank = facts["replicas"] // facts["world_size"]
+    turns = yaml.safe_load((run_dir / "config.yaml").read_text())["accumulate_steps"]
     parts = []
     for name in ("ids", "pixels"):
-        arrays = [rank[name][: facts["steps"] * per_rank].reshape(facts["steps"], -1) for rank in ranks]
-        parts.append(np.concatenate(arrays, axis=1))
+        arrays = [
+            rank[name][: facts["steps"] * per_rank].reshape(facts["steps"], per_rank, turns, -1) for rank in ranks
+        ]
+        # Turn by turn over all replicas.
+        parts.append(np.concatenate(arrays, axis=1).swapaxes(1, 2).reshape(facts["steps"], -1))
     return tuple(parts)
 
 

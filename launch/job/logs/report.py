@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from data.datasets import Source
 from data.splits import test_place
+from distributed import convert
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
 from launch.job.preparation import exchange
@@ -107,6 +108,10 @@ def introduce(training: "Training") -> None:
     if training.code.data is None and (place := test_place(config.dataset, data_dir)):
         say(f"note: training leaves {place} alone; launch/evaluate.py uses it")
     say(plan.sentence())
+    if norms := convert.batch_norm_layers(training.model.network):
+        whole = plan.micro_batch if config.exact else plan.micro_batch * plan.replicas
+        span = whole if config.batch_norm_span == "global" else config.batch_norm_span
+        say(f"batch normalisation: {len(norms)} layer{'s' * (len(norms) > 1)}, each by {span} examples")
     if plan.replicas > 1:
         say(exchange.sentence(training.choices))
     say(f"run directory: {training.directory}")

@@ -60,7 +60,7 @@ def create_batch_plan(config: TrainConfig, *, examples: int, replicas: int) -> B
         replicas: model copies in the run.
 
     Raises:
-        ConfigError: if the global batch cannot be dealt out evenly.
+        ConfigError: if the global batch cannot be dealt out evenly, or a micro-batch not be cut into spans.
         data.datasets.DataError: if there are fewer examples than one global batch.
     """
     accumulate = config.accumulate_steps
@@ -81,6 +81,13 @@ def create_batch_plan(config: TrainConfig, *, examples: int, replicas: int) -> B
         micro, accumulate = (given, follows) if config.micro_batch_size else (follows, given)
     else:
         micro = config.batch_size or DEFAULT_BATCH
+    span = config.batch_norm_span
+    if span != "global" and micro % span:
+        near = max(size for size in range(1, min(span, micro) + 1) if micro % size == 0)
+        raise ConfigError(
+            f"--batch-norm-span {span} does not divide the {micro} examples that a replica computes at a time; use a "
+            f"divisor of {micro}, for example {near}, or global"
+        )
     global_batch = micro * replicas * accumulate
     steps = steps_per_epoch(examples, global_batch, config.steps_per_epoch)
     schedule = Schedule(

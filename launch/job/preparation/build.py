@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from data.datasets import Source
 from distributed import convert
+from distributed.batch_norm import MovingStatistics
 from distributed.gradients import cost_model
 from distributed.gradients.cost_model import Calibration, Choice
 from distributed.gradients.reduction import Exchange, dense_layers, graph_nodes
@@ -116,6 +117,15 @@ def find_split(config: TrainConfig, plan: BatchPlan, strategy: Strategy, network
     )
 
 
+def choose_span(config: TrainConfig, strategy: Strategy) -> tuple[int | None, Strategy | None]:
+    """By how many of a replica's examples batch normalisation goes (None: its micro-batch), and over whose replicas it
+    takes these together (None: each replica goes by its own)."""
+    if config.batch_norm_span != "global":
+        return config.batch_norm_span, None
+    # In exact mode micro-batches are the same on any number of workers.
+    return None, None if config.exact or strategy.replicas == 1 else strategy
+
+
 def build(
     config: TrainConfig,
     plan: BatchPlan,
@@ -149,18 +159,28 @@ def build(
         settings["momentum"] = default if config.momentum is None else config.momentum
     with _computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
-        if plan.replicas > 1 and (layers := convert.batch_norm_layers(network)):
+        span, over = choose_span(config, strategy)
+        network = convert.convert(network, config.seed, span=span, strategy=over)
+        norms = convert.batch_norm_layers(network)
+        if span and not norms:
             raise ConfigError(
-                f"{', '.join(layers)} normalise by the batch that one worker sees, so that the result would depend on "
-                "their number; use LayerNormalization or GroupNormalization, or train on one worker"
+                f"--batch-norm-span {span} was given, but no BatchNormalization of the network trains; leave it out"
             )
-        network = convert.convert(network, config.seed)
+        moving = MovingStatistics(norms) if norms else None
         pair = find_split(config, plan, strategy, network) if may_split else None
         choices = choose_exchange(config, plan, strategy, network, pair, calibration)
         schemes = {name: choice.scheme for name, choice in choices.items()}
         split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
         compress = config.compression == "fp16"
-        exchange = Exchange(network, strategy, schemes, exact=config.exact, compress=compress, split=split)
+        exchange = Exchange(
+            network,
+            strategy,
+            schemes,
+            exact=config.exact,
+            compress=compress,
+            split=split,
+            unroll=bool(norms and over and not strategy.exchanges_in_loops),
+        )
         optimizer = synchronize(
             OPTIMIZERS[config.optimizer],
             settings,
@@ -169,6 +189,7 @@ def build(
             clip_norm=config.clip_norm,
             scaled=config.precision == "float16",
             split=split,
+            moving=moving,
         )
         model = LockstepModel(
             network,
@@ -177,6 +198,7 @@ def build(
             example_losses(classes, config.label_smoothing),
             GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
             exchange,
+            moving,
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )

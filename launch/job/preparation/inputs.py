@@ -33,6 +33,8 @@ class Inputs:
             seed=self.config.seed,
             replica_batch=self.plan.replica_batch,
             replicas=self.plan.replicas,
+            # In exact mode what one replica computes one after the other stands in the order of the examples.
+            turns=1 if self.config.exact else self.plan.accumulate,
             cap=self.config.steps_per_epoch,
         )
 
