@@ -90,10 +90,10 @@ class Order:
         """The epoch of an element (like `element`) and its positions in that epoch (int64 [replica_batch])."""
         step = element // self.replicas
         in_epoch, replica = step % self.steps_per_epoch, element % self.replicas
-        hand = self.replica_batch // self.turns
-        turn, place = tf.meshgrid(*(tf.range(n, dtype=tf.int64) for n in (self.turns, hand)), indexing="ij")
-        positions = in_epoch * self.global_batch + (turn * self.replicas + replica) * hand + place
-        return step // self.steps_per_epoch, tf.reshape(positions, [self.replica_batch])
+        hand, first = self.replica_batch // self.turns, in_epoch * self.global_batch
+        # The places of a turn's examples, and how far turns lie apart: no tensors, for this is done for each batch.
+        places = [turn * self.replicas * hand + place for turn in range(self.turns) for place in range(hand)]
+        return step // self.steps_per_epoch, first + replica * hand + tf.constant(places, tf.int64)
 
     def indices(self, element):
         """The epoch of an element and the examples that it holds (int64 [replica_batch], indices into the source)."""
