@@ -206,7 +206,10 @@ def _changes(state: dict, facts: dict) -> list[str]:
     if state["peak_learning_rate"] != facts["peak_learning_rate"]:
         changes.append(f"was learning rate {state['peak_learning_rate']:.4g}, now {facts['peak_learning_rate']:.4g}")
     if state["configuration_sha256"] != facts["configuration_sha256"]:
-        before, now = state["configuration"], facts["configuration"]
+        now = facts["configuration"]
+        # A setting that was not there yet is at what it does by default.
+        defaults = TrainConfig().model_dump(mode="json", include=set(now))
+        before = defaults | state["configuration"]
         changes += [
             f"was --{name.replace('_', '-')} {before.get(name)}, now {now.get(name)}"
             for name in {**before, **now}
