@@ -5,17 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.cifar10 import load_cifar10
 from data.classes import choose_classes
 from data.datasets import DataError, Source, Subset
-from data.folders import load_image_folder
-from data.hdf5 import load_hdf5
-from data.headers import check_pictures
-from data.naming import expand, few, joined
-from data.npz import load_npz
-from data.shapes import load_shapes
-from data.tables import load_csv
-from data.tfrecord import load_tfrecord
+from data.formats.cifar10 import load_cifar10
+from data.formats.folders import load_image_folder
+from data.formats.hdf5 import load_hdf5
+from data.formats.headers import check_pictures
+from data.formats.naming import expand, few, joined
+from data.formats.npz import load_npz
+from data.formats.shapes import load_shapes
+from data.formats.tables import load_csv
+from data.formats.tfrecord import load_tfrecord
 
 
 class Splits(NamedTuple):

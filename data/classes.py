@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.datasets import DataError, Source, captured
-from data.naming import expand, few, joined
+from data.formats.naming import expand, few, joined
 
 
 def read_classes(given: str) -> tuple[str, ...]:

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from data import NEEDS_NO_DATA_DIR, Splits, load
-from data.cifar10 import load_cifar10
 from data.datasets import DataError, Source
-from data.folders import class_folders, test_folder
-from data.naming import expand, is_picture
-from data.npz import load_npz_test, test_arrays
-from data.shapes import draw_test
-from data.tables import labelled_table, test_table
-from data.tfrecord import find_shards, load_tfrecord_test
+from data.formats.cifar10 import load_cifar10
+from data.formats.folders import class_folders, test_folder
+from data.formats.naming import expand, is_picture
+from data.formats.npz import load_npz_test, test_arrays
+from data.formats.shapes import draw_test
+from data.formats.tables import labelled_table, test_table
+from data.formats.tfrecord import find_shards, load_tfrecord_test
 
 SPLITS = ("test", "val", "train")
 

@@ -31,8 +31,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data import Splits, load
 from data.datasets import DataError, Source
+from data.formats.tfrecord import MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest
 from data.pipeline import diagnose
-from data.tfrecord import MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest
 from distributed.checkpoint import disk
 
 

@@ -8,9 +8,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from data import cifar10
-from data.cifar10 import load_cifar10
 from data.datasets import DataError
+from data.formats import cifar10
+from data.formats.cifar10 import load_cifar10
 
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 

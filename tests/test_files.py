@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from data.datasets import DataError
-from data.folders import load_image_folder
-from data.tables import load_csv
+from data.formats.folders import load_image_folder
+from data.formats.tables import load_csv
 
 
 def write_image(path, value=0):

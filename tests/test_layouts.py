@@ -14,7 +14,7 @@ from data import load
 from data.classes import read_classes
 from data.datasets import DataError
 from data.decode import decode_window
-from data.headers import what_is_wrong
+from data.formats.headers import what_is_wrong
 from launch.job.arguments import parse_arguments
 
 JPEG = tf.io.encode_jpeg(np.full((6, 8, 3), 90, np.uint8)).numpy()

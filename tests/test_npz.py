@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.datasets import DataError
-from data.npz import load_npz
+from data.formats.npz import load_npz
 
 X = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
 Y = np.array([0, 2, 1, 2])

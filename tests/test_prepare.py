@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from data import Splits, load
 from data.datasets import ArraySource, DataError
-from data.tfrecord import load_tfrecord
+from data.formats.tfrecord import load_tfrecord
 from launch import prepare
 
 PREPARE = Path(prepare.__file__)

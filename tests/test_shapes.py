@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from data.shapes import ANGLES, CLASSES, ONE, OPAQUE, draw, load_shapes, stencils
+from data.formats.shapes import ANGLES, CLASSES, ONE, OPAQUE, draw, load_shapes, stencils
 
 
 @pytest.fixture(scope="module")

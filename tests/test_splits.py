@@ -7,8 +7,8 @@ from PIL import Image
 from test_tfrecord import example, write
 
 from data import Splits, hold_out, load
-from data.arrays import training_source
 from data.datasets import DataError
+from data.formats.arrays import training_source
 from data.splits import adopt, choose, open_part
 from data.splits import test_place as place_of_test
 

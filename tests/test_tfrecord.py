@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import load, tfrecord_index
+from data import load
 from data.datasets import DataError
-from data.tfrecord import load_tfrecord
+from data.formats import tfrecord_index
+from data.formats.tfrecord import load_tfrecord
 
 
 def example(image: bytes, label: int | None, text: str | None = None) -> bytes:

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 
-from data import DataError, Source, Subset, hold_out, load, shapes
+from data import hold_out, load
+from data.datasets import DataError, Source, Subset
+from data.formats import shapes
 from data.order import SequentialOrder, Share
 from data.pipeline import validation_batches
 from launch.job.config import ConfigError

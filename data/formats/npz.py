@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.array_names import find_arrays, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
-from data.arrays import test_source, training_source, validation_source
 from data.datasets import ArraySource, DataError
-from data.naming import joined
+from data.formats.array_names import find_arrays, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
+from data.formats.arrays import test_source, training_source, validation_source
+from data.formats.naming import joined
 
 GAP = "labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes with all labels"
 

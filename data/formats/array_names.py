@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from data.datasets import DataError
-from data.naming import split_of
+from data.formats.naming import split_of
 
 AXES = {
     "x": ("x", "images", "image", "imgs", "data", "features", "pixels"),

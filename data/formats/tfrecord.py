@@ -18,8 +18,8 @@ import tensorflow as tf
 from pydantic import BaseModel, ValidationError
 
 from data.datasets import DataError, Source
-from data.naming import SPLIT_WORDS, few, is_litter, split_of
-from data.tfrecord_index import FEATURES, Index, Progress, load_index
+from data.formats.naming import SPLIT_WORDS, few, is_litter, split_of
+from data.formats.tfrecord_index import FEATURES, Index, Progress, load_index
 
 MANIFEST, UNFINISHED = "manifest.json", "manifest.partial.json"
 # train-00000-of-00016[.tfrecord], NAME-train.tfrecord-00000-of-00016 of TensorFlow Datasets, train.tfrecord alone.

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.columns import HEADER, Columns, find_columns, find_delimiter
 from data.datasets import DataError, FileSource
-from data.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined
+from data.formats.columns import HEADER, Columns, find_columns, find_delimiter
+from data.formats.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 SHOWN = 20  # rows that are named in one message
@@ -31,7 +31,7 @@ class _Table(NamedTuple):
 def load_csv(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> tuple[FileSource, FileSource | None]:
     """A table with header `path,label`: the file itself, or a folder with train.csv and, if present, val.csv.
 
-    Other usual headers, more columns, tabs and semicolons are understood, and said; see `data/columns.py`.
+    Other usual headers, more columns, tabs and semicolons are understood, and said; see `data/formats/columns.py`.
     Relative paths start at the table's folder. Where every label of train is an integer, the classes are "0" to the
     largest one, or "1" to it; else they are the sorted names.
 

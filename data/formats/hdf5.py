@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from data.array_names import find_arrays, one_hot_labels, placed, renumber
-from data.arrays import check_range
 from data.datasets import DataError, Source
-from data.naming import joined
+from data.formats.array_names import find_arrays, one_hot_labels, placed, renumber
+from data.formats.arrays import check_range
+from data.formats.naming import joined
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")
 GAP = "labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes with all labels"

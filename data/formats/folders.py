@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.datasets import DataError, FileSource
-from data.naming import by_split, few, is_like_split, is_litter, is_picture, joined, split_of
+from data.formats.naming import by_split, few, is_like_split, is_litter, is_picture, joined, split_of
 
 FORMATS = "JPEG, PNG, GIF or BMP files"
 

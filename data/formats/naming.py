@@ -14,7 +14,7 @@ SPLIT_WORDS = {
 }
 _SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 _LIKE_SPLIT = re.compile(rf"({'|'.join(_SPLIT_OF)})[-_ ]?(\d+|set|data|images|imgs|pics)?", re.IGNORECASE)
-# What the decoder reads, and what people take for pictures too: `data/headers.py` looks into all of these.
+# What the decoder reads, and what people take for pictures too: `data/formats/headers.py` looks into all of these.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 OTHER_IMAGE_SUFFIXES = (".jpe", ".jfif", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
 # Of Windows, macOS archives, Synology and QNAP, disks' recovery and notebooks. Hidden names are known by their dot.
