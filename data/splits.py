@@ -19,7 +19,8 @@ from data.formats.naming import expand, is_picture
 from data.formats.npz import load_npz_test, test_arrays
 from data.formats.shapes import draw_test
 from data.formats.tables import labelled_table, test_table
-from data.formats.tfrecord import find_shards, load_tfrecord_test
+from data.formats.tfrecord import load_tfrecord_test
+from data.formats.tfrecord_shards import find_shards
 
 SPLITS = ("test", "val", "train")
 

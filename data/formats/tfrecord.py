@@ -6,64 +6,26 @@ image/class/text (the class's name), in files named train-00000-of-01024[.tfreco
 
 import hashlib
 import os
-import re
 import resource
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import tensorflow as tf
-from pydantic import BaseModel, ValidationError
 
 from data.datasets import DataError, Source
-from data.formats.naming import SPLIT_WORDS, few, is_litter, split_of
 from data.formats.tfrecord_index import FEATURES, Index, Progress, load_index
-
-MANIFEST, UNFINISHED = "manifest.json", "manifest.partial.json"
-# train-00000-of-00016[.tfrecord], NAME-train.tfrecord-00000-of-00016 of TensorFlow Datasets, train.tfrecord alone.
-_SPLIT = "|".join(word for words in SPLIT_WORDS.values() for word in words)
-_ENDING = r"\.tfrec(?:ords?)?"
-_SHARD = re.compile(
-    rf"(?P<a>{_SPLIT})-(?P<n>\d+)-of-(?P<of>\d+)(?:{_ENDING})?"
-    rf"|(?:.+-)?(?P<b>{_SPLIT}){_ENDING}-(?P<m>\d+)-of-(?P<og>\d+)|(?P<c>{_SPLIT}){_ENDING}",
-    re.IGNORECASE,
+from data.formats.tfrecord_shards import (
+    MANIFEST,
+    UNFINISHED,
+    Manifest,
+    check_shards,
+    find_shards,
+    no_training_shards,
+    read_manifest,
 )
-_OTHER_NAMES = (
-    "; rename these, or make links of such names to them.",
-    "; decompress these, as no record of a compressed shard can be read without those before it.",
-)
-_RECORDS = re.compile(rf".*{_ENDING}(?:[-.].*)?|.*-\d+-of-\d+.*", re.IGNORECASE)
-
-
-class Shard(BaseModel):
-    """One file: name, number of records, size in bytes and SHA-256 (hex; empty while the file is not written)."""
-
-    name: str
-    examples: int
-    bytes: int = 0
-    sha256: str = ""
-
-
-class Split(BaseModel):
-    """The shards of one split in order, their records' number and the fingerprint of the source they were made from."""
-
-    examples: int
-    fingerprint: str
-    shards: list[Shard]
-
-
-class Manifest(BaseModel):
-    """What launch/prepare.py made; `version` grows when a reader must know of a change."""
-
-    version: Literal[1] = 1
-    dataset: str
-    classes: list[str]
-    splits: dict[Literal["train", "validation"], Split]
-
-    def every_shard(self) -> list[Shard]:
-        return [shard for split in self.splits.values() for shard in split.shards]
 
 
 class TFRecordSource(Source):
@@ -145,14 +107,9 @@ def load_tfrecord(
         raise DataError(f"--data-dir {data_dir} is no folder; give the folder that holds the TFRecord shards.")
     found, manifest = find_shards(folder), read_manifest(folder)
     if not found["train"]:
-        other = [file.name for file in sorted(folder.iterdir()) if _RECORDS.fullmatch(file.name) and file.is_file()]
-        seen = f" but {few(other, 3)}" if other else ""
-        raise DataError(
-            f"{folder} has no training shards{seen}; expected files named like train-00000-of-00016"
-            + (_OTHER_NAMES[other[0].lower().endswith((".gz", ".zz", ".zlib"))] if other else ".")
-        )
+        raise no_training_shards(folder)
     if manifest is not None:
-        _check_shards(folder, found, manifest)
+        check_shards(folder, found, manifest)
     elif (folder / UNFINISHED).exists():
         raise DataError(f"{folder} holds an unfinished conversion; run the same launch/prepare.py command again.")
     files = found["train"] + found["validation"]
@@ -199,59 +156,6 @@ def load_tfrecord_test(
 
 def _features(given: tuple[str | None, str | None]) -> tuple[str, str]:
     return given[0] or FEATURES[0], given[1] or FEATURES[1]
-
-
-def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """The shards of "train", "validation" and "test" in order, each perhaps none; DataError where one of a set is
-    missing."""
-    sets: dict[str, dict[tuple[int, int], Path]] = {"train": {}, "validation": {}, "test": {}}
-    for file in sorted(folder.iterdir()):
-        match = None if is_litter(file.name) else _SHARD.fullmatch(file.name)
-        if match:
-            split = split_of(match["a"] or match["b"] or match["c"])
-            number, count = int(match["n"] or match["m"] or 0), int(match["of"] or match["og"] or 1)
-            known = sets["validation" if split == "val" else split]
-            if (number, count) in known:
-                raise DataError(f"{file} and {known[number, count].name} are the same shard; remove one of them.")
-            known[number, count] = file
-    for split, shards in sets.items():
-        counts = sorted({count for _, count in shards})
-        if len(counts) > 1:
-            raise DataError(f"{folder} mixes {split} shards 'of {counts[0]}' and 'of {counts[1]}'; remove one set.")
-        missing = [number for number in range(counts[0] if counts else 0) if (number, counts[0]) not in shards]
-        if missing:
-            name = f"{split}-{missing[0]:05d}-of-{counts[0]:05d}"
-            raise DataError(f"{folder} lacks {len(missing)} of {counts[0]} {split} shards, the first {name}; add them.")
-    return {split: [shards[key] for key in sorted(shards)] for split, shards in sets.items()}
-
-
-def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest | None:
-    """The folder's manifest, or None where it has none."""
-    try:
-        return Manifest.model_validate_json((folder / name).read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"])) or "the text"
-        raise DataError(
-            f"{folder / name} is no manifest of launch/prepare.py ({place}: {problem['msg']}); make the shards again."
-        ) from error
-
-
-def _check_shards(folder: Path, found: dict[str, list[Path]], manifest: Manifest) -> None:
-    """Names and sizes as the manifest says; contents are left to `prepare --verify` and to the index's checksums."""
-    for split in ("train", "validation"):
-        files = found[split]
-        expected = {shard.name: shard for shard in manifest.splits[split].shards} if split in manifest.splits else {}
-        if [file.name for file in files] != list(expected):
-            raise DataError(f"{folder} has other {split} shards than {MANIFEST} names; run launch/prepare.py again.")
-        for file in files:
-            size = file.stat().st_size
-            if size != expected[file.name].bytes:
-                raise DataError(
-                    f"{file} has {size} bytes, but {MANIFEST} says {expected[file.name].bytes}; copy or make it again."
-                )
 
 
 def _classes_and_labels(
