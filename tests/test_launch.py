@@ -10,27 +10,45 @@ from conftest import BIN, ROOT, run_command, summary
 TRAIN = (sys.executable, ROOT / "launch" / "train.py")
 
 
+def folder_of_pictures(folder, pattern, kept):
+    """Training and validation pictures of two classes, and those of a pattern cut to a part of their bytes."""
+    import tensorflow as tf
+
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (folder / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = np.random.default_rng(index).integers(0, 255, (32, 32, 3), np.uint8)
+            tf.io.write_file(str(folder / name / f"{index}.jpg"), tf.io.encode_jpeg(pixels))
+    victims = list(folder.glob(pattern))
+    for victim in victims:
+        content = victim.read_bytes()
+        victim.write_bytes(content[: int(kept * len(content))])
+    return victims
+
+
+def named_in(text, victims):
+    return [victim for victim in victims for _ in range(text.count(f"{victim}: "))]
+
+
 @pytest.mark.parametrize(
     ("pattern", "launcher"),
     (("train/dog/7.jpg", ("horovodrun", "-np", 2)), ("train/dog/*.jpg", ("horovodrun", "-np", 2)), ("val/*/7.jpg", ())),
 )
-def test_truncated_image_names_the_file(tmp_path, pattern, launcher):
+def test_a_picture_cut_in_its_pixels_is_named(tmp_path, pattern, launcher):
     """Unreadable files, perhaps on both ranks at once, end all with exit code 2, and one sentence names one of them."""
-    import tensorflow as tf
-
-    for folder in ("train/cat", "train/dog", "val/cat", "val/dog"):
-        (tmp_path / "images" / folder).mkdir(parents=True)
-        for index in range(20):
-            pixels = np.random.default_rng(index).integers(0, 255, (32, 32, 3), np.uint8)
-            tf.io.write_file(str(tmp_path / "images" / folder / f"{index}.jpg"), tf.io.encode_jpeg(pixels))
-    victims = list((tmp_path / "images").glob(pattern))
-    for victim in victims:
-        victim.write_bytes(victim.read_bytes()[:200])
+    victims = folder_of_pictures(tmp_path / "images", pattern, 0.7)
     line = ("--dataset", "image_folder", "--data-dir", tmp_path / "images", "--image-size", 16, "--batch-size", 4)
     done = run_command(*launcher, *TRAIN, *line, "--epochs", 1, "--run-dir", tmp_path / "run")
     assert done.returncode == 2, done.stdout + done.stderr
-    named = [victim for victim in victims for _ in range(done.stderr.count(f"{victim}: "))]
-    assert len(named) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert len(named_in(done.stderr, victims)) == 1 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_all_files_that_cannot_be_pictures_are_named_before_the_first_step(tmp_path):
+    victims = folder_of_pictures(tmp_path / "images", "*/dog/?.jpg", 0.1)
+    line = ("--dataset", "image_folder", "--data-dir", tmp_path / "images", "--image-size", 16, "--batch-size", 4)
+    done = run_command("horovodrun", "-np", 2, *TRAIN, *line, "--run-dir", tmp_path / "run")
+    assert done.returncode == 2 and "20 of 80 files cannot be pictures" in done.stderr, done.stderr
+    assert named_in(done.stderr, victims) == victims and not (tmp_path / "run").exists()
 
 
 def test_quiet_by_default_and_chief_alone_speaks(tmp_path, tiny_data):
@@ -45,6 +63,7 @@ def test_quiet_by_default_and_chief_alone_speaks(tmp_path, tiny_data):
         "model:",
         "workers:",
         "data:",
+        "classes:",
         "batch:",
         "exchange:",
         "run directory:",

@@ -22,7 +22,6 @@ from launch.job.run import Result
 from launch.job.run_directory import resume
 from launch.job.run_directory.checkpointing import SaveFailed
 from launch.job.user.callbacks import CallbackError
-from launch.trained import record as records
 
 
 def execute(
@@ -82,19 +81,18 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.record = stages.describe(config, training.inputs, training.model.network, fingerprints[0], code)
     prepare_loop(training)
     finished = begin(training)
+    if strategy.is_chief and not finished:
+        # Only now: a run that is refused must not touch what an earlier one has left.
+        settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
+        configuration.save(settings, training.directory / "config.yaml")
+        exchange.keep(measured, training.directory)
     if strategy.is_chief:
         # Also where nothing is left to do: a run of an older Lockstep has none.
-        records.write(training.record, training.directory)
+        report.keep_record(training.record, training.model.network, training.directory, console)
     if finished:
         summary = strategy.control.agree(report.read(training.directory) if strategy.is_chief else None)
         release_directory(training)
         return 0, result_of(training, summary)
-    if strategy.is_chief:
-        # Only now: a run that is refused must not touch what an earlier one has left.
-        settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
-        configuration.save(settings, training.directory / "config.yaml")
-        report.keep_architecture(training.model.network, training.directory)
-        exchange.keep(measured, training.directory)
     report.introduce(training)
     stop_request.deliver_to(training.notices.add)
     stopped_by = run_loop(training)

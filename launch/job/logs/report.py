@@ -1,6 +1,7 @@
 """What a run says before its first step, and what it leaves besides checkpoints and logs: ``summary.json``,
 ``curves.png``."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -22,6 +23,8 @@ from distributed import convert
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
 from launch.job.preparation import exchange
+from launch.trained import record as records
+from launch.trained.record import Record
 
 if TYPE_CHECKING:
     from launch.job.preparation.assemble import Training
@@ -57,28 +60,35 @@ def model_sha256(model: keras.Model, paths: Sequence[str] | None = None) -> str:
     return hashlib.sha256(repr(layout).encode()).hexdigest()
 
 
-def keep_architecture(model: keras.Model, directory: Path) -> None:
-    """Leave ``model.json``, from which Keras builds the network where the user's code is not at hand; not where one of
-    its layers cannot be written down.
+def keep_record(record: Record, model: keras.Model, directory: Path, console: Console) -> None:
+    """Leave ``labels.json``, and ``model.json``, from which Keras builds the network where the user's code is not at
+    hand; not where one of its layers cannot be written down.  Checkpoints have the record, too: a disk that takes
+    neither file costs a warning.
 
     Beside what Keras writes stands ``weight_paths``: the weights' names in the checkpoints, in their order.  A rebuilt
     network may have others, as a name begins with the model in which the weight was first made.
     """
     try:
-        architecture = json.loads(model.to_json())
-    except (TypeError, ValueError, NotImplementedError):
-        return
-    architecture["weight_paths"] = [weight.path for weight in model.weights]
-    temporary = directory / f".{MODEL}.tmp"
-    temporary.write_text(json.dumps(architecture, indent=1) + "\n")
-    temporary.replace(directory / MODEL)
+        records.write(record, directory)
+        with contextlib.suppress(TypeError, ValueError, NotImplementedError):
+            architecture = json.loads(model.to_json())
+            architecture["weight_paths"] = [weight.path for weight in model.weights]
+            write_json(directory / MODEL, architecture)
+    except OSError as error:
+        console.warn(f"{directory}/{records.FILE} or {MODEL} cannot be written ({error.strerror}); training goes on")
 
 
 def write_json(path: Path, value: dict) -> None:
     """Replace ``path`` by ``value`` at once, so that a reader never sees half of it."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        temporary.replace(path)
+    except OSError:
+        # On a full disk, half of it would take the place of what can still be written.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def split_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
