@@ -67,7 +67,7 @@ def left(programs) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "workers", [pytest.param(name, marks=pytest.mark.faults if name in ("three", "four") else ()) for name in WORKERS]
+    "workers", [pytest.param(name, marks=pytest.mark.thorough if name in ("three", "four") else ()) for name in WORKERS]
 )
 def test_every_file_is_the_same_on_any_workers(folder, one, workers):
     programs, expected = answered(folder, workers, *WORKERS[workers]), left(one)
