@@ -1,10 +1,12 @@
-"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with three differences.
+"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with four differences.
 
 * The stock one loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several seconds and
   a screenful of noise before anything starts.  setup.sh has asked already.
 * It can be asked to leave.  The stock one hides mpirun behind a shell that dies of any signal and leaves the ranks
   running; and mpirun itself takes SIGTERM and Ctrl-C as an order to kill them two seconds later.  Here mpirun gets
   SIGUSR1, which it hands on, and the ranks save and leave with exit code 85, after Ctrl-C 130.  A second signal kills.
+* A Ctrl-C in its first second ends it.  The stock one asks for MPI's version through a process between, and waits for
+  ever where the signal has ended that one.
 * Over Gloo the exit code is that of the first process that failed, not 1, and no traceback hides what that one said.
 """
 
@@ -17,6 +19,7 @@ import sys
 import time
 
 from horovod.runner import launch
+from horovod.runner.common.util import tiny_shell_exec
 
 SAME_REQUEST = 0.5  # seconds; a signal to the process group may come twice
 
@@ -48,16 +51,25 @@ def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> Non
     sys.exit(130 if interrupted else 128 - code if code < 0 else code)
 
 
+def run_briefly(command: str, env: dict[str, str] | None = None) -> tuple[str, int]:
+    """Stand in for Horovod's ``tiny_shell_exec.execute``: what a command prints, and its exit code."""
+    done = subprocess.run(command, shell=True, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout, done.returncode
+
+
 def main() -> int:
     """Run Horovod's own main function, and return the exit code."""
     if "--check-build" not in sys.argv and "-cb" not in sys.argv:
         launch.mpi_built = launch.gloo_built = lambda verbose=False: True
     os.execve = run_mpirun
+    tiny_shell_exec.execute = run_briefly
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         # Over Gloo: as SIGTERM, which Horovod hands on to the ranks, with 5 seconds to leave.
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         return launch.run_commandline()
+    except KeyboardInterrupt:
+        return 130
     except RuntimeError as error:
         code = re.search(r"Exit code: (\d+)", str(error))
         if code is None:
