@@ -157,5 +157,5 @@ def lines(report: Report, names: Sequence[str]) -> Iterator[str]:
     if len(names) > ROWS:
         yield f"... and {len(names) - ROWS} more, in per_class.csv"
     for pair in report.confused[:5]:
-        often = f"{pair.count} time{'s' * (pair.count > 1)} ({pair.share:.1%} of it)"
+        often = f"{pair.count} time{'s' * (pair.count > 1)} ({pair.share:.1%} of {names[pair.true]})"
         yield f"confused: {names[pair.true]} for {names[pair.predicted]}, {often}"
