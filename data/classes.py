@@ -4,12 +4,10 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
-import tensorflow as tf
 
-from data.datasets import DataError, Source, captured
+from data.datasets import DataError, Source, Subset
 from data.formats.naming import expand, few, joined
 
 
@@ -38,25 +36,14 @@ def read_classes(given: str) -> tuple[str, ...]:
     return names
 
 
-class Chosen(Source):
+class Chosen(Subset):
     """The examples of `source` whose class is one of `classes`, labelled in the order of these."""
 
     def __init__(self, source: Source, classes: Sequence[str]):
         index_of = {name: index for index, name in enumerate(classes)}
         labels = np.array([index_of.get(name, -1) for name in source.classes], np.int32)[source.labels]
-        self.source, self.indices = source, np.flatnonzero(labels >= 0)
-        super().__init__(source.name, classes, labels[self.indices], source.image_size, source.encoded)
-        self.note = source.note
-
-    @cached_property
-    def _indices_tensor(self) -> tf.Tensor:
-        return captured(self.indices)
-
-    def read(self, indices: tf.Tensor) -> tf.Tensor:
-        return self.source.read(tf.gather(self._indices_tensor, indices))
-
-    def where(self, index: int) -> str:
-        return self.source.where(int(self.indices[index]))
+        super().__init__(source, np.flatnonzero(labels >= 0))
+        self.classes, self.labels = tuple(classes), labels[self.indices]
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.source.fingerprint(), self.classes)).encode())
