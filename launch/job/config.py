@@ -51,6 +51,13 @@ class TrainConfig(
         optional = type(None) in get_args(annotation)
         return None if optional and isinstance(value, str) and value.lower() in ("none", "null") else value
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _default_decay(cls, values):
+        if isinstance(values, dict) and values.get("optimizer") == "adamw":
+            return {"weight_decay": optimization.ADAMW_DECAY} | values
+        return values
+
     @pydantic.model_validator(mode="after")
     def _check_combinations(self):
         for group in (data, batches, optimization, decisions, workers, files):

@@ -130,7 +130,7 @@ def create_observers(training: Training) -> list[Observer]:
     """What looks on, on the chief."""
     config, console, inputs, directory = training.config, training.console, training.inputs, training.directory
     return [
-        EpochTable(directory / "metrics.csv", console, config.metrics),
+        EpochTable(directory / "metrics.csv", console, config.metrics, penalized=bool(training.model.regularization())),
         TensorBoard(
             directory / "tensorboard",
             console,

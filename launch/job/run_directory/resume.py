@@ -22,6 +22,7 @@ from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs import report
 from launch.job.preparation.batch_plan import BatchPlan
+from launch.job.run_directory import earlier
 from launch.job.user.given import UserCode
 from launch.trained.record import Record
 
@@ -208,9 +209,9 @@ def _changes(state: dict, facts: dict) -> list[str]:
         changes.append(f"was learning rate {state['peak_learning_rate']:.4g}, now {facts['peak_learning_rate']:.4g}")
     if state["configuration_sha256"] != facts["configuration_sha256"]:
         now = facts["configuration"]
-        # A setting that was not there yet is at what it does by default.
+        # A setting that was not there yet is at what was done then.
         defaults = TrainConfig().model_dump(mode="json", include=set(now))
-        before = defaults | state["configuration"]
+        before = defaults | earlier.settings_of(state["configuration"]) | state["configuration"]
         changes += [
             f"was --{name.replace('_', '-')} {before.get(name)}, now {now.get(name)}"
             for name in {**before, **now}
