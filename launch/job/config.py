@@ -29,9 +29,25 @@ class TrainConfig(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan
 
     strategy: Literal["auto", "single", "mirrored", "horovod"] = "auto"
     """How to run; auto: several processes -> horovod, several GPUs -> mirrored, else single."""
-    model: Literal["alexnet", "alexnet_2012", "alexnet_cifar", "vgg11", "vgg13", "vgg16", "vgg19"] | FileFunction = (
-        "alexnet_cifar"
-    )
+    model: (
+        Literal[
+            "alexnet",
+            "alexnet_bn",
+            "alexnet_2012",
+            "alexnet_cifar",
+            "vgg11",
+            "vgg13",
+            "vgg16",
+            "vgg19",
+            "vgg11_bn",
+            "vgg13_bn",
+            "vgg16_bn",
+            "vgg19_bn",
+            "resnet20",
+            "resnet56",
+        ]
+        | FileFunction
+    ) = "alexnet_cifar"
     """Architecture; alexnet_cifar is the small one for 32x32 images. Or your own: FILE.py:FUNCTION, called with
     (classes, image_size)."""
     dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz", "hdf5"] | FileFunction = "shapes"
