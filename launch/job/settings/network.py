@@ -5,12 +5,28 @@ from typing import Literal
 from launch.job.settings.base import FileFunction, Positive, Settings, Share
 
 
+Architecture = Literal[
+    "alexnet",
+    "alexnet_bn",
+    "alexnet_2012",
+    "alexnet_cifar",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+    "vgg11_bn",
+    "vgg13_bn",
+    "vgg16_bn",
+    "vgg19_bn",
+    "resnet20",
+    "resnet56",
+]
+
+
 class NetworkSettings(Settings):
     """What is trained."""
 
-    model: Literal["alexnet", "alexnet_2012", "alexnet_cifar", "vgg11", "vgg13", "vgg16", "vgg19"] | FileFunction = (
-        "alexnet_cifar"
-    )
+    model: Architecture | FileFunction = "alexnet_cifar"
     """Architecture; alexnet_cifar is the small one for 32x32 images. Or your own: FILE.py:FUNCTION, called with
     (classes, image_size)."""
     weights: str | None = None
