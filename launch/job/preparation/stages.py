@@ -150,7 +150,7 @@ def inherit_settings(config: TrainConfig, strategy: Strategy, console: Console, 
 
     more = strategy.control.agree(together(strategy, look))
     if more:
-        console.say("note: biases and normalisation decay too, as they did when this run began; --no-decay-all ends that")
+        console.say("note: biases and normalisation decay too, as when this run began; --no-decay-all ends that")
     return config.model_copy(update=more)
 
 

@@ -4,7 +4,6 @@ from typing import Literal
 
 from launch.job.settings.base import FileFunction, Positive, Settings, Share
 
-
 Architecture = Literal[
     "alexnet",
     "alexnet_bn",
