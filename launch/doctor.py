@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distributed.world import World, WorldError
 from launch.diagnosis import findings, machine, software, speed, storage, table
-from launch.job import environment
 from launch.trained import program
 
 
@@ -42,8 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         world = World.from_environment(os.environ)
     except WorldError as error:
         world, problems["launcher"] = World(host=os.uname().nodename), str(error)
-    facts = machine.facts(world, environment.cpu_share(world))
-    environment.prepare(world, verbose=False)
+    facts = machine.facts(world)
     facts["problems"] = problems | _folders(options, facts)
     if problems:
         return _alone(facts)
@@ -96,7 +94,7 @@ def _together(options, workers: program.Workers, facts: dict) -> int:
     if facts["size"] > 1:
         facts["clock"] = speed.clock_difference(control)
         facts |= speed.exchange(workers.strategy)
-    facts |= software.facts()
+    facts |= software.facts(expected=bool(facts["gpu_expected"]))
     ranks = control.gather(facts)
     found = findings.judge(ranks)
     for line in table.lines(ranks, found):

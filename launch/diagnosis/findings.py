@@ -6,8 +6,9 @@ Each rule looks at one thing and gives what it has to say; the thresholds are be
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from distributed.placement import shared_cards
+
 GB = 1e9
-CORES_PER_GPU = 4  # one feeds the device, one talks to the others, the rest decode
 OPEN_FILES = 1024  # the usual limit; a pipeline, MPI and logs need a few hundred
 SHARED_MEMORY = 256 << 20  # bytes in /dev/shm; a container's default of 64 MB is too little for NCCL and MPI
 FREE = 5 * GB  # a few checkpoints of VGG16 with the optimizer's state, 1.1 GB each
@@ -68,25 +69,20 @@ def launcher(ranks):
 
 def unseen_gpu(ranks):
     def hurts(rank):
-        hidden = rank["variables"].get("CUDA_VISIBLE_DEVICES") == ""
-        if rank.get("device_kind") == "CPU" and rank["nvidia_driver"] and not hidden:
-            why = "it cannot open its CUDA libraries" if rank["cuda_build"] else "it was built without CUDA"
-            why = rank["cards_problem"] or why
-            return f"this machine has an NVIDIA driver, but TensorFlow sees no GPU ({why}): make setup GPU=1"
+        if rank.get("device_kind") == "CPU" and rank["gpu_expected"]:
+            why = "; ".join(rank["gpu_complaints"]) or rank["cards_problem"] or "TensorFlow does not say why"
+            return (
+                f"{rank['gpu_expected']}, but TensorFlow sees none ({why}): make setup GPU=1 brings its libraries, "
+                "an empty CUDA_VISIBLE_DEVICES says that the CPU is meant"
+            )
 
     return _where(ranks, "device", True, hurts)
 
 
 def cards(ranks):
-    """One card for several ranks, or fewer cards than ranks."""
-
-    def hurts(rank):
-        # A scheduler may show each rank its own card alone; nvidia-smi counts those of the host.
-        there = len(rank["cards"]) or rank.get("gpus_seen")
-        if rank.get("device_kind") == "GPU" and there < rank["local_size"]:
-            return f"{rank['local_size']} ranks for {there} of this host: start at most one rank per GPU"
-
-    return _where(ranks, "device", True, hurts)
+    """Two ranks on one card."""
+    if twice := shared_cards(ranks):
+        yield Finding("device", tuple(rank["rank"] for rank in ranks), True, twice)
 
 
 def unused_cards(ranks):
@@ -149,17 +145,9 @@ def mixture(ranks):
 
 
 def cores(ranks):
-    def hurts(rank):
-        if rank.get("device_kind") == "GPU" and rank["threads"] < CORES_PER_GPU:
-            return (
-                f"fewer than {CORES_PER_GPU} cores for a GPU, which will wait for pictures: "
-                "mpirun --bind-to none, or in Slurm --cpus-per-task=8"
-            )
-        share = rank["cores_of_host"] // rank["local_size"]
-        if not rank["slurm"] and rank["local_size"] > 1 and rank["threads"] * 2 <= share:
-            return f"bound to {rank['threads']} of the {share} cores of its share: mpirun --bind-to none"
-
-    return _where(ranks, "cores", False, hurts)
+    for rank in ranks:
+        for warning in rank["cores_warnings"]:
+            yield Finding("cores", (rank["rank"],), False, warning)
 
 
 def limits(ranks):

@@ -5,11 +5,14 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
+from distributed import cuda, placement
 from distributed.world import World
+from launch.job import environment
 
 SLURM = ("JOB_ID", "JOB_NUM_NODES", "NTASKS", "NTASKS_PER_NODE", "CPUS_PER_TASK", "CPUS_ON_NODE", "GPUS_ON_NODE")
 SLURM += ("JOB_GPUS", "STEP_GPUS", "CPU_BIND", "GPU_BIND", "MPI_TYPE")
@@ -20,14 +23,17 @@ OF_MPIRUN = ("OMPI_MCA_ess", "OMPI_MCA_orte", "OMPI_MCA_pmix", "OMPI_MCA_initial
 CARD = ("index", "name", "uuid", "pci.bus_id", "memory.total", "driver_version", "mig.mode.current")
 
 
-def facts(world: World, threads: int) -> dict:
+def facts(world: World) -> dict:
     """A JSON object of what ``table.py`` shows and ``findings.py`` judges; sizes in bytes, None where unknown.
 
-    Args:
-        threads: cores that this process may use, as the programs take them.
+    It also settles the environment of this process, as every program does.
     """
+    # Before the programs raise it, and set variables of their own.
+    open_files, variables = _limit(resource.RLIMIT_NOFILE), telling(os.environ)
+    share = environment.prepare(world, verbose=False)
     cores = sorted(os.sched_getaffinity(0))
-    cards, cards_problem = _cards()
+    seen, (cards, cards_problem) = cuda.cards(), _cards()
+    mine = placement.choose_gpu(world.local_rank, len(seen))
     return {
         "rank": world.rank,
         "local_rank": world.local_rank,
@@ -37,29 +43,31 @@ def facts(world: World, threads: int) -> dict:
         "launcher": world.launcher,
         "launchers_on_path": [name for name in ("horovodrun", "mpirun", "srun") if shutil.which(name)],
         "cores": cores,
-        "threads": threads,
+        "threads": share.threads,
+        "cores_warnings": list(share.warnings),
         "cores_of_host": os.cpu_count(),
         "numa": numa_nodes(cores),
         "cpu": _cpu_name(),
         "memory": psutil.virtual_memory().total,
         "memory_available": psutil.virtual_memory().available,
         "shared_memory": _free("/dev/shm"),
-        "open_files": _limit(resource.RLIMIT_NOFILE),
+        "open_files": open_files,
         "locked_memory": _limit(resource.RLIMIT_MEMLOCK),
         "infiniband": Path("/dev/infiniband").exists(),
-        "nvidia_driver": Path("/dev/nvidiactl").exists(),
+        "gpu_expected": None if placement.hides_gpus(os.environ) else cuda.why_expected(),
+        "card": None if mine is None else asdict(seen[mine]),
         "cards": cards,
         "cards_problem": cards_problem,
         "slurm": {name: os.environ[f"SLURM_{name}"] for name in SLURM if f"SLURM_{name}" in os.environ},
-        "variables": telling(os.environ),
+        "variables": variables,
     }
 
 
-def telling(environment: Mapping[str, str]) -> dict[str, str]:
+def telling(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of the variables that change how libraries are found and talk, without what a launcher sets by itself."""
     return {
         name: value
-        for name, value in sorted(environment.items())
+        for name, value in sorted(variables.items())
         if (name in TELLING or name.startswith(TELLING_STARTS)) and not name.startswith(OF_MPIRUN)
     }
 
@@ -69,31 +77,11 @@ def numa_nodes(cores: Iterable[int], root: Path = Path("/sys/devices/system/node
     cores, nodes = set(cores), []
     for folder in root.glob("node[0-9]*"):
         try:
-            if cores & numbers((folder / "cpulist").read_text()):
+            if cores & placement.read_cpulist((folder / "cpulist").read_text()):
                 nodes.append(int(folder.name.removeprefix("node")))
-        except (OSError, ValueError):
+        except OSError:
             continue
     return sorted(nodes)
-
-
-def numbers(text: str) -> set[int]:
-    """The kernel's lists of numbers: ``"0-2,5"`` is ``{0, 1, 2, 5}``."""
-    found = set()
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
-
-
-def listed(values: Iterable[int]) -> str:
-    """The other way round: ``[0, 1, 2, 5]`` is ``"0-2,5"``."""
-    runs = []
-    for value in sorted(values):
-        if runs and value == runs[-1][1] + 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def parse_cards(text: str) -> list[dict]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from distributed.placement import in_runs, ranks_in_words
 from launch.diagnosis.findings import Finding
-from launch.diagnosis.machine import listed
 
 SHOWN = 8  # values of a row; more are counted
 
@@ -13,19 +13,20 @@ def _gb(size: float | None) -> str | None:
 
 
 def _cores(rank: dict) -> str:
-    nodes = f", NUMA node {listed(rank['numa'])}" if rank["numa"] else ""
-    return f"{rank['threads']} to use; bound to {listed(rank['cores'])} of {rank['cores_of_host']}{nodes}"
+    nodes = f", NUMA node {in_runs(rank['numa'])}" if rank["numa"] else ""
+    return f"{rank['threads']} to use; bound to {in_runs(rank['cores'])} of {rank['cores_of_host']}{nodes}"
 
 
 def _device(rank: dict) -> str | None:
     if rank.get("device_kind") == "GPU":
-        return f"{rank['gpu']}, compute capability {rank['compute_capability']}; {rank['gpus_seen']} seen"
+        place = f" at {rank['card']['bus_id']}" if rank["card"] else ""
+        return f"{rank['gpu']}{place}, compute capability {rank['compute_capability']}; {rank['gpus_seen']} seen"
     return f"CPU: {rank['cpu']}"
 
 
 def _cards(rank: dict) -> str | None:
     if not rank["cards"]:
-        return rank["cards_problem"] or ("none" if not rank["nvidia_driver"] else "a driver, but no nvidia-smi on PATH")
+        return rank["cards_problem"] or "none that nvidia-smi shows"
     shown = [f"driver {rank['cards'][0]['driver_version']}"]
     shown += [f"{card['index']}: {card['name']}, {_gb(card['memory.total'])}" for card in rank["cards"]]
     return "; ".join(shown)
@@ -171,7 +172,7 @@ def _by_value(ranks: Sequence[dict], say: Callable[[dict], str | None]) -> dict[
 def _whose(who: Sequence[int], ranks: int) -> str:
     if ranks == 1:
         return ""
-    return "  [all]" if len(who) == ranks else f"  [rank {listed(who)}]"
+    return "  [all]" if len(who) == ranks else f"  [{ranks_in_words(who)}]"
 
 
 def numbers(ranks: Sequence[dict], findings: Sequence[Finding]) -> dict:

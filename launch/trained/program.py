@@ -147,12 +147,12 @@ def run(
         return 2
     # Nothing is written yet; and an exception within an import would show where, or be lost.
     _answer_signals(lambda number, frame: heartbeat.die(130))
-    threads = environment.prepare(world, verbose=False)
+    cores = environment.prepare(world, verbose=False)
     launcher = environment.launcher()
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
     code = 1
     try:
-        code = _work_on(world, options, threads, work, exact, refused or _refuse)
+        code = _work_on(world, options, cores.threads, work, exact, refused or _refuse)
         return code
     finally:
         heartbeat.end(code)

@@ -10,6 +10,7 @@ from distributed.checkpoint.saver import Saver
 from distributed.decisions import Decisions, Rules
 from distributed.gradients.cost_model import Choice
 from distributed.model import LockstepModel
+from distributed.placement import Cores
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs.console import Console
@@ -35,7 +36,7 @@ class Training:
     config: TrainConfig
     strategy: Strategy
     console: Console
-    threads: int
+    cores: Cores
     began: float  # time.perf_counter()
     code: UserCode = field(default_factory=UserCode)
     splits: Splits | None = None
