@@ -40,6 +40,8 @@ WORDS = {
     "monitor": "METRIC",
     "profile_steps": "A,B",
     "resume": "auto|never|PATH",
+    "freeze": "base\\|LAYER,...",
+    "unfreeze": "LAYER,...",
     "weights": "PATH",
 }
 

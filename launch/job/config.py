@@ -11,7 +11,7 @@ import pydantic
 import pydantic_core
 import yaml
 
-from launch.job.settings import batches, data, decisions, files, network, optimization, workers
+from launch.job.settings import batches, data, decisions, files, network, optimization, transfer, workers
 
 
 class ConfigError(ValueError):
@@ -25,6 +25,7 @@ class TrainConfig(
     decisions.DecisionSettings,
     optimization.OptimizationSettings,
     batches.BatchSettings,
+    transfer.TransferSettings,
     network.NetworkSettings,
     data.DataSettings,
 ):
@@ -60,7 +61,7 @@ class TrainConfig(
 
     @pydantic.model_validator(mode="after")
     def _check_combinations(self):
-        for group in (data, batches, optimization, decisions, workers, files):
+        for group in (data, transfer, batches, optimization, decisions, workers, files):
             for problem in group.problems(self):
                 raise ValueError(problem)
         return self

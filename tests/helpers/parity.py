@@ -38,6 +38,9 @@ REST = {
     "batch_norm_accumulate": (
         "--batch-norm-span global --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --learning-rate 0.005"
     ),
+    "frozen": "--freeze base --momentum 0.9 --dropout 0.5",
+    "thawed": "--freeze base --unfreeze-epoch 2 --optimizer adam --learning-rate 0.002 --layer-decay 0.7",
+    "thawed_split": "--freeze base,fc7 --unfreeze-epoch 2 --exchange split --momentum 0.9 --check-replicas 5",
     "steps_1": "--momentum 0.9 --steps-per-call 1",
     "steps_3": "--momentum 0.9 --steps-per-call 3",
     "steps_auto": "--momentum 0.9 --steps-per-call auto --checkpoint-every-steps 5",
@@ -50,6 +53,9 @@ EXACT = {
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
     "exact_batch_norm": "--micro-batch-size 2 --global-batch-size 24 --batch-norm-span global --dropout 0.5",
     "exact_batch_norm_bfloat16": "--micro-batch-size 4 --global-batch-size 48 --batch-norm-span 2 --precision bfloat16",
+    "exact_thawed": (
+        "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --unfreeze-epoch 2 --layer-decay 0.7"
+    ),
     "exact_steps_1": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 1",
     "exact_steps_3": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 3",
     "exact_steps_auto": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call auto",

@@ -22,7 +22,7 @@ from data.splits import test_place
 from distributed import convert
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
-from launch.job.preparation import exchange
+from launch.job.preparation import exchange, freezing
 from launch.trained import record as records
 from launch.trained.record import Record
 
@@ -107,8 +107,9 @@ def introduce(training: "Training") -> None:
     device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {cores} per process"
     parameters = f"{training.model.network.count_params():,} parameters"
     say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
-    for sentence in training.begun_with:
-        say(sentence)
+    for sentence in (*training.begun_with, freezing.sentence(training.model.network)):
+        if sentence:
+            say(sentence)
     say(f"workers: {training.strategy.name}, {replicas} in {processes} ({device})")
     held_out = f"{len(validation):,} validation" if validation else "no validation"
     classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"

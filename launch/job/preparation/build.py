@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from data.datasets import Source
@@ -15,11 +17,11 @@ from distributed.gradients.reduction import Exchange, dense_layers, graph_nodes
 from distributed.gradients.tensor_parallel import SplitPair, find_pair
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
-from distributed.optimizer import synchronize
+from distributed.optimizer import LockstepOptimizer, synchronize
 from distributed.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.preparation import optimizers
+from launch.job.preparation import freezing, optimizers
 from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.user.network import build_network
 from models import MODELS, build_model
@@ -145,55 +147,113 @@ def build(
         tf.config.experimental.enable_op_determinism()
     with _computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
+        freezing.freeze(network, config)
         span, over = choose_span(config, strategy)
         network = convert.convert(network, config.seed, span=span, strategy=over)
-        norms = convert.batch_norm_layers(network)
-        if span and not norms:
+        if span and not convert.batch_norm_layers(network):
             raise ConfigError(
                 f"--batch-norm-span {span} was given, but no BatchNormalization of the network trains; leave it out"
             )
-        moving = MovingStatistics(norms) if norms else None
-        trained = network.trainable_variables
-        penalties = Penalties(trained, config.l1, config.l2)
-        pair = find_split(config, plan, strategy, network, penalties) if may_split else None
-        choices = choose_exchange(config, plan, strategy, network, pair, calibration)
-        schemes = {name: choice.scheme for name, choice in choices.items()}
-        split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
-        compress = config.compression == "fp16"
-        exchange = Exchange(
-            network,
-            strategy,
-            schemes,
-            exact=config.exact,
-            compress=compress,
-            split=split,
-            unroll=bool(norms and over and not strategy.exchanges_in_loops),
-        )
-        optimizer = synchronize(
-            optimizers.OPTIMIZERS[config.optimizer],
-            optimizers.arguments(config, plan.schedule.base),
-            trained,
-            sum_replicas=exchange.sum,
-            clip_norm=config.clip_norm,
-            scaled=config.precision == "float16",
-            split=split,
-            moving=moving,
-            penalties=penalties,
-            undecayed=optimizers.undecayed(config, trained),
-        )
+        steps = prepare_steps(config, plan, strategy, network, calibration, may_split)
         model = LockstepModel(
             network,
-            optimizer,
+            steps.optimizer,
             strategy,
             example_losses(classes, config.label_smoothing),
             GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
-            exchange,
-            moving,
-            penalties,
+            steps.exchange,
+            steps.moving,
+            steps.penalties,
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
-    return model, choices
+    return model, steps.choices
+
+
+class Steps(NamedTuple):
+    """What the steps of those layers are taken by that train.
+
+    Attributes:
+        choices: by dense layer how its gradient travels.
+    """
+
+    optimizer: LockstepOptimizer
+    exchange: Exchange
+    moving: MovingStatistics | None
+    penalties: Penalties
+    choices: dict[str, Choice]
+
+
+def prepare_steps(
+    config: TrainConfig,
+    plan: BatchPlan,
+    strategy: Strategy,
+    network: keras.Model,
+    calibration: Calibration | None,
+    may_split: bool,
+) -> Steps:
+    """The optimizer and the exchange of the layers of a converted network that train; call it in the strategy's scope,
+    arguments as for ``build``."""
+    norms = convert.batch_norm_layers(network)
+    moving = MovingStatistics(norms) if norms else None
+    trained = network.trainable_variables
+    penalties = Penalties(trained, config.l1, config.l2)
+    pair = find_split(config, plan, strategy, network, penalties) if may_split else None
+    choices = choose_exchange(config, plan, strategy, network, pair, calibration)
+    schemes = {name: choice.scheme for name, choice in choices.items()}
+    split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
+    _, over = choose_span(config, strategy)
+    exchange = Exchange(
+        network,
+        strategy,
+        schemes,
+        exact=config.exact,
+        compress=config.compression == "fp16",
+        split=split,
+        unroll=bool(norms and over and not strategy.exchanges_in_loops),
+    )
+    optimizer = synchronize(
+        optimizers.OPTIMIZERS[config.optimizer],
+        optimizers.arguments(config, plan.schedule.base),
+        trained,
+        sum_replicas=exchange.sum,
+        clip_norm=config.clip_norm,
+        scaled=config.precision == "float16",
+        split=split,
+        moving=moving,
+        penalties=penalties,
+        undecayed=optimizers.undecayed(config, trained),
+        rate_factors=freezing.rate_factors(network, config.layer_decay),
+    )
+    return Steps(optimizer, exchange, moving, penalties, choices)
+
+
+def thaw(
+    config: TrainConfig,
+    plan: BatchPlan,
+    strategy: Strategy,
+    model: LockstepModel,
+    calibration: Calibration | None,
+    may_split: bool,
+) -> dict[str, Choice]:
+    """Let the layers train that ``--unfreeze`` names, from the next step on; all workers must call it, at the same
+    step, with whole weights (``LockstepModel.gather``).
+
+    What the optimizer knows of the layers that train already stays; for the others it begins from nothing.
+
+    Returns:
+        By dense layer how its gradient travels.
+    """
+    network, before = model.network, {variable.path: variable for variable in model.optimizer.variables}
+    convert.unwrap(network)
+    freezing.thaw(network, config)
+    with _computing_in(config.precision), strategy.scope():
+        steps = prepare_steps(config, plan, strategy, network, calibration, may_split)
+    for variable in steps.optimizer.variables:
+        if variable.path in before:
+            variable.assign(np.asarray(before[variable.path]))
+    model.take_up(steps.optimizer, steps.exchange, steps.moving, steps.penalties)
+    return steps.choices
 
 
 def create_network(

@@ -28,9 +28,6 @@ class NetworkSettings(Settings):
     model: Architecture | FileFunction = "alexnet_cifar"
     """Architecture; alexnet_cifar is the small one for 32x32 images. Or your own: FILE.py:FUNCTION, called with
     (classes, image_size)."""
-    weights: str | None = None
-    """Begin at step 0 with these weights wherever layers and shapes fit, and train on: a run, a checkpoint, a file of
-    Keras or safetensors. To go on with a run, optimizer and all, is --resume."""
     dropout: Share | None = None
     """Dropout rate of the dense layers; default: the architecture's."""
     batch_norm_span: Literal["global"] | Positive = "global"
