@@ -10,11 +10,7 @@ from functools import partial
 import keras
 
 from models import alexnet, resnet, vgg
-from models.layers import Spec
-
-
-class ModelError(ValueError):
-    """A model that cannot be built as asked; one sentence: what came, what was expected, how to mend it."""
+from models.layers import ModelError, Spec
 
 
 @dataclass(frozen=True)

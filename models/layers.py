@@ -9,6 +9,10 @@ import tensorflow as tf
 DENSE_UNITS = 4096  # both hidden dense layers of both papers
 
 
+class ModelError(ValueError):
+    """A model that cannot be built as asked; one sentence: what came, what was expected, how to mend it."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """What the builders need to know, checked by `build_model`.

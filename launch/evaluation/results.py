@@ -115,11 +115,26 @@ def seen_by(found: Found, source: Source) -> Callable[[int], np.ndarray]:
 
 def last_hidden(network: keras.Model) -> keras.Model:
     """The network up to what its last layer with weights takes in: uint8 pixels -> float32 [b, width]."""
-    last = [layer for layer in network.layers if layer.weights][-1]
-    features = last.input
+    features = _before_last(network)
     if len(features.shape) > 2:
         features = keras.layers.GlobalAveragePooling2D()(features)
     return keras.Model(network.inputs[0], keras.layers.Activation("linear", dtype="float32")(features))
+
+
+def _before_last(network: keras.Model) -> keras.KerasTensor:
+    """What the last layer with weights takes in, as a tensor of the network's own graph; a network that is a layer of
+    this one is looked into."""
+    # Of the layer's calls the one in this graph, which alone leads to its input.
+    graph = getattr(network, "_functional", None) or network
+    depth = {id(node.operation): depth for depth, nodes in graph._nodes_by_depth.items() for node in nodes}
+    last = min((layer for layer in network.layers if layer.weights), key=lambda layer: depth[id(layer)])
+    inputs = next(
+        node.input_tensors[0] for nodes in graph._nodes_by_depth.values() for node in nodes if node.operation is last
+    )
+    if not isinstance(last, keras.Sequential | keras.Function):
+        return inputs
+    inner = _before_last(last)
+    return keras.Model(last.inputs, inner)(inputs)
 
 
 def show_in_tensorboard(
