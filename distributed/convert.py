@@ -26,8 +26,8 @@ def convert(
     """Put Lockstep's own layer in the place of each layer whose result would depend on who computes it.
 
     These are keras.layers.Dropout, the stochastic depth of keras.applications' ConvNeXt, and
-    keras.layers.BatchNormalization, wherever they stand: in nested models, in wrappers, inside of layers of the user's.  Outside of a training step and in files they are what they were, and
-    nothing else of the network changes.
+    keras.layers.BatchNormalization, wherever they stand: in nested models, in wrappers, inside of layers of the user's.
+    Outside of a training step and in files they are what they were, and nothing else of the network changes.
 
     Args:
         network: built.

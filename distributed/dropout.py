@@ -1,8 +1,9 @@
 """Dropout whose masks do not depend on the number of workers.
 
 Keras' dropout, and its stochastic depth, draw one mask for a whole batch, so that an example's mask depends on where
-in which worker's batch it stands.  Here the mask of an example is a pure function of (seed, step, sample, layer): the step opens a context with
-the ids of its samples around the forward pass, and the layer hashes them to a key per example.
+in which worker's batch it stands.  Here the mask of an example is a pure function of (seed, step, sample, layer): the
+step opens a context with the ids of its samples around the forward pass, and the layer hashes them to a key per
+example.
 """
 
 import math

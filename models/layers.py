@@ -1,4 +1,4 @@
-"""Layers that Keras lacks, and the parts that networks share: image input, initialisation, normalisation, classifier."""
+"""Layers that Keras lacks, and what networks share: image input, initialisation, normalisation, classifier."""
 
 from dataclasses import dataclass
 

@@ -105,9 +105,7 @@ class Exchange:
         self._compress = compress and strategy.replicas > 1
         layers = {name: layer for name, layer in dense_layers(network).items() if schemes.get(name) != "split"}
         self._names = {id(layer.kernel): name for name, layer in layers.items()}
-        self._factored = {
-            id(layer.kernel): layer for name, layer in layers.items() if schemes.get(name) == "factors"
-        }
+        self._factored = {id(layer.kernel): layer for name, layer in layers.items() if schemes.get(name) == "factors"}
         for name, layer in layers.items():
             layer.call = _recorded(layer, name)
 
@@ -233,7 +231,7 @@ class Exchange:
 
 
 def dense_layers(network: keras.Model) -> dict[str, keras.layers.Dense]:
-    """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in] that are trained, and called
+    """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in] that are trained, called
     once in a step; also those of networks nested in this one.
 
     Returns:
@@ -259,7 +257,7 @@ def dense_layers(network: keras.Model) -> dict[str, keras.layers.Dense]:
 
 
 def graph_nodes(network: keras.Model) -> list:
-    """Every call of a layer in a functional or sequential network, and those in networks nested in it, as often as these
+    """Every call of a layer in a functional or sequential network, and those in networks nested in it, as often as they
     are called: Keras' nodes, with the layer as ``operation``.  (A layer's own list of nodes holds calls of other
     networks as well.)"""
     # A sequential model keeps its calls in a functional one of its own.

@@ -160,9 +160,7 @@ def lines(report: Report, names: Sequence[str]) -> Iterator[str]:
     yield f"loss {report.loss:.4f}  accuracy {report.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"
     if report.top5_accuracy is not None:
         yield f"top-5 accuracy {report.top5_accuracy:.4f}"
-    yield (
-        f"macro precision {report.macro_precision:.4f}  recall {report.macro_recall:.4f}  F1 {report.macro_f1:.4f}"
-    )
+    yield (f"macro precision {report.macro_precision:.4f}  recall {report.macro_recall:.4f}  F1 {report.macro_f1:.4f}")
     width = max(len("class"), *(len(name) for name in names[:ROWS]))
     yield f"{'class':<{width}}  precision  recall      F1    count"
     for name, score in list(zip(names, report.classes, strict=True))[:ROWS]:

@@ -15,8 +15,8 @@ from models.layers import GroupedConv2D, LocalResponseNormalization
 def plain_network(network: keras.Model, image_size: int) -> keras.Model:
     """Lay the network anew over an input of uint8 pixels, without what only training or this repository needs.
 
-    Dropout and stochastic depth are left out, and ``models.layers`` are composed of Keras' own layers.  All other layers are the very same
-    objects: a clone would lose what a layer's configuration does not hold, such as adapted statistics.
+    Dropout and stochastic depth are left out, and ``models.layers`` are composed of Keras' own layers. All others are
+    the very same objects: a clone would lose what a layer's configuration does not hold, such as adapted statistics.
 
     Args:
         network: functional, images [b, image_size, image_size, 3] of any dtype -> one tensor; it stays as it is.

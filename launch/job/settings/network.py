@@ -63,6 +63,6 @@ def problems(c) -> Iterator[str]:
         yield f"--head-units {units} was given without --head, to which it belongs; add --head flatten, average or max"
     if from_keras and c.dropout is not None and not c.head:
         yield (
-            f"--dropout {c.dropout} is for dense layers of --head, but {c.model} was given with its own classifier; add "
-            "--head flatten, average or max, or leave --dropout out"
+            f"--dropout {c.dropout} is for dense layers of --head, but {c.model} was given with its own classifier; "
+            "add --head flatten, average or max, or leave --dropout out"
         )
