@@ -11,11 +11,11 @@ import keras
 import numpy as np
 
 from distributed.batch_norm import SpanBatchNorm
-from distributed.dropout import LayerError, SampleDropout, one_mask_for_all
+from distributed.dropout import LayerError, SampleDropout, SampleStochasticDepth, StochasticDepth, one_mask_for_all
 from distributed.strategies import Strategy
 
 # What Keras' own layers call the rate at which they drop without a Dropout of the network's.
-RATES = ("dropout", "recurrent_dropout", "drop_path_rate")
+RATES = ("dropout", "recurrent_dropout")
 # Layer.__class__ may be an attribute of the layer's own; this sets what type() gives.
 _set_type = object.__dict__["__class__"].__set__
 
@@ -25,9 +25,9 @@ def convert(
 ) -> keras.Model:
     """Put Lockstep's own layer in the place of each layer whose result would depend on who computes it.
 
-    These are keras.layers.Dropout and keras.layers.BatchNormalization, wherever they stand: in nested models, in
-    wrappers, inside of layers of the user's.  Outside of a training step and in files they are what they were, and
-    nothing else of the network changes.
+    These are keras.layers.Dropout, the stochastic depth of keras.applications' ConvNeXt, and
+    keras.layers.BatchNormalization, wherever they stand: in nested models, in wrappers, inside of layers of the user's.
+    Outside of a training step and in files they are what they were, and nothing else of the network changes.
 
     Args:
         network: built.
@@ -47,14 +47,16 @@ def convert(
     _refuse_random(layers)
     _refuse_norms(layers)
     _refuse_holders(layers)
-    dropouts = [layer for layer in layers if _is_dropout(layer)]
+    # Keys go by the place: a dropout at rate 0 keeps its own.
+    dropouts = [layer for layer in layers if _is_plain_dropout(layer) or _is_dropout(layer) and _rate(layer)]
     for layer in dropouts:
-        if layer.rate and _has_one_mask(layer):
+        if _is_plain_dropout(layer) and layer.rate and _has_one_mask(layer):
             raise LayerError(one_mask_for_all(layer))
     for place, layer in enumerate(dropouts):
-        if layer.rate:
-            _set_type(layer, SampleDropout)
-            layer.key = _derived(seed, place) if layer.seed is None else layer.seed
+        if _rate(layer):
+            _set_type(layer, SampleDropout if _is_plain_dropout(layer) else SampleStochasticDepth)
+            own = getattr(layer, "seed", None)
+            layer.key = _derived(seed, place) if own is None else own
     for layer in layers:
         if _is_batch_norm(layer):
             _set_type(layer, SpanBatchNorm)
@@ -70,8 +72,8 @@ def plain(network: keras.Model) -> keras.Model:
         The same network.
     """
     for layer in all_layers(network):
-        if type(layer) is SampleDropout:
-            _set_type(layer, keras.layers.Dropout)
+        if type(layer) in (SampleDropout, SampleStochasticDepth):
+            _set_type(layer, keras.layers.Dropout if type(layer) is SampleDropout else StochasticDepth)
             del layer.key
         if type(layer) is SpanBatchNorm:
             _set_type(layer, keras.layers.BatchNormalization)
@@ -105,9 +107,18 @@ def all_layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[
     return [layer, *(found for child in children for found in all_layers(child, seen))]
 
 
-def _is_dropout(layer: keras.layers.Layer) -> bool:
+def _is_plain_dropout(layer: keras.layers.Layer) -> bool:
     """Whether it is Keras' very own: what derives from it does something else, as SpatialDropout2D."""
     return type(layer) in (keras.layers.Dropout, SampleDropout)
+
+
+def _is_dropout(layer: keras.layers.Layer) -> bool:
+    """Whether it drops, and can be converted."""
+    return _is_plain_dropout(layer) or type(layer) in (StochasticDepth, SampleStochasticDepth)
+
+
+def _rate(layer: keras.layers.Layer) -> float:
+    return layer.rate if _is_plain_dropout(layer) else layer.drop_path_rate
 
 
 def _is_batch_norm(layer: keras.layers.Layer) -> bool:
@@ -137,10 +148,12 @@ def _has_one_mask(layer: keras.layers.Dropout) -> bool:
 
 def _draws(layer: keras.layers.Layer) -> bool:
     """Whether the layer itself draws random numbers in training, other than dropout of the above kind."""
+    if _is_dropout(layer):
+        return False
     rates = [getattr(layer, name, None) for name in RATES] if _is_kerass(layer) else []
     if any(isinstance(rate, int | float) for rate in rates):
         return any(rates)
-    return bool(layer._seed_generators) and not _is_dropout(layer)
+    return bool(layer._seed_generators)
 
 
 def _refuse_random(layers: list[keras.layers.Layer]) -> None:
@@ -170,7 +183,7 @@ def _refuse_holders(layers: list[keras.layers.Layer]) -> None:
         if not (subclassed or layer._remat_mode):
             continue
         if held := [
-            inner for inner in all_layers(layer) if _is_dropout(inner) and inner.rate or normalises_by_batch(inner)
+            inner for inner in all_layers(layer) if _is_dropout(inner) and _rate(inner) or normalises_by_batch(inner)
         ]:
             if subclassed:
                 why = "is a keras.Model with a call() of its own", "build it as a functional or Sequential model"

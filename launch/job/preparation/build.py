@@ -24,14 +24,15 @@ from launch.job.config import ConfigError, TrainConfig
 from launch.job.preparation import freezing, optimizers
 from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.user.network import build_network
-from models import MODELS, build_model
+from models import MODELS, applications, build_model
 
 
 def choose_image_size(config: TrainConfig, source: Source, *, own_model: bool) -> int:
     """Side of the square images in pixels: the flag's, else the data's own if the model takes it, else the model's.
 
     Args:
-        own_model: whether the network is the user's, of which nobody knows which sizes it takes.
+        own_model: whether the network is the user's, of which nobody knows which sizes it takes; as is so of those of
+            keras.applications.
 
     Raises:
         ConfigError: if there is no size to go by.
@@ -39,11 +40,12 @@ def choose_image_size(config: TrainConfig, source: Source, *, own_model: bool) -
     if config.image_size:
         return config.image_size
     own = source.image_size
-    if own_model:
+    if own_model or config.model not in MODELS:
         if own is None or own[0] != own[1]:
             shape = "images of many sizes" if own is None else f"images of {own[0]}x{own[1]} pixels"
+            model = "your model" if own_model else config.model
             raise ConfigError(
-                f"the data has {shape}, and the size that your model takes is not known; give --image-size"
+                f"the data has {shape}, and the size that {model} takes is not known; give --image-size, such as 224"
             )
         return own[0]
     architecture = MODELS[config.model]
@@ -83,18 +85,19 @@ def choose_exchange(
     calibration: Calibration | None,
 ) -> dict[str, Choice]:
     """Dense layer's name -> how its gradient travels."""
-    exchange = config.exchange
+    exchange, dense = config.exchange, dense_layers(network)
+    names = {id(layer): name for name, layer in dense.items()}
     if exchange in ("auto", "split") and not config.exact and strategy.shares_memory and plan.replicas > 1:
         # In one memory summing costs less than multiplying for all of them.
         exchange = "allreduce"
     return cost_model.choose(
-        {layer.name: tuple(layer.kernel.shape) for layer in dense_layers(network)},
+        {name: tuple(layer.kernel.shape) for name, layer in dense.items()},
         exchange=exchange,
         global_batch=plan.global_batch,
         replicas=plan.replicas,
         item_bytes=4 if config.precision == "float32" else 2,
         calibration=calibration,
-        pair=pair and (pair[0].name, pair[1].name),
+        pair=pair and (names[id(pair[0])], names[id(pair[1])]),
         gather_every=min(filter(None, (plan.steps_per_epoch, config.checkpoint_every_steps, config.check_replicas))),
     )
 
@@ -108,7 +111,7 @@ def find_split(
         return None
     if config.optimizer in optimizers.UNDIVIDED or not penalties.divisible:
         return None
-    return find_pair(graph_nodes(network), dense_layers(network), plan.replicas)
+    return find_pair(graph_nodes(network), [*dense_layers(network).values()], plan.replicas)
 
 
 def choose_span(config: TrainConfig, strategy: Strategy) -> tuple[int | None, Strategy | None]:
@@ -263,6 +266,9 @@ def create_network(
     # NumPy takes no more than 32 bits.
     keras.utils.set_random_seed(config.seed % 2**32)
     with _computing_in(config.precision):
+        if own_model is None and config.model.startswith(applications.PREFIX):
+            head = config.head and applications.Head(config.head, config.head_units or (), config.dropout or 0.0)
+            return applications.build(config.model.removeprefix(applications.PREFIX), classes, image_size, head)
         if own_model is None:
             return build_model(
                 config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
