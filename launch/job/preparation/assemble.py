@@ -41,6 +41,7 @@ class Training:
     splits: Splits | None = None
     inputs: Inputs | None = None
     monitor: str | None = None
+    class_weights: tuple[float, ...] | None = None
     directory: Path | None = None
     lock: RunDirectoryLock | None = None
     model: LockstepModel | None = None
