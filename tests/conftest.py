@@ -107,8 +107,8 @@ def tiny_data(tmp_path_factory) -> Path:
     """Image sets of 7 classes, 16x16, as npz.
 
     ``tiny.npz``, which is returned, has 203 training and 103 validation images: numbers that no worker count divides.
-    Beside it lie ``val1003.npz``, ``val2.npz``, ``val1.npz`` with so many validation images, ``train_only.npz``, and for its
-    runs ``rates.py`` and ``weights.yaml``.
+    Beside it lie ``val1003.npz``, ``val2.npz``, ``val1.npz`` with so many validation images, and ``train_only.npz``;
+    learning rates of a user's, ``rates.py``, and weights of the classes, ``weights.yaml``.
     """
     import numpy as np
 

@@ -34,7 +34,8 @@ REST = {
         "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --l1 0.0001 --nesterov"
     ),
     "split": (
-        "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --l2 0.001 --check-replicas 5"
+        "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --l2 0.001 "
+        "--check-replicas 5"
     ),
     "split_adam": "--exchange split --optimizer adam --learning-rate 0.001 --checkpoint-every-steps 7",
     "batch_norm": "--batch-norm-span global --dropout 0.5 --learning-rate 0.005 --check-replicas 5",
@@ -55,7 +56,9 @@ REST = {
 EXACT = {
     "exact": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --augment flip_crop --clip-norm 0.5",
     "exact_adam": "--micro-batch-size 2 --global-batch-size 24 --optimizer adam --learning-rate 0.002",
-    "exact_allreduce": "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01 --nesterov",
+    "exact_allreduce": (
+        "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01 --nesterov"
+    ),
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
     "exact_batch_norm": "--micro-batch-size 2 --global-batch-size 24 --batch-norm-span global --dropout 0.5",
     "exact_batch_norm_bfloat16": "--micro-batch-size 4 --global-batch-size 48 --batch-norm-span 2 --precision bfloat16",
