@@ -47,6 +47,7 @@ def folder(tmp_path, monkeypatch):
     """The folder in which somebody has written the files that the pages print, and works."""
     (tmp_path / "net.py").write_text(program(README, "build"))
     (tmp_path / "mine.py").write_text(program(OWN_CODE, "squares"))
+    (tmp_path / "rates.py").write_text(program(TEXTS["docs/training.md"], "halve"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
