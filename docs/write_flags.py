@@ -42,6 +42,7 @@ WORDS = {
     "profile_steps": "A,B",
     "schedule": "FILE.py:FUNCTION",
     "resume": "auto|never|PATH",
+    "weights": "PATH",
 }
 
 

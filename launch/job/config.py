@@ -35,7 +35,7 @@ class TrainConfig(
     def _split_list(cls, value):
         return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
-    @pydantic.field_validator("data_dir", "run_dir", mode="before")
+    @pydantic.field_validator("data_dir", "run_dir", "weights", mode="before")
     @classmethod
     def _expand(cls, value):
         # A shell leaves --data-dir=~/photos as it is, and nothing expands what stands in a file.

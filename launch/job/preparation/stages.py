@@ -38,11 +38,12 @@ from launch.job.user.call import UserCodeError
 from launch.job.user.class_weights import weigh
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
+from launch.job.weights.stored import WeightsError
 from launch.trained.record import LOGITS, ONE_LOGIT, Record, RecordError
 from models import ModelError
 
 USER_ERRORS = (ConfigError, DataError, ModelError, LayerError, WorldError, CheckpointError, UserCodeError)
-USER_ERRORS += (RecordError,)
+USER_ERRORS += (RecordError, WeightsError)
 
 
 def together(strategy: Strategy, function: Callable):

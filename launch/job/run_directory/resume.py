@@ -2,7 +2,8 @@
 
 1. The run directory has a checkpoint: go on from the newest one that can be read.
 2. ``--resume PATH``: go on from that checkpoint, of another run with the same data and settings.
-3. Otherwise: at step 0, from the weights that the seed decides.
+3. ``--weights PATH``: at step 0, with these weights wherever they fit (``launch/job/weights/begin.py``).
+4. Otherwise: at step 0, from the weights that the seed decides.
 """
 
 import hashlib
@@ -51,7 +52,7 @@ def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: R
         "world_size": strategy.world.size,
         "replicas": plan.replicas,
         "versions": report.versions(),
-        "files": code.sha256,
+        "files": dict(code.sha256),
         "record": record.as_json(),
         "configuration": settings,
         "configuration_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
