@@ -91,6 +91,11 @@ def unwrap(network: keras.Model) -> None:
             del layer.call
 
 
+def draws(layer: keras.layers.Layer) -> bool:
+    """Whether a layer of a converted network drops something in training, frozen or not."""
+    return _is_dropout(layer) and _rate(layer) > 0
+
+
 def batch_norm_layers(network: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The layers that normalise by the batch in training; frozen ones normalise by what they have stored."""
     return [layer for layer in all_layers(network) if normalises_by_batch(layer)]

@@ -5,7 +5,7 @@ compiled call: the rates of all of them go in as one vector, and what the host w
 array.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
@@ -67,6 +67,7 @@ class LockstepModel:
         moving: MovingStatistics | None = None,
         penalties: Penalties | None = None,
         *,
+        class_weights: Sequence[float] | None = None,
         global_batch: int,
         accumulate: int,
     ):
@@ -80,10 +81,13 @@ class LockstepModel:
             exchange: takes and sums the gradients of ``network``.
             moving: statistics of ``network`` that follow the steps, as the optimizer has them.
             penalties: of the network's weights, as the optimizer has them.
+            class_weights: what the loss of an example of each class is multiplied by in training; None: by 1.  The
+                mean is by the number of examples, not by the sum of their weights, as in Keras.
             global_batch: examples per optimizer step over all replicas.
             accumulate: micro-batches into which a replica cuts its share of them, one after the other.
         """
         self.network, self._strategy, self._losses, self._metrics = network, strategy, losses, metrics
+        self._class_weights = class_weights
         self._global_batch, self._accumulate = global_batch, accumulate
         # Set by this worker's host between calls, summed over all replicas with the gradients: telling costs nothing.
         self._notices = keras.Variable(
@@ -174,6 +178,8 @@ class LockstepModel:
         with step_context.enter(step, sample_ids) as context, tf.GradientTape() as tape:
             logits = self._computed(images, training=True)
             losses = self._losses(labels, logits)
+            if self._class_weights is not None:
+                losses *= tf.gather(tf.constant(self._class_weights, tf.float32), labels)
             loss = tf.reduce_sum(losses) / self._global_batch
             scaled = self.optimizer.scale_loss(loss)
         self._metrics.update(labels, logits, losses)

@@ -38,6 +38,7 @@ class Schedule:
             2.2).
         total_steps: the length of the run.
         minimum: the rate never falls below it once the warmup is over.
+        given: rates in the place of ``base`` and the decay, each for ``given_every`` steps in turn; None: these.
     """
 
     base: float
@@ -48,6 +49,8 @@ class Schedule:
     warmup_steps: int
     total_steps: int
     minimum: float = 0.0
+    given: tuple[float, ...] | None = None
+    given_every: int = 1
 
     @property
     def factor(self) -> float:
@@ -56,11 +59,13 @@ class Schedule:
 
     @property
     def peak(self) -> float:
-        """The scaled rate, reached after the warmup."""
-        return self.base * self.factor
+        """The scaled rate, reached after the warmup; the largest where rates are given."""
+        return (self.base if self.given is None else max(self.given)) * self.factor
 
     def rate(self, step: int, plateau_factor: float = 1.0) -> float:
         """The rate of step ``step``, counted from 0; ``plateau_factor`` is what ReduceLROnPlateau made of it so far."""
+        if self.given is not None:
+            return self.given[step // self.given_every] * self._warmup(step) * plateau_factor
         rate = self.base * self._warmup(step) * self._decay(step) * plateau_factor
         return max(rate, min(self.minimum, self.peak)) if step >= self.warmup_steps else rate
 

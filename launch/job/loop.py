@@ -7,8 +7,7 @@
             k steps, as many as fit into a tenth of a second before something is due     one compiled call
             finite?  replicas equal?  then the user's callbacks, the logs, a checkpoint   what is due
             did a worker ask to leave?
-        validate
-        decide once and tell all
+        validate, decide once and tell all                                          in every epoch, or every N-th
         the user's callbacks;  replicas equal?  then the logs, the checkpoint
         did a worker ask to leave?
     train ends
@@ -106,9 +105,10 @@ class Loop:
             self.model.gather()
             self.watch.end_steps()
             metrics = self.model.results() | self.model.regularization()
-            if self.inputs.validation_steps:
+            decided = self._is_decided_on(self.progress.epoch)
+            if decided and self.inputs.validation_steps:
                 metrics |= {f"val_{name}": value for name, value in self.validation.run().items()}
-            self._end_epoch(metrics)
+            self._end_epoch(metrics, decided)
         self._call("on_train_end", dict(self.progress.epoch_metrics))
 
     def look_at(self, inputs: Inputs) -> None:
@@ -202,14 +202,25 @@ class Loop:
         heartbeat.enter("training")
         return report, rates, began
 
-    def _end_epoch(self, metrics: dict[str, float]) -> None:
-        """Decide on an epoch that was trained and validated, tell everybody, and save."""
-        heartbeat.enter("training")
-        progress, epoch = self.progress, self.progress.epoch
+    def _is_decided_on(self, epoch: int) -> bool:
+        """Whether the epoch, counted from 0, is validated, as far as there is a validation set, and decided on."""
+        number, every = epoch + 1, self.config.validation_every
+        return number % every == 0 or number == self.plan.epochs
+
+    def _decide(self, epoch: int, metrics: dict[str, float]) -> dict:
+        """The verdict on an epoch, the same on all workers."""
         checks.check_count(self.strategy, self.model, metrics.get("val_examples", 0), self.inputs.validation_examples)
         verdict = self.decisions.end_epoch(epoch, metrics) if self.strategy.is_chief else None
         verdict = self.strategy.control.agree(verdict)
         self.decisions.factor = verdict["factor"]
+        return verdict
+
+    def _end_epoch(self, metrics: dict[str, float], decided: bool) -> None:
+        """Decide on an epoch that was trained and validated, tell everybody, and save; where it was not validated,
+        nothing is decided."""
+        heartbeat.enter("training")
+        progress, epoch = self.progress, self.progress.epoch
+        verdict = self._decide(epoch, metrics) if decided else {"improved": None, "stop": False}
         self._call("on_epoch_end", epoch, dict(metrics))
         if self.config.check_replicas is None:
             checks.check_replicas(self.strategy, self.model, progress.step)

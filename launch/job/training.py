@@ -77,11 +77,14 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     stages.agree_on_settings(config, strategy, code)
     training.splits, training.fingerprints = stages.open_data(config, strategy, console, code)
     training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
+    training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
     training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
     measured = exchange.measure(config, strategy, training.directory, threads)
     training.calibration = measured and measured.calibration
-    training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
+    training.model, training.choices = stages.build_model(
+        config, strategy, training.inputs, measured, code, training.class_weights
+    )
     training.record = stages.describe(config, training.inputs, training.model.network, training.fingerprints[0], code)
     prepare_loop(training)
     finished = begin(training)

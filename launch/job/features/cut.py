@@ -72,6 +72,6 @@ def _is_still(operation) -> bool:
     if not isinstance(operation, keras.layers.Layer):
         return True
     return not operation.trainable_variables and not any(
-        getattr(layer, "rate", 0) if isinstance(layer, keras.layers.Dropout) else convert.normalises_by_batch(layer)
+        convert.draws(layer) or convert.normalises_by_batch(layer)
         for layer in convert.all_layers(operation)
     )

@@ -43,6 +43,7 @@ class Training:
     fingerprints: list = field(default_factory=list)  # of the splits
     inputs: Inputs | None = None
     monitor: str | None = None
+    class_weights: tuple[float, ...] | None = None
     directory: Path | None = None
     lock: RunDirectoryLock | None = None
     model: LockstepModel | None = None

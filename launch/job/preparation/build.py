@@ -1,7 +1,7 @@
 """From settings to a compiled model: configuration stops here, below are plain arguments."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -59,6 +59,11 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
     Raises:
         ConfigError: if the run will have no such metric.
     """
+    if config.validation_every > 1 and not validated:
+        raise ConfigError(
+            f"--validation-every {config.validation_every} was given, but there is no validation set; leave it out, or "
+            "raise --validation-split"
+        )
     if config.monitor == "auto":
         for feature in ("early_stopping_patience", "plateau_patience", "restore_best_weights"):
             if getattr(config, feature) and not validated:
@@ -133,6 +138,7 @@ def build(
     calibration: Calibration | None = None,
     own_model: Callable | None = None,
     may_split: bool = True,
+    class_weights: Sequence[float] | None = None,
 ) -> tuple[LockstepModel, dict[str, Choice]]:
     """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed.
 
@@ -140,6 +146,7 @@ def build(
         own_model: the user's ``(classes, image_size) -> keras.Model``; None builds ``config.model``.
         may_split: whether layers may be divided between the workers; whoever looks at weights in mid-epoch, or changes
             them, as a callback may, would see old ones.
+        class_weights: how much an example of each class counts in the loss of training; None: all alike.
 
     Returns:
         The model, and by dense layer how its gradient travels.
@@ -167,6 +174,7 @@ def build(
             steps.exchange,
             steps.moving,
             steps.penalties,
+            class_weights=class_weights,
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
