@@ -1,6 +1,7 @@
 """A run, from its settings to its files: ``train`` for scripts and notebooks, ``run`` for the programs.
 
 >>> from launch.job.config import TrainConfig
+from launch.job.logs.streams import outlive_readers
 >>> from launch.job.run import train
 >>> result = train(TrainConfig(epochs=3), model=my_network, data=((x, y), (x_val, y_val)))
 
@@ -71,6 +72,7 @@ def train(
     config = config or TrainConfig()
     world = World.from_environment(os.environ)
     stop_request = preemption.listen()
+    outlive_readers()
     try:
         code, result = run(config, world, stop_request, model=model, data=data, callbacks=callbacks, raises=True)
     finally:
