@@ -1,7 +1,6 @@
 """A run, from its settings to its files: ``train`` for scripts and notebooks, ``run`` for the programs.
 
 >>> from launch.job.config import TrainConfig
-from launch.job.logs.streams import outlive_readers
 >>> from launch.job.run import train
 >>> result = train(TrainConfig(epochs=3), model=my_network, data=((x, y), (x_val, y_val)))
 
@@ -19,6 +18,7 @@ from distributed.health.preemption import StopRequest
 from distributed.world import World
 from launch.job import environment
 from launch.job.config import TrainConfig
+from launch.job.logs.streams import outlive_readers
 
 if TYPE_CHECKING:
     import keras
