@@ -76,9 +76,11 @@ def overrule(variables: MutableMapping[str, str]) -> str | None:
     """Take out of the environment what would change results; what that was, in a sentence, or None."""
     found = {name: value for name in LEFTOVERS if (value := variables.pop(name, None)) is not None}
     variables["KERAS_BACKEND"] = "tensorflow"
-    mattered = [f"{name}={value}" for name, value in found.items() if value.lower() not in map(str.lower, LEFTOVERS[name])]
+    harmless = {name: [value.lower() for value in LEFTOVERS[name]] for name in found}
+    mattered = [f"{name}={value}" for name, value in found.items() if value.lower() not in harmless[name]]
     file = keras_file(variables)
-    mattered += [f"{name} {value} of {file}" for name, value in _settings(file).items()]
+    if settings := _settings(file):
+        mattered.append(f"{', '.join(f'{name} {value}' for name, value in settings.items())} of {file}")
     if not mattered:
         return None
     return f"not used, as results must depend on the run's own settings alone: {', '.join(mattered)}"
