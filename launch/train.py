@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distributed.health import preemption
 from distributed.world import World, WorldError
+from launch.job.logs.streams import outlive_readers
 
 
 def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> int:
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> 
     """
     # First of all, even before the imports that take a moment: from now on a signal is an answered request.
     stop_request = preemption.listen()
+    outlive_readers()
     from launch.job.arguments import parse_arguments
     from launch.job.config import ConfigError
     from launch.job.run import run

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from distributed.health import heartbeat
 from distributed.world import World, WorldError
 from launch.job import environment
+from launch.job.logs.streams import outlive_readers
 
 if TYPE_CHECKING:
     from distributed.strategies import Strategy
@@ -23,6 +24,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, but that an error is one line and no page of usage."""
 
     def __init__(self, description: str):
+        outlive_readers()  # first of all: --help is also for `| head`
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
@@ -159,9 +161,10 @@ def run(
 
 
 def _answer_signals(answer: Callable) -> None:
-    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, answer)
+    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM, a closed terminal by SIGHUP, but for nohup.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, answer)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -1,6 +1,6 @@
 """What a run on one worker is made of; its last parts put together: what trains, decides, saves and looks on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import keras
@@ -153,6 +153,13 @@ def create_observers(training: Training) -> list[Observer]:
     ]
 
 
+def keep_warmup(training: Training, start: str) -> None:
+    """A run that goes on ends its warm-up as it began it; those of before all began at the base rate."""
+    plan = training.inputs.plan
+    training.loop.plan = replace(plan, schedule=replace(plan.schedule, warmup_from=start))
+    training.checkpoints.facts["warmup_from"] = start
+
+
 def begin(training: Training) -> bool:
     """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
     config, strategy, model, progress = training.config, training.strategy, training.model, training.progress
@@ -179,6 +186,7 @@ def begin(training: Training) -> bool:
     progress.stopped_by_callback = state.get("stopped_by_callback", False) and training.code.has_callbacks
     progress.stopped = state["stopped"] and (training.decisions.out_of_patience or progress.stopped_by_callback)
     training.loop.metric_states = state["metrics"]
+    keep_warmup(training, state.get("warmup_from", "base"))
     for note in state["notes"]:
         console.say(note)
     done = progress.step - progress.epoch * plan.steps_per_epoch
