@@ -125,7 +125,7 @@ build_horovod() {
         cuda=$(nvcc --dryrun -E -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
         # The NCCL wheel ships libnccl.so.2 without the plain name that the linker asks for.
         ln -sf libnccl.so.2 "$nccl/lib/libnccl.so"
-        options+=(HOROVOD_GPU_OPERATIONS=NCCL "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_CUDA_HOME=${cuda:-${CUDA_HOME:-/usr/local/cuda}}"
+        options+=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=SHARED "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_CUDA_HOME=${cuda:-${CUDA_HOME:-/usr/local/cuda}}"
                   "LDFLAGS=-Wl,-rpath,\$ORIGIN/../../../..:\$ORIGIN/../../nvidia/nccl/lib")
     fi
     pins horovod >"$venv/horovod.txt"
