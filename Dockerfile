@@ -36,12 +36,10 @@ WORKDIR /home/lockstep/lockstep
 COPY --chown=lockstep Makefile pyproject.toml requirements.txt requirements-gpu.txt requirements-export.txt ./
 COPY --chown=lockstep launch/install/ launch/install/
 RUN make setup GPU=${GPU} && rm -rf /home/lockstep/.cache
-# A third of .venv is for compiling and for the tests, which run in a checkout: TensorFlow's and CUDA's headers, what
-# only the tests import, the names and lines that a debugger would show of Horovod.
-RUN .venv/bin/uv pip uninstall --quiet --python .venv/bin/python cmake libclang ruff scikit-learn scipy \
-    && strip --strip-debug .venv/lib/python3.*/site-packages/horovod/tensorflow/mpi_lib*.so \
-    && rm -rf .venv/lib/python3.*/site-packages/tensorflow/include .venv/lib/python3.*/site-packages/nvidia/*/include \
-        .venv/bin/uv .venv/bin/uvx
+# What only compiling and the tests need, and the tests run in a checkout: a third of .venv.
+RUN .venv/bin/python -m pip uninstall --quiet --yes cmake libclang ruff scikit-learn scipy uv \
+    && rm -rf .venv/lib/python3.*/site-packages/tensorflow/include \
+    && strip --strip-debug .venv/lib/python3.*/site-packages/horovod/tensorflow/mpi_lib*.so
 
 FROM ${RUNTIME_IMAGE}
 # make for the README's commands, the ssh client for horovodrun across hosts; the rest is InfiniBand's, which NCCL and
