@@ -33,7 +33,8 @@ make_base() {
         { tail -n 5 "$work/debootstrap.log" >&2; fail "debootstrap failed"; }
     rm -rf "$work/debian/var/cache/apt/archives/"*.deb "$work/debian/var/lib/apt/lists/"*
     # A network may have an authority of its own, which this machine trusts; uv looks at the system's list only if told.
-    find /usr/local/share/ca-certificates -name '*.crt' -exec cp -t "$work/debian/usr/local/share/ca-certificates" {} + || true
+    mkdir -p "$work/debian/usr/local/share/ca-certificates"
+    find /usr/local/share/ca-certificates -name '*.crt' -exec cp -t "$work/debian/usr/local/share/ca-certificates" {} +
     container=$(buildah from scratch)
     buildah add --quiet "$container" "$work/debian" / >/dev/null
     buildah config --env SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt "$container"
