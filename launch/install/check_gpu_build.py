@@ -93,7 +93,9 @@ def pinned_packages() -> str:
 def runpath() -> str:
     """What TensorFlow asks for by name is found in its own RUNPATH, in the wheels."""
     folder = package_folder("tensorflow")
-    searched = [path for name in ("framework", "cc") for path in dynamic_section(folder / f"libtensorflow_{name}.so.2")[1]]
+    searched = [
+        path for name in ("framework", "cc") for path in dynamic_section(folder / f"libtensorflow_{name}.so.2")[1]
+    ]
     brought = set(libraries())
     wrong = []
     for name in ASKED_FOR:

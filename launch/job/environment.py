@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from distributed.world import World
+from launch.job import cuda_libraries
 
 LAUNCHERS = (
     "mpirun",
@@ -78,12 +79,14 @@ def silence(enabled: bool):
 
 @contextlib.contextmanager
 def loading(*, quiet: bool):
-    """Around the first import of TensorFlow and Keras: silent if ``quiet``, and without matplotlib.
+    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib, and with the wheels'
+    CUDA libraries.
 
     Keras loads matplotlib wherever it is installed, for pictures that nobody draws here: a sixth of the time that a
     rank takes to load.
     """
     hidden = sys.modules.setdefault("matplotlib", None) is None
+    cuda_libraries.load_first()
     try:
         with silence(quiet):
             yield
