@@ -9,18 +9,14 @@ from pathlib import Path
 import pytest
 
 from launch.job.cuda_libraries import load_first
+from tests.helpers.shared_libraries import compile_library
 
 ROOT = Path(__file__).resolve().parent.parent
 WHEEL, MODULE = 1, 2
 
 
-def compile_library(path, function, body, *linked):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source = f'extern "C" {{ int basis(); int {function}() {{ return {body}; }} }}'
-    # As in the wheels: libraries of one package find each other, by the RUNPATH that LD_LIBRARY_PATH comes before.
-    options = ["-shared", "-fPIC", f"-Wl,-soname,{path.name}", "-Wl,--enable-new-dtags,-rpath,$ORIGIN"]
-    command = ["g++", *options, "-o", path, "-x", "c++", "-", "-x", "none", *linked]
-    subprocess.run(command, input=source, text=True, check=True)
+def answers(function, value):
+    return f'extern "C" int {function}() {{ return {value}; }}'
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +25,11 @@ def folders(tmp_path_factory):
     wheels, module = tmp_path_factory.mktemp("wheels") / "nvidia", tmp_path_factory.mktemp("module")
     for owner, place in ((WHEEL, lambda package: wheels / package / "lib"), (MODULE, lambda _: module)):
         blas = place("cublas")
-        compile_library(blas / "libcublasLt.so.12", "basis", owner)
-        compile_library(blas / "libcublas.so.12", "whose", "basis()", blas / "libcublasLt.so.12")
-        compile_library(place("cuda_runtime") / "libcudart.so.12", "whose", owner)
-    compile_library(wheels / "cuda_nvrtc" / "lib" / "libnvrtc.so.12", "whose", WHEEL)
+        basis = compile_library(blas / "libcublasLt.so.12", answers("basis", owner))
+        calls = f'extern "C" int basis();{answers("whose", "basis()")}'
+        compile_library(blas / "libcublas.so.12", calls, basis)
+        compile_library(place("cuda_runtime") / "libcudart.so.12", answers("whose", owner))
+    compile_library(wheels / "cuda_nvrtc" / "lib" / "libnvrtc.so.12", answers("whose", WHEEL))
     return wheels, module
 
 

@@ -32,14 +32,18 @@ def main() -> int:
     if os.environ.pop("LD_LIBRARY_PATH", None):
         # The loader read it when this process began.
         os.execv(sys.executable, [sys.executable, *sys.argv])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     checks = (pinned_packages, runpath, closed_set, library_versions, assembler, linkage, native_code, gpu_kernels)
     wrong = 0
     for check in checks:
+        name = check.__name__.replace("_", " ")
         try:
-            print(f"{check.__name__.replace('_', ' ')}: {check()}", flush=True)
+            print(f"{name}: {check()}", flush=True)
         except BuildError as error:
             wrong += 1
-            print(f"wrong: {check.__name__.replace('_', ' ')}: {error}", flush=True)
+            print(f"wrong: {name}: {error}", flush=True)
+            if check is pinned_packages:
+                break  # All that follows looks into them.
     return 2 if wrong else 0
 
 
@@ -64,7 +68,14 @@ def package_folder(name: str) -> Path:
 
 def horovod_library() -> Path:
     """Horovod's operations for TensorFlow."""
+    if find_spec("horovod") is None:
+        raise BuildError("Horovod is not installed; run make setup GPU=1")
     return next((package_folder("horovod") / "tensorflow").glob("mpi_lib.*.so"))
+
+
+def nccl_library() -> Path:
+    """NCCL as its wheel brings it."""
+    return next(path for path in libraries() if path.name == "libnccl.so.2")
 
 
 def dynamic_section(library: Path) -> tuple[list[str], list[Path]]:
@@ -77,6 +88,7 @@ def dynamic_section(library: Path) -> tuple[list[str], list[Path]]:
 
 
 def pinned_packages() -> str:
+    """What is installed is what requirements-gpu.txt names."""
     wrong = []
     for name, version in pins().items():
         try:
@@ -125,9 +137,9 @@ def closed_set() -> str:
 
 def library_versions() -> str:
     """The libraries say what they are; TensorFlow says what it was built with."""
-    from tensorflow.python.platform import build_info
+    import tensorflow as tf
 
-    built = build_info.build_info
+    built = tf.sysconfig.get_build_info()
     number = ctypes.c_int()
     opened = {path.name.partition(".")[0]: ctypes.CDLL(str(path)) for path in libraries()}
     opened["libcudart"].cudaRuntimeGetVersion(ctypes.byref(number))
@@ -161,21 +173,30 @@ def assembler() -> str:
 
 
 def linkage() -> str:
-    """TensorFlow's library holds an NCCL of its own: the wheel's must come first in the order of the look-up."""
-    library = horovod_library()
+    """Horovod calls the wheel's NCCL, and brings the CUDA runtime that it was compiled with."""
+    check_linkage(horovod_library(), nccl_library())
+    return "Horovod takes NCCL from its wheel, before TensorFlow's, and holds its own CUDA runtime"
+
+
+def check_linkage(library: Path, nccl: Path) -> None:
+    """Raise BuildError unless ``library`` finds the symbols of NCCL in the file ``nccl`` and no CUDA runtime elsewhere.
+
+    TensorFlow's library has an NCCL of its own in it and shows its symbols; the loader takes them from whichever
+    library stands first in the list.
+    """
     needed, folders = dynamic_section(library)
-    if "libnccl.so.2" not in needed:
-        raise BuildError(f"{library} is not linked with libnccl.so.2: run make clean, then make setup GPU=1")
-    after = next((name for name in needed[: needed.index("libnccl.so.2")] if "tensorflow" in name), None)
-    if after:
-        raise BuildError(f"{library} is linked with {after} before libnccl.so.2, and would call the NCCL in it")
+    before = needed[: needed.index("libnccl.so.2")] if "libnccl.so.2" in needed else None
+    if before is None:
+        raise BuildError(f"{library} is not linked with libnccl.so.2; run make clean, then make setup GPU=1")
+    if early := [name for name in before if "tensorflow" in name]:
+        raise BuildError(
+            f"{library} is linked with {', '.join(early)} before libnccl.so.2, and would call the NCCL in it"
+        )
     if any(name.startswith("libcudart") for name in needed):
-        raise BuildError(f"{library} is linked with a second CUDA runtime, libcudart.so; it must hold its own")
-    nccl = next((path for path in libraries() if path.name == "libnccl.so.2"), None)
-    found = next((place / "libnccl.so.2" for place in folders if (place / "libnccl.so.2").exists()), None)
+        raise BuildError(f"{library} is linked with libcudart.so; the CUDA runtime must be in it (static)")
+    found = next((place / nccl.name for place in folders if (place / nccl.name).exists()), None)
     if found is None or found.resolve() != nccl:
         raise BuildError(f"the RUNPATH of {library} leads to {found or 'no libnccl.so.2'} instead of {nccl}")
-    return "Horovod takes NCCL from its wheel, before TensorFlow's, and holds its own CUDA runtime"
 
 
 def native_code() -> str:
@@ -184,7 +205,7 @@ def native_code() -> str:
     if tool is None:
         return "not checked: cuobjdump, which comes with the CUDA toolkit, is not on PATH"
     said = []
-    for library in (horovod_library(), *(path for path in libraries() if path.name == "libnccl.so.2")):
+    for library in (horovod_library(), nccl_library()):
         listed = subprocess.run([tool, "--list-elf", library], capture_output=True, text=True, check=True).stdout
         found = sorted({int(number) for number in re.findall(r"\.sm_(\d+)a?\.", listed)})
         missing = [number for number in CAPABILITIES if int(number) not in found]
