@@ -1,4 +1,4 @@
-"""Write docs/flags.md from launch/job/config.py: python docs/write_flags.py"""
+"""Write docs/flags.md from launch/job/settings/: python docs/write_flags.py"""
 
 import sys
 import types
@@ -12,7 +12,7 @@ from launch.job.config import TrainConfig
 PAGE = Path(__file__).with_name("flags.md")
 HEAD = """# Flags
 
-Written by `python docs/write_flags.py` from `launch/job/config.py`, the only home of defaults; a test says that
+Written by `python docs/write_flags.py` from `launch/job/settings/`, the only home of defaults; a test says that
 it is current. `python launch/train.py --help` shows the same.
 
 A flag beats the `--config` file, the file beats the default. In a file the names have underscores, on the command line
@@ -20,9 +20,13 @@ either: `--batch-size` is `--batch_size`. A switch is set by `--verbose` and uns
 has no default. `launch/train_mirrored.py` takes the same flags. What does not go together is refused with one sentence
 and exit code 2.
 
+`--config FILE` reads settings from a YAML file.
+"""
+GROUP = """
+## {heading}
+
 | flag | default | meaning |
 |---|---|---|
-| `--config FILE` | | read settings from a YAML file |
 """
 # What to write behind a flag whose type does not say it.
 WORDS = {
@@ -36,6 +40,7 @@ WORDS = {
     "monitor": "METRIC",
     "profile_steps": "A,B",
     "resume": "auto|never|PATH",
+    "weights": "PATH",
 }
 
 
@@ -70,7 +75,11 @@ def row(name: str, field) -> str:
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(f"{row(name, field)}\n" for name, field in TrainConfig.model_fields.items())
+    text = HEAD
+    for group in reversed(TrainConfig.__bases__):
+        text += GROUP.format(heading=group.__doc__.rstrip("."))
+        text += "".join(f"{row(name, field)}\n" for name, field in group.model_fields.items())
+    return text
 
 
 if __name__ == "__main__":

@@ -21,14 +21,12 @@ FLAGS = (
 
 
 def help_texts():
-    (fields,) = [
-        node
-        for node in ast.parse((ROOT / "launch/job/config.py").read_text()).body
-        if getattr(node, "name", "") == "TrainConfig"
-    ]
-    for field, after in zip(fields.body, fields.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign):
-            yield field.target.id, after.value.value if isinstance(after, ast.Expr) else ""
+    for group in reversed(TrainConfig.__bases__):
+        file = ROOT / f"{group.__module__.replace('.', '/')}.py"
+        (fields,) = [node for node in ast.parse(file.read_text()).body if getattr(node, "name", "") == group.__name__]
+        for field, after in zip(fields.body, fields.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign):
+                yield field.target.id, after.value.value if isinstance(after, ast.Expr) else ""
 
 
 def test_every_field_has_a_help_text():

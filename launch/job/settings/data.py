@@ -1,0 +1,43 @@
+"""Which pictures are trained on, and as what they reach the network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from launch.job.settings.base import FileFunction, Positive, Settings, Share
+
+
+class DataSettings(Settings):
+    """Which pictures are trained on, and as what they reach the network."""
+
+    dataset: Literal["shapes", "cifar10", "image_folder", "tfrecord", "csv", "npz", "hdf5"] | FileFunction = "shapes"
+    """Where examples come from; shapes is generated and needs no files. Or your own: FILE.py:FUNCTION, called without
+    arguments."""
+    data_dir: Path | None = None
+    """Folder (or file) of the data set."""
+    classes: str | None = None
+    """Train on these classes alone, in this order: names with commas between, or a file with one per line."""
+    image_feature: str | None = None
+    """Name of the feature of TFRecords that holds the encoded image; default: image/encoded."""
+    label_feature: str | None = None
+    """Name of the feature of TFRecords that holds the label; default: image/class/label."""
+    validation_split: Share = 0.1
+    """Part of the training examples held out where the data set has no validation split of its own."""
+    image_size: Positive | None = None
+    """Height and width in pixels that the model sees; default: the data's own size, else the model's."""
+    augment: Literal["none", "flip_crop", "inception"] = "none"
+    """flip_crop: pad, crop, flip; inception: random area and aspect, flip, colour."""
+
+
+def problems(c) -> Iterator[str]:
+    """Sentences about settings that do not go together; ``c`` is the whole ``TrainConfig``."""
+    if c.dataset in ("image_folder", "tfrecord", "csv", "npz", "hdf5") and c.data_dir is None:
+        yield f"--dataset {c.dataset} was given without --data-dir; name the folder or file it lies in"
+    for flag, given in (("image", c.image_feature), ("label", c.label_feature)):
+        if given is not None and c.dataset != "tfrecord":
+            yield f"--{flag}-feature {given} belongs to --dataset tfrecord, not to {c.dataset}; leave it out"
+    if c.dataset == "shapes" and c.data_dir is not None:
+        yield (
+            f"--data-dir {c.data_dir} was given, but --dataset shapes is generated; "
+            "name the data's kind with --dataset, for example image_folder"
+        )
