@@ -13,7 +13,7 @@ import psutil
 from distributed import cuda, placement
 from distributed.placement import Cores
 from distributed.world import World
-from launch.job import leftovers
+from launch.job import cuda_libraries, leftovers
 
 LAUNCHERS = (
     "mpirun",
@@ -96,13 +96,14 @@ def silence(enabled: bool):
 
 @contextlib.contextmanager
 def loading(*, quiet: bool):
-    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib, and
-    without the user's keras.json.
+    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib and the user's keras.json,
+    and with the wheels' CUDA libraries.
 
     Keras loads matplotlib wherever it is installed, for pictures that nobody draws here: a sixth of the time that a
     rank takes to load.
     """
     hidden = sys.modules.setdefault("matplotlib", None) is None
+    cuda_libraries.load_first()
     try:
         with silence(quiet), leftovers.without_keras_file():
             yield
