@@ -5,7 +5,7 @@ python launch/train_mirrored.py                                 # one process, a
 python launch/train_mirrored.py --cpu-devices 2                 # the same without GPUs
 horovodrun -np 4 python launch/train.py                         # four processes, one GPU (or CPU share) each
 horovodrun -np 8 -H a:4,b:4 python launch/train.py              # on two nodes
-mpirun -np 4 python launch/train.py
+mpirun -np 4 --bind-to none python launch/train.py
 sbatch launch/slurm/multi_node.sbatch                           # srun, one task per GPU
 
 ... --config launch/recipes/alexnet_cifar10.yaml --epochs 20    # settings from a file; a flag beats the file
