@@ -26,7 +26,7 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
         name = "horovod" if world.size > 1 else "mirrored" if cpu_devices or len(gpus) > 1 else "single"
     if world.size > 1 and name != "horovod":
         raise WorldError(
-            f"strategy {name} runs in one process, but {world.launcher} started {world.size}; "
+            f"strategy {name} runs in one process, but {world.launcher} started {world.size} ({world.seen}); "
             "use --strategy horovod or auto, or start it with plain python"
         )
     if cpu_devices and name != "mirrored":

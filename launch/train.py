@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distributed.health import preemption
-from distributed.world import World, WorldError
+from distributed.world import World, WorldError, speaks
 
 
 def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> int:
@@ -39,12 +39,11 @@ def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> 
     from launch.job.run import run
 
     argv = sys.argv[1:] if argv is None else argv
-    world = World()
     try:
-        world = World.from_environment(os.environ)
         config = parse_arguments(argv, program=Path(sys.argv[0]).name, description=__doc__, preset=preset)
+        world = World.from_environment(os.environ, config.strategy)
     except (ConfigError, WorldError) as error:
-        if not world.is_chief:
+        if not speaks(os.environ):
             # The chief says it for all; the launcher ends everyone as soon as one has gone.
             time.sleep(1)
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -69,7 +69,7 @@ def train(
         RuntimeError: the run ended in another way that its message names.
     """
     config = config or TrainConfig()
-    world = World.from_environment(os.environ)
+    world = World.from_environment(os.environ, config.strategy)
     stop_request = preemption.listen()
     try:
         code, result = run(config, world, stop_request, model=model, data=data, callbacks=callbacks, raises=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from distributed.health import heartbeat
-from distributed.world import World, WorldError
+from distributed.world import World, WorldError, speaks
 from launch.job import environment
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # Under a launcher all ranks find the same mistake; one says it.
-        if World.from_environment(os.environ).is_chief:
+        if speaks(os.environ):
             print(f"error: {message}; --help lists all flags", file=sys.stderr, flush=True)
         sys.exit(2)
 
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
             workers together as one of ``mendable``.
     """
     try:
-        world = World.from_environment(os.environ)
+        world = World.from_environment(os.environ, options.strategy)
     except WorldError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
