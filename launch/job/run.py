@@ -109,7 +109,7 @@ def run(
         and the result of a run that came to its end or was asked to leave.
     """
     stop_request.patience = 0.0 if world.is_chief else 1.0
-    cores = environment.prepare(world, verbose=config.verbose)
+    cores = environment.prepare(world, verbose=config.verbose, cpu=environment.on_cpu(config))
     launcher = environment.launcher()
     heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
     code = 1

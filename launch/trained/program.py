@@ -49,6 +49,7 @@ class Parser(argparse.ArgumentParser):
             default="auto",
             help="as for train.py; auto: horovod under a launcher, mirrored where several GPUs are seen, else single",
         )
+        self.add_argument("--cpu", action="store_true", help="compute on the CPU, also where there is a GPU")
         self.add_argument(
             "--cpu-devices", type=at_least_one, metavar="N", help="for mirrored: devices to split the CPU into"
         )
@@ -128,7 +129,7 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
     """Call ``work`` on every worker, and answer for what goes wrong.
 
     Args:
-        options: with ``strategy`` and ``cpu_devices``.
+        options: with ``strategy``, ``cpu`` and ``cpu_devices``.
         work: gives the exit code; the chief's counts.  What the user can mend it raises as ``FailedAlone``, or on all
             workers together as one of ``mendable``.
     """
@@ -139,7 +140,7 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
         return 2
     # Nothing is written yet; and an exception within an import would show where, or be lost.
     _answer_signals(lambda number, frame: heartbeat.die(130))
-    cores = environment.prepare(world, verbose=False)
+    cores = environment.prepare(world, verbose=False, cpu=environment.on_cpu(options))
     launcher = environment.launcher()
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
     code = 1
@@ -166,7 +167,7 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
     with environment.loading(quiet=True):
         import tensorflow as tf
 
-        from distributed.devices import create_strategy
+        from distributed.devices import check_devices, create_strategy
         from launch.job.failure import fail
         from launch.job.logs.console import Console
 
@@ -175,7 +176,12 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
     try:
         # One core per operation: several would share it in ways on which the last bits depend.
         strategy = create_strategy(
-            options.strategy, world, cpu_devices=options.cpu_devices, threads=threads, exact=True
+            options.strategy,
+            world,
+            cpu_devices=options.cpu_devices,
+            threads=threads,
+            exact=True,
+            cpu=environment.on_cpu(options),
         )
     except WorldError as error:
         Console(True).error(str(error))
@@ -184,6 +190,7 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:
         _answer_signals(_interrupt)
+        check_devices(strategy, cpu=environment.on_cpu(options))
         return strategy.control.leave(work(Workers(strategy, console, threads)))
     except errors as error:
         console.stop()

@@ -104,10 +104,13 @@ def introduce(training: "Training") -> None:
     replicas = f"{plan.replicas} replica{'s' * (plan.replicas > 1)}"
     processes = f"{world.size} process{'es' * (world.size > 1)}"
     cores = f"{training.cores.threads} core{'s' * (training.cores.threads > 1)}"
-    device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {cores} per process"
+    gpus = tf.config.get_visible_devices("GPU")
+    device = f"{tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}" if gpus else "CPU"
     parameters = f"{training.model.network.count_params():,} parameters"
     say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
-    say(f"workers: {training.strategy.name}, {replicas} in {processes} ({device})")
+    say(f"workers: {training.strategy.name}, {replicas} in {processes} ({device}, {cores} per process)")
+    for warning in training.cores.warnings:
+        training.console.warn(warning)
     held_out = f"{len(validation):,} validation" if validation else "no validation"
     classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"
     say(f"data: {training.code.data_name(config)}, {len(train):,} training and {held_out} images, {classes}, {size}")
