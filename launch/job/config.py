@@ -59,6 +59,11 @@ class TrainConfig(
         return self
 
     @property
+    def allows_tf32(self) -> bool:
+        """Whether GPUs may round the factors of float32 products to 10 bits."""
+        return self.tf32 == "on" or (self.tf32 == "auto" and not self.deterministic)
+
+    @property
     def exact(self) -> bool:
         """Whether the result must not depend on the number of workers, to the last bit."""
         return self.deterministic and self.micro_batch_size is not None
