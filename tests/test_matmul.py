@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from tensorflow.python.framework import kernels
 
 from distributed.gradients.matmul import kernel_gradient, multiply

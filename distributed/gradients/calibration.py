@@ -29,21 +29,23 @@ def calibrate(strategy: Strategy, dtype: str) -> Calibration:
     Args:
         dtype: that of the factors.
     """
-
-    def slowest(operation: Callable) -> float:
-        return max(strategy.control.gather(_seconds(operation)))
-
-    def timed(collective: Callable) -> Callable[[int], float]:
-        return lambda size: slowest(_exchange(collective, size))
-
-    reduce = fit_line(timed(strategy.collectives.sum_tensors))
-    gather = fit_line(timed(strategy.collectives.gather_tensors), parts=strategy.replicas)
+    reduce, gather = exchanges(strategy)
     side, few, many = PRODUCTS["GPU" if tf.config.get_visible_devices("GPU") else "CPU"]
-    products = {batch: slowest(_product(side, batch, dtype)) / side**2 for batch in (few, many)}
+    products = {batch: _slowest(strategy, _product(side, batch, dtype)) / side**2 for batch in (few, many)}
     rate = max(products[many] - products[few], 0.0) / (many - few)
     multiply = Line(max(products[few] - few * rate, 0.0), rate)
     chain = _chained(_product(side, many // CHAIN, dtype))
-    return Calibration(reduce, gather, multiply, _overlap(strategy, slowest, reduce, chain))
+    return Calibration(reduce, gather, multiply, _overlap(strategy, reduce, chain))
+
+
+def exchanges(strategy: Strategy) -> tuple[Line, Line]:
+    """Measure sums and gathers over the bytes that a replica hands in, all workers together."""
+
+    def timed(collective: Callable) -> Callable[[int], float]:
+        return lambda size: _slowest(strategy, _exchange(collective, size))
+
+    reduce = fit_line(timed(strategy.collectives.sum_tensors))
+    return reduce, fit_line(timed(strategy.collectives.gather_tensors), parts=strategy.replicas)
 
 
 def fit_line(seconds_of: Callable[[int], float], parts: int = 1, budget: float = BUDGET) -> Line:
@@ -69,14 +71,14 @@ def fit_line(seconds_of: Callable[[int], float], parts: int = 1, budget: float =
     return Line(max(points[0][1] - rate * small, 0.0), rate)
 
 
-def _overlap(strategy: Strategy, slowest: Callable, reduce: Line, products: Callable) -> float:
+def _overlap(strategy: Strategy, reduce: Line, products: Callable) -> float:
     """Which part of a sum takes no time from products that are computed meanwhile."""
-    computed = slowest(products)
+    computed = _slowest(strategy, products)
     # As much to exchange as takes about as long.
     size = int((computed - reduce.latency) / max(reduce.per_unit, 1e-12))
     exchange = _exchange(strategy.collectives.sum_tensors, min(max(size, SMALL[1]), LARGE[-1]))
-    exchanged = slowest(exchange)
-    both = slowest(tf.function(lambda: exchange() + products()))
+    exchanged = _slowest(strategy, exchange)
+    both = _slowest(strategy, tf.function(lambda: exchange() + products()))
     return min(max((computed + exchanged - both) / min(computed, exchanged), 0.0), 1.0)
 
 
@@ -99,6 +101,10 @@ def _chained(operation: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
         return total
 
     return tf.function(call)
+
+
+def _slowest(strategy: Strategy, operation: Callable[[], tf.Tensor]) -> float:
+    return max(strategy.control.gather(_seconds(operation)))
 
 
 def _seconds(operation: Callable[[], tf.Tensor]) -> float:

@@ -109,7 +109,7 @@ def run(
         and the result of a run that came to its end or was asked to leave.
     """
     stop_request.patience = 0.0 if world.is_chief else 1.0
-    threads = environment.prepare(world, verbose=config.verbose)
+    cores = environment.prepare(world, verbose=config.verbose)
     launcher = environment.launcher()
     heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
     code = 1
@@ -117,7 +117,7 @@ def run(
         with environment.loading(quiet=not config.verbose):
             from launch.job import training
         given = {"model": model, "data": data, "callbacks": callbacks}
-        code, result = training.execute(config, world, threads, stop_request, given, raises and world.size == 1)
+        code, result = training.execute(config, world, cores, stop_request, given, raises and world.size == 1)
         return code, result
     finally:
         heartbeat.end(code)

@@ -8,6 +8,7 @@ from distributed import convert
 from distributed.devices import create_strategy
 from distributed.health import heartbeat
 from distributed.health.preemption import StopRequest, code_of
+from distributed.placement import Cores
 from distributed.world import World, WorldError
 from launch.job import config as configuration
 from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
@@ -25,7 +26,7 @@ from launch.job.user.callbacks import CallbackError
 
 
 def execute(
-    config: TrainConfig, world: World, threads: int, stop_request: StopRequest, given: dict, raises: bool
+    config: TrainConfig, world: World, cores: Cores, stop_request: StopRequest, given: dict, raises: bool
 ) -> tuple[int, Result | None]:
     """Train, and answer for what goes wrong; see ``run.run``.
 
@@ -36,7 +37,7 @@ def execute(
     began = time.perf_counter()
     try:
         strategy = create_strategy(
-            config.strategy, world, cpu_devices=config.cpu_devices, threads=threads, exact=config.exact
+            config.strategy, world, cpu_devices=config.cpu_devices, threads=cores.threads, exact=config.exact
         )
     except Exception as error:
         if raises:
@@ -47,7 +48,7 @@ def execute(
         return fail(error, world, heartbeat.die), None
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
-    training = Training(config, strategy, console, threads, began)
+    training = Training(config, strategy, console, cores, began)
     try:
         return train(training, stop_request, given)
     except Exception as error:
@@ -70,13 +71,14 @@ def execute(
 
 def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[int, Result | None]:
     """All stages of a run, in order; the exit code is 0, 1 if the loss was not finite, or that of a run that left."""
-    config, strategy, console = training.config, training.strategy, training.console
+    config, strategy, console, threads = training.config, training.strategy, training.console, training.cores.threads
     training.code = code = stages.load_user_code(config, strategy, given)
     stages.agree_on_settings(config, strategy, code)
     training.splits, fingerprints = stages.open_data(config, strategy, console, code)
-    training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, training.threads, code)
+    training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
-    measured = exchange.measure(config, strategy, training.directory, training.threads)
+    training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
+    measured = exchange.measure(config, strategy, training.directory, threads)
     training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
     training.record = stages.describe(config, training.inputs, training.model.network, fingerprints[0], code)
     prepare_loop(training)

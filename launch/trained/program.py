@@ -124,13 +124,21 @@ class Workers:
         return self.strategy.control.agree(answer)
 
 
-def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
+def run(
+    options: argparse.Namespace,
+    work: Callable[[Workers], int],
+    *,
+    exact: bool = True,
+    refused: Callable[[str], int] | None = None,
+) -> int:
     """Call ``work`` on every worker, and answer for what goes wrong.
 
     Args:
         options: with ``strategy`` and ``cpu_devices``.
         work: gives the exit code; the chief's counts.  What the user can mend it raises as ``FailedAlone``, or on all
             workers together as one of ``mendable``.
+        exact: compute each operation on one core: several would share it in ways on which the last bits depend.
+        refused: told why the workers cannot begin, in one sentence; gives the exit code.  By default it is printed.
     """
     try:
         world = World.from_environment(os.environ)
@@ -139,12 +147,12 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
         return 2
     # Nothing is written yet; and an exception within an import would show where, or be lost.
     _answer_signals(lambda number, frame: heartbeat.die(130))
-    threads = environment.prepare(world, verbose=False)
+    cores = environment.prepare(world, verbose=False)
     launcher = environment.launcher()
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
     code = 1
     try:
-        code = _work_on(world, options, threads, work)
+        code = _work_on(world, options, cores.threads, work, exact, refused or _refuse)
         return code
     finally:
         heartbeat.end(code)
@@ -162,7 +170,21 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _work_on(world: World, options: argparse.Namespace, threads: int, work: Callable[[Workers], int]) -> int:
+def _refuse(sentence: str) -> int:
+    from launch.job.logs.console import Console
+
+    Console(True).error(sentence)
+    return 2
+
+
+def _work_on(
+    world: World,
+    options: argparse.Namespace,
+    threads: int,
+    work: Callable[[Workers], int],
+    exact: bool,
+    refused: Callable[[str], int],
+) -> int:
     with environment.loading(quiet=True):
         import tensorflow as tf
 
@@ -173,13 +195,11 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
         errors = mendable()
     tf.get_logger().setLevel("ERROR")
     try:
-        # One core per operation: several would share it in ways on which the last bits depend.
         strategy = create_strategy(
-            options.strategy, world, cpu_devices=options.cpu_devices, threads=threads, exact=True
+            options.strategy, world, cpu_devices=options.cpu_devices, threads=threads, exact=exact
         )
     except WorldError as error:
-        Console(True).error(str(error))
-        return 2
+        return refused(str(error))
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:

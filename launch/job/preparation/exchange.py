@@ -14,8 +14,10 @@ from distributed.gradients.calibration import calibrate
 from distributed.gradients.cost_model import Calibration, Choice, Line, Rest
 from distributed.gradients.reduction import dense_layers, graph_nodes
 from distributed.gradients.tensor_parallel import find_pair
+from distributed.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
+from launch.job.preparation import optimizers
 from launch.job.preparation.batch_plan import BatchPlan
 
 FILE = "exchange.json"
@@ -86,15 +88,16 @@ def choose(
     )
 
 
-def find_split(config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model) -> tuple | None:
+def find_split(
+    config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model, penalties: Penalties
+) -> tuple | None:
     """The two dense layers that this run may divide between its workers, and the dropout between them; or None."""
     if strategy.shares_memory or config.exact or config.precision != "float32" or plan.accumulate > 1:
         # Sums of half-precision products would be rounded once more than one worker rounds them.
         return None
-    # Nadam keeps a running product that each of its steps updates once.
-    return (
-        None if config.optimizer == "nadam" else find_pair(graph_nodes(network), dense_layers(network), plan.replicas)
-    )
+    if config.optimizer in optimizers.UNDIVIDED or not penalties.divisible:
+        return None
+    return find_pair(graph_nodes(network), dense_layers(network), plan.replicas)
 
 
 def multiplications(network: keras.Model, without: list[keras.layers.Layer]) -> int:
