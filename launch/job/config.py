@@ -45,6 +45,8 @@ class TrainConfig(
     @classmethod
     def _none_in_words(cls, value, info):
         annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and info.field_name == "tf32":
+            return "on" if value else "off"  # which are YAML's words for true and false
         if isinstance(value, bool) and annotation is not bool:
             # pydantic would take true for 1.
             raise pydantic_core.PydanticCustomError("switch", "a number or a word")
