@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tensorflow as tf
 from conftest import BIN, HELPERS, run_command
 from host_work import CALLS, Host
 from jobs import tiny
+from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 
 from distributed.strategies import SingleDevice
 from distributed.world import World
@@ -17,6 +19,7 @@ from launch.job.preparation.batch_plan import create_batch_plan
 from launch.job.preparation.build import build
 
 
+@cache
 def prepared(precision: str):
     """A model that has taken its first step, and its batches."""
     config = TrainConfig(precision=precision, global_batch_size=4, momentum=0.9, clip_norm=1.0)
@@ -58,3 +61,22 @@ def test_a_step_asks_the_host_once_whether_to_apply_itself(precision):
     conditions = {op: count for op, count in nodes.items() if op in ("If", "StatelessIf", "Case", "StatelessCase")}
     assert conditions == {"If": 1}
     assert not {op for op in nodes if "PyFunc" in op} and nodes["While"] == 0
+
+
+def has_gpu_kernel(node) -> bool:
+    """Whether TensorFlow's wheel, which was built for CUDA, has a kernel of that operation for these types: one for
+    GPUs, or for any device."""
+    return any(
+        kernel.device_type in ("GPU", "DEFAULT")
+        and all(node.attr[c.name].type in c.allowed_values.list.type for c in kernel.constraint)
+        for kernel in get_registered_kernels_for_op(node.op).kernel
+    )
+
+
+@pytest.mark.parametrize("precision", ("float32", "bfloat16", "float16"))
+def test_every_operation_of_a_step_has_a_kernel_for_gpus(precision):
+    model, _ = prepared(precision)
+    functions = model._training.get_concrete_function().graph.as_graph_def().library.function
+    nodes = [node for function in functions for node in function.node_def]
+    without = {(node.op, str(dict(node.attr))[:300]) for node in nodes if not has_gpu_kernel(node)}
+    assert sorted({op for op, _ in without}) == [], without
