@@ -17,6 +17,7 @@ from distributed.batch_norm import MovingStatistics
 from distributed.gradients.reduction import Exchange, Rows
 from distributed.metrics import GlobalMetrics
 from distributed.optimizer import LockstepOptimizer
+from distributed.regularization import Penalties
 from distributed.strategies import Strategy
 
 # What a worker may have to tell the others in mid-run: a signal asked it to leave (to be resumed), the user pressed
@@ -64,6 +65,7 @@ class LockstepModel:
         metrics: GlobalMetrics,
         exchange: Exchange,
         moving: MovingStatistics | None = None,
+        penalties: Penalties | None = None,
         *,
         global_batch: int,
         accumulate: int,
@@ -77,12 +79,13 @@ class LockstepModel:
             metrics: this worker's metrics.
             exchange: takes and sums the gradients of ``network``.
             moving: statistics of ``network`` that follow the steps, as the optimizer has them.
+            penalties: of the network's weights, as the optimizer has them.
             global_batch: examples per optimizer step over all replicas.
             accumulate: micro-batches into which a replica cuts its share of them, one after the other.
         """
         self.network, self.optimizer = network, optimizer
         self._strategy, self._losses, self._metrics, self._exchange = strategy, losses, metrics, exchange
-        self._moving = moving
+        self._moving, self._penalties = moving, penalties
         self._global_batch, self._accumulate = global_batch, accumulate
         # Set by this worker's host between calls, summed over all replicas with the gradients: telling costs nothing.
         self._notices = keras.Variable(
@@ -198,6 +201,10 @@ class LockstepModel:
     def results(self) -> dict[str, float]:
         """The metrics over all workers, since the last reset; all workers must call it."""
         return self._metrics.results()
+
+    def regularization(self) -> dict[str, float]:
+        """The penalties of the weights as they are, under the name of a metric; empty where there are none."""
+        return {"regularization": self._penalties.value()} if self._penalties else {}
 
     def reset_metrics(self) -> None:
         """Begin the metrics anew: once per epoch and once per validation."""

@@ -7,7 +7,8 @@ only replica 0 whether the gradient is finite), and under Horovod it has none.  
    mean;
 2. *unscale*: divide by the loss scale (float16 only);
 3. *check*: all replicas see the same sums, hence agree without a further message on whether they are finite;
-4. *clip* by the global norm of the reduced gradient (Pascanu et al. 2013);
+4. *clip* by the global norm of the reduced gradient (Pascanu et al. 2013), penalties of the weights included, as in
+   Keras;
 5. *decay* (decoupled, as Keras does: ``w -= learning rate x decay x w``) and *apply*, both by Keras.
 
 A gradient that is not finite is never applied.  With float16 it halves the loss scale (Micikevicius et al. 2018,
@@ -22,9 +23,11 @@ import keras
 import tensorflow as tf
 
 from distributed.batch_norm import MovingStatistics
+from distributed.fused_sgd import FusedSGD
 from distributed.gradients.matmul import times
 from distributed.gradients.reduction import Factors, Owned, Rows
 from distributed.gradients.tensor_parallel import SplitPair
+from distributed.regularization import Penalties
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
 INITIAL_LOSS_SCALE = 2.0**15
@@ -40,12 +43,14 @@ class LockstepOptimizer:
         clip_norm: float | None,
         scaled: bool,
         moving: MovingStatistics | None,
+        penalties: Penalties | None,
     ) -> None:
         """Say how to reduce and clip; called once, in the strategy's scope, before ``build``."""
         self._sum_replicas = sum_replicas
         self._clip_norm = clip_norm
         self._scaled = scaled
         self._moving = moving
+        self._penalties = penalties
         self._split = self._of_parts = None
         make = self.add_variable
         # Loss scale and the good steps since it last changed; halted is 1 from the first bad step on.
@@ -87,10 +92,19 @@ class LockstepOptimizer:
         Returns:
             ``report`` summed over all replicas, and whether the optimizer has halted (int32, 0 or 1).
         """
+        # What a worker owns is summed already; the norm, which is exchanged now, is that of the whole gradient.
+        gradients = [
+            self._penalized(*pair) if isinstance(pair[0], Owned) else pair[0]
+            for pair in zip(gradients, variables, strict=True)
+        ]
         *gradients, report = self._sum_replicas([*gradients, *([] if rows is None else [rows]), report])
         moved = [] if rows is None else self._moving.moved(gradients.pop().values)
-        if self._clip_norm is not None:
+        if self._clip_norm is not None or self._penalties:
             gradients = [_multiplied(gradient) for gradient in gradients]
+            gradients = [
+                pair[0] if isinstance(pair[0], Owned) else self._penalized(*pair)
+                for pair in zip(gradients, variables, strict=True)
+            ]
         # Factors are finite if their norms are: there is no need to read tens of millions of products for that.
         norm = tf.linalg.global_norm([g.bound() if isinstance(g, Factors | Owned) else g for g in gradients])
         factor = 1.0
@@ -112,6 +126,17 @@ class LockstepOptimizer:
             gradient_finite,
         )
         return report, halted
+
+    def _penalized(self, gradient: tf.Tensor | Owned, variable: keras.Variable) -> tf.Tensor | Owned:
+        """The gradient of the loss with the penalty of the variable, both times the loss scale."""
+        part = self._split.part_of(variable) if isinstance(gradient, Owned) else None
+        more = self._penalties.gradient(variable, part) if self._penalties else None
+        if more is None:
+            return gradient
+        if part is None:
+            return gradient + self.scale_loss(more)
+        more = gradient.gradient + more
+        return Owned(more, 2 * tf.nn.l2_loss(more))
 
     def _apply_if_finite(self, distribution, gradients, variables, moved, loss_finite, gradient_finite):
         # All replicas hold the same sums; the first one's word counts for all.
@@ -187,20 +212,6 @@ def _multiplied(gradient, scale=1.0) -> tf.Tensor | Owned:
     return gradient.multiplied(scale) if isinstance(gradient, Factors | Owned) else times(gradient, scale)
 
 
-class FusedSGD:
-    """SGD's update in one pass over the weights, by TensorFlow's kernel; Keras' composes it of five operations, each a
-    pass over tens of millions of weights in AlexNet and VGG."""
-
-    def update_step(self, gradient, variable, learning_rate):
-        if not self.momentum:
-            tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=gradient)
-            return
-        velocity = self.momentums[self._get_variable_index(variable)].value
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle, accum=velocity.handle, lr=learning_rate, grad=gradient, momentum=self.momentum
-        )
-
-
 def synchronize(
     optimizer_class: type,
     settings: dict,
@@ -211,6 +222,8 @@ def synchronize(
     scaled: bool,
     split: SplitPair | None = None,
     moving: MovingStatistics | None = None,
+    penalties: Penalties | None = None,
+    undecayed: Sequence = (),
 ):
     """Build a Keras optimizer whose steps are taken by all replicas together.
 
@@ -225,11 +238,15 @@ def synchronize(
         scaled: whether the loss is scaled (float16).
         split: those of the variables that are divided between the workers.
         moving: statistics that follow the steps; see ``batch_norm.py``.
+        penalties: of the variables; see ``regularization.py``.
+        undecayed: those of the variables that weight decay leaves alone.
     """
     names = {"__module__": optimizer_class.__module__, "__qualname__": optimizer_class.__qualname__}
     fused = (FusedSGD,) if optimizer_class is keras.optimizers.SGD else ()
     optimizer = type(optimizer_class.__name__, (LockstepOptimizer, *fused, optimizer_class), names)(**settings)
-    optimizer.prepare(sum_replicas, clip_norm, scaled, moving)
+    optimizer.prepare(sum_replicas, clip_norm, scaled, moving, penalties)
+    parts = [] if split is None else [part for part in map(split.part_of, undecayed) if part is not None]
+    optimizer.exclude_from_weight_decay([*undecayed, *parts])
     optimizer.build(variables)
     if split is not None:
         optimizer.adopt(split, type(optimizer_class.__name__, (*fused, optimizer_class), names)(**settings))

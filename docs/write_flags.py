@@ -40,6 +40,7 @@ WORDS = {
     "monitor": "METRIC",
     "profile_steps": "A,B",
     "resume": "auto|never|PATH",
+    "weights": "PATH",
 }
 
 

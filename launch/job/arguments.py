@@ -70,6 +70,8 @@ def _overruled(flags: dict):
             yield other
     if flags.get("early_stopping_patience") == "0":
         yield from {"baseline", "start_from_epoch"} - given
+    if flags.get("weight_decay") in ("0", "0.0"):
+        yield from {"decay_all"} - given
     if flags.get("plateau_patience") == "0":
         yield from {"plateau_factor", "plateau_cooldown"} - given
 

@@ -35,7 +35,7 @@ class TrainConfig(
     def _split_list(cls, value):
         return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
-    @pydantic.field_validator("data_dir", "run_dir", mode="before")
+    @pydantic.field_validator("data_dir", "run_dir", "weights", mode="before")
     @classmethod
     def _expand(cls, value):
         # A shell leaves --data-dir=~/photos as it is, and nothing expands what stands in a file.
@@ -50,6 +50,13 @@ class TrainConfig(
             raise pydantic_core.PydanticCustomError("switch", "a number or a word")
         optional = type(None) in get_args(annotation)
         return None if optional and isinstance(value, str) and value.lower() in ("none", "null") else value
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _default_decay(cls, values):
+        if isinstance(values, dict) and values.get("optimizer") == "adamw":
+            return {"weight_decay": optimization.ADAMW_DECAY} | values
+        return values
 
     @pydantic.model_validator(mode="after")
     def _check_combinations(self):

@@ -100,7 +100,7 @@ class Loop:
                 self._take_steps(upto=min(self._next_stops()))
             self.model.gather()
             self.watch.end_steps()
-            metrics = self.model.results()
+            metrics = self.model.results() | self.model.regularization()
             if self.inputs.validation_steps:
                 metrics |= {f"val_{name}": value for name, value in self.validation.run().items()}
             self._end_epoch(metrics)

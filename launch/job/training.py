@@ -77,6 +77,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.splits, fingerprints = stages.open_data(config, strategy, console, code)
     training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
+    training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
     measured = exchange.measure(config, strategy, training.directory, threads)
     training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
     training.record = stages.describe(config, training.inputs, training.model.network, fingerprints[0], code)

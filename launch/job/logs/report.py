@@ -107,6 +107,8 @@ def introduce(training: "Training") -> None:
     device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {cores} per process"
     parameters = f"{training.model.network.count_params():,} parameters"
     say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
+    for sentence in training.begun_with:
+        say(sentence)
     say(f"workers: {training.strategy.name}, {replicas} in {processes} ({device})")
     held_out = f"{len(validation):,} validation" if validation else "no validation"
     classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"

@@ -1,6 +1,6 @@
 """What a run on one worker is made of; its last parts put together: what trains, decides, saves and looks on."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import keras
@@ -26,6 +26,7 @@ from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.run_directory.lock import RunDirectoryLock
 from launch.job.user.callbacks import call_all, on_chief_only
 from launch.job.user.given import UserCode
+from launch.job.weights import begin as weights
 from launch.trained.record import Record
 
 
@@ -46,6 +47,7 @@ class Training:
     lock: RunDirectoryLock | None = None
     model: LockstepModel | None = None
     record: Record | None = None
+    begun_with: list[str] = field(default_factory=list)  # what --weights has given, in sentences
     choices: dict[str, Choice] = field(default_factory=dict)
     decisions: Decisions | None = None
     progress: Progress = field(default_factory=Progress)
@@ -129,7 +131,7 @@ def create_observers(training: Training) -> list[Observer]:
     """What looks on, on the chief."""
     config, console, inputs, directory = training.config, training.console, training.inputs, training.directory
     return [
-        EpochTable(directory / "metrics.csv", console, config.metrics),
+        EpochTable(directory / "metrics.csv", console, config.metrics, penalized=bool(training.model.regularization())),
         TensorBoard(
             directory / "tensorboard",
             console,
@@ -148,6 +150,19 @@ def create_observers(training: Training) -> list[Observer]:
     ]
 
 
+def begin_with_weights(training: Training) -> None:
+    """Give the chief's network what ``--weights`` names."""
+    config, strategy = training.config, training.strategy
+    if config.weights is None:
+        return
+    begun = stages.together(
+        strategy, lambda: weights.begin(config.weights, training.model.network) if strategy.is_chief else None
+    )
+    begun = strategy.control.agree(begun and asdict(begun))
+    training.checkpoints.facts["files"]["weights"] = begun["sha256"]
+    training.begun_with = begun["sentences"]
+
+
 def begin(training: Training) -> bool:
     """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
     config, strategy, model, progress = training.config, training.strategy, training.model, training.progress
@@ -156,6 +171,10 @@ def begin(training: Training) -> bool:
         strategy, lambda: resume.restore(config, plan, strategy, model, folder, training.checkpoints.facts)
     )
     state = strategy.control.agree(state)
+    if state is None:
+        begin_with_weights(training)
+    elif digest := state.get("files", {}).get("weights"):
+        training.checkpoints.facts["files"]["weights"] = digest
     strategy.broadcast([*model.network.variables, *model.optimizer.variables])
     if state is None:
         return False

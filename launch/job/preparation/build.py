@@ -16,22 +16,13 @@ from distributed.gradients.tensor_parallel import SplitPair, find_pair
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
 from distributed.optimizer import synchronize
+from distributed.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.preparation import optimizers
 from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.user.network import build_network
 from models import MODELS, build_model
-
-OPTIMIZERS = {
-    "sgd": keras.optimizers.SGD,
-    "rmsprop": keras.optimizers.RMSprop,
-    "adam": keras.optimizers.Adam,
-    "adagrad": keras.optimizers.Adagrad,
-    "adadelta": keras.optimizers.Adadelta,
-    "adamax": keras.optimizers.Adamax,
-    "nadam": keras.optimizers.Nadam,
-}
-DEFAULT_MOMENTUM = {"sgd": 0.9, "rmsprop": 0.0}
 
 
 def choose_image_size(config: TrainConfig, source: Source, *, own_model: bool) -> int:
@@ -106,15 +97,16 @@ def choose_exchange(
     )
 
 
-def find_split(config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model) -> tuple | None:
+def find_split(
+    config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model, penalties: Penalties
+) -> tuple | None:
     """The two dense layers that this run may divide between its workers, and the dropout between them; or None."""
     if strategy.shares_memory or config.exact or config.precision != "float32" or plan.accumulate > 1:
         # Sums of half-precision products would be rounded once more than one worker rounds them.
         return None
-    # Nadam keeps a running product that each of its steps updates once.
-    return (
-        None if config.optimizer == "nadam" else find_pair(graph_nodes(network), dense_layers(network), plan.replicas)
-    )
+    if config.optimizer in optimizers.UNDIVIDED or not penalties.divisible:
+        return None
+    return find_pair(graph_nodes(network), dense_layers(network), plan.replicas)
 
 
 def choose_span(config: TrainConfig, strategy: Strategy) -> tuple[int | None, Strategy | None]:
@@ -151,12 +143,6 @@ def build(
         raise ConfigError(f"--metrics {','.join(config.metrics)} asks for top5 of two classes; leave top5 out")
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    # Keras would number the names of optimizers in a process, and checkpoints go by names.
-    settings = {"name": config.optimizer, "learning_rate": plan.schedule.base}
-    settings["weight_decay"] = config.weight_decay or None
-    if config.optimizer in DEFAULT_MOMENTUM:
-        default = DEFAULT_MOMENTUM[config.optimizer]
-        settings["momentum"] = default if config.momentum is None else config.momentum
     with _computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
         span, over = choose_span(config, strategy)
@@ -167,7 +153,9 @@ def build(
                 f"--batch-norm-span {span} was given, but no BatchNormalization of the network trains; leave it out"
             )
         moving = MovingStatistics(norms) if norms else None
-        pair = find_split(config, plan, strategy, network) if may_split else None
+        trained = network.trainable_variables
+        penalties = Penalties(trained, config.l1, config.l2)
+        pair = find_split(config, plan, strategy, network, penalties) if may_split else None
         choices = choose_exchange(config, plan, strategy, network, pair, calibration)
         schemes = {name: choice.scheme for name, choice in choices.items()}
         split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
@@ -182,14 +170,16 @@ def build(
             unroll=bool(norms and over and not strategy.exchanges_in_loops),
         )
         optimizer = synchronize(
-            OPTIMIZERS[config.optimizer],
-            settings,
-            network.trainable_variables,
+            optimizers.OPTIMIZERS[config.optimizer],
+            optimizers.arguments(config, plan.schedule.base),
+            trained,
             sum_replicas=exchange.sum,
             clip_norm=config.clip_norm,
             scaled=config.precision == "float16",
             split=split,
             moving=moving,
+            penalties=penalties,
+            undecayed=optimizers.undecayed(config, trained),
         )
         model = LockstepModel(
             network,
@@ -199,6 +189,7 @@ def build(
             GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
             exchange,
             moving,
+            penalties,
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
@@ -217,12 +208,17 @@ def create_network(
                 config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
             )
         network = build_network(own_model, classes, image_size)
-    if network.losses:
+    regularized = sum(variable.regularizer is not None for variable in network.trainable_variables)
+    if len(network.losses) > regularized or _regularizes_activities(network):
         raise ConfigError(
-            "your network has regularizers or losses of its own, which the training here does not know; use "
-            "--weight-decay, and leave them out"
+            "your network has losses of its own (add_loss, activity_regularizer), which the training here does not "
+            "know; leave them out, or use regularizers of weights, such as kernel_regularizer"
         )
     return network
+
+
+def _regularizes_activities(network: keras.Model) -> bool:
+    return any(getattr(layer, "activity_regularizer", None) for layer in network._flatten_layers())
 
 
 @contextlib.contextmanager

@@ -30,16 +30,18 @@ from launch.job.preparation import exchange
 from launch.job.preparation.batch_plan import create_batch_plan
 from launch.job.preparation.build import build, choose_image_size, choose_monitor
 from launch.job.preparation.inputs import Inputs
+from launch.job.run_directory import earlier, resume
 from launch.job.run_directory.create import create
 from launch.job.run_directory.lock import RunDirectoryLock, acquire
 from launch.job.user.call import UserCodeError
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
+from launch.job.weights.stored import WeightsError
 from launch.trained.record import LOGITS, ONE_LOGIT, Record, RecordError
 from models import ModelError
 
 USER_ERRORS = (ConfigError, DataError, ModelError, LayerError, WorldError, CheckpointError, UserCodeError)
-USER_ERRORS += (RecordError,)
+USER_ERRORS += (RecordError, WeightsError)
 
 
 def together(strategy: Strategy, function: Callable):
@@ -135,6 +137,21 @@ def take_directory(
     with heartbeat.waiting():
         directory, lock = together(strategy, take)
     return Path(strategy.control.agree(directory)), lock
+
+
+def inherit_settings(config: TrainConfig, strategy: Strategy, console: Console, directory: Path) -> TrainConfig:
+    """The settings with those that the run's checkpoint, of an earlier version, was trained by without a choice."""
+
+    def look():
+        if not strategy.is_chief:
+            return {}
+        checkpoint, _ = resume.find(config.resume, directory / "checkpoints")
+        return earlier.inherited(config, checkpoint)
+
+    more = strategy.control.agree(together(strategy, look))
+    if more:
+        console.say("note: biases and normalisation decay too, as when this run began; --no-decay-all ends that")
+    return config.model_copy(update=more)
 
 
 def build_model(

@@ -2,7 +2,8 @@
 
 1. The run directory has a checkpoint: go on from the newest one that can be read.
 2. ``--resume PATH``: go on from that checkpoint, of another run with the same data and settings.
-3. Otherwise: at step 0, from the weights that the seed decides.
+3. ``--weights PATH``: at step 0, with these weights wherever they fit (``launch/job/weights/begin.py``).
+4. Otherwise: at step 0, from the weights that the seed decides.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs import report
 from launch.job.preparation.batch_plan import BatchPlan
+from launch.job.run_directory import earlier
 from launch.job.user.given import UserCode
 from launch.trained.record import Record
 
@@ -50,7 +52,7 @@ def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: R
         "world_size": strategy.world.size,
         "replicas": plan.replicas,
         "versions": report.versions(),
-        "files": code.sha256,
+        "files": dict(code.sha256),
         "record": record.as_json(),
         "configuration": settings,
         "configuration_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
@@ -207,9 +209,9 @@ def _changes(state: dict, facts: dict) -> list[str]:
         changes.append(f"was learning rate {state['peak_learning_rate']:.4g}, now {facts['peak_learning_rate']:.4g}")
     if state["configuration_sha256"] != facts["configuration_sha256"]:
         now = facts["configuration"]
-        # A setting that was not there yet is at what it does by default.
+        # A setting that was not there yet is at what was done then.
         defaults = TrainConfig().model_dump(mode="json", include=set(now))
-        before = defaults | state["configuration"]
+        before = defaults | earlier.settings_of(state["configuration"]) | state["configuration"]
         changes += [
             f"was --{name.replace('_', '-')} {before.get(name)}, now {now.get(name)}"
             for name in {**before, **now}

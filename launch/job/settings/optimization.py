@@ -13,12 +13,22 @@ class OptimizationSettings(Settings):
 
     label_smoothing: Share = 0.0
     """Part of the target spread evenly over all classes."""
-    optimizer: Literal["sgd", "rmsprop", "adam", "adagrad", "adadelta", "adamax", "nadam"] = "sgd"
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    """Adds so much times the absolute values of all kernels to the loss."""
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    """Adds so much times the squares of all kernels to the loss."""
+    optimizer: Literal[
+        "sgd", "rmsprop", "adam", "adamw", "adagrad", "adadelta", "adamax", "nadam", "lamb", "lion"
+    ] = "sgd"
     """Keras' optimizer of that name."""
     momentum: Share | None = None
     """Momentum of sgd (default 0.9) and rmsprop (default 0); the others have none."""
+    nesterov: bool = False
+    """sgd with Nesterov's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled decay, as Keras: w -= learning rate x decay x w in each step."""
+    """Decoupled decay, as Keras: w -= learning rate x decay x w in each step; of adamw 0.004 unless given."""
+    decay_all: bool = False
+    """Let biases and the parameters of normalisation decay too, as Keras does."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest global norm of the reduced gradient."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
@@ -35,7 +45,16 @@ class OptimizationSettings(Settings):
     """The rate never falls below it."""
 
 
+ADAMW_DECAY = 0.004  # Keras' default
+
+
 def problems(c) -> Iterator[str]:
     """Sentences about settings that do not go together; ``c`` is the whole ``TrainConfig``."""
     if c.momentum is not None and c.optimizer not in ("sgd", "rmsprop"):
         yield f"--momentum {c.momentum} has no effect on --optimizer {c.optimizer}; leave it out, or use sgd or rmsprop"
+    if c.nesterov and c.optimizer != "sgd":
+        yield f"--nesterov has no effect on --optimizer {c.optimizer}; leave it out, or use sgd"
+    if c.nesterov and c.momentum == 0:
+        yield "--nesterov is a way to apply momentum, but --momentum is 0; leave one of them out"
+    if c.decay_all and not c.weight_decay:
+        yield "--decay-all says what decays, but --weight-decay is 0; leave it out, or give both"
