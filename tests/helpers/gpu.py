@@ -21,7 +21,7 @@ CARDS = cuda.cards() if KIND == "GPU" else []
 COUNT = len(CARDS) if KIND == "GPU" else 2
 # Baselines would else take all of the card's memory, and TensorFlow see all cards where a test is about one.
 ONE = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "CUDA_VISIBLE_DEVICES": "0" if KIND == "GPU" else "-1"}
-ALL = {} if KIND == "GPU" else {"CUDA_VISIBLE_DEVICES": "-1"}
+TWO = {"CUDA_VISIBLE_DEVICES": "0,1" if KIND == "GPU" else "-1"}
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 

@@ -38,8 +38,9 @@ def network(name: str, classes: int) -> nn.Module:
 def main(name: str, batch: int, size: int, precision: str, steps: int, device: str) -> None:
     images = torch.rand(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % 10
-    model = network(name, 1000 if size > 32 else 10).to(device, memory_format=torch.channels_last)
-    model(images)  # lazy layers learn their sizes
+    model = network(name, 1000 if size > 32 else 10).to(device)
+    model(images[:1])  # lazy layers learn their sizes
+    model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     dtype = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
     scaler = torch.cuda.amp.GradScaler(enabled=precision == "float16" and device == "cuda")
