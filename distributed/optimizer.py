@@ -179,6 +179,8 @@ class LockstepOptimizer:
             return halted
 
         fine = tf.logical_and(tf.logical_and(loss_finite, gradient_finite), tf.equal(self.halted, 0))
+        # On a GPU the host reads this condition in every step.  A select instead would read and write all weights and
+        # slots once more: of SGD with momentum on 20 M weights, on two CPU cores, 770 ms where the branch takes 53 ms.
         return tf.cond(fine, good, bad)
 
     def update_step(self, gradient, variable, learning_rate):
