@@ -79,7 +79,7 @@ def prepare(
         why = strategy.control.agree(_no_room(found, sum(sizes), directory) if strategy.is_chief else None)
         if why and config.exact:
             # Their last bits may be others than those of every step, which must not hang on a disk.
-            raise ConfigError(f"features of frozen layers cannot be kept: {why}; make room, or use --cache-features off")
+            raise ConfigError(f"features of frozen layers have no room: {why}; make some, or use --cache-features off")
     if why is not None:
         if wanted == "on":
             raise ConfigError(f"--cache-features on cannot be had: {why}; use auto or off")
