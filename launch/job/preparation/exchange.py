@@ -63,26 +63,27 @@ def choose(
         pair: what ``find_split`` has found.
     """
     exchange, dense = config.exchange, dense_layers(network)
+    names = {id(layer): name for name, layer in dense.items()}
     if not config.exact and plan.replicas > 1:
         # In one memory summing costs less than multiplying for all of them.
         if exchange in ("auto", "split") and strategy.shares_memory:
             exchange = "allreduce"
         if exchange == "auto" and _on_gpus_of_one_host(strategy):
             exchange = "allreduce"
-    numbers = network.count_params() - sum(math.prod(layer.kernel.shape) for layer in dense)
+    numbers = network.count_params() - sum(math.prod(layer.kernel.shape) for layer in dense.values())
     backward = 0.0
     if calibration is not None:
         # Two products for each of the forward pass, by the rate of those that were measured.
         examples = plan.global_batch / plan.replicas
-        backward = 2 * multiplications(network, dense) * examples * calibration.multiply.per_unit
+        backward = 2 * multiplications(network, [*dense.values()]) * examples * calibration.multiply.per_unit
     return cost_model.choose(
-        {layer.name: tuple(layer.kernel.shape) for layer in dense},
+        {name: tuple(layer.kernel.shape) for name, layer in dense.items()},
         exchange=exchange,
         global_batch=plan.global_batch,
         replicas=plan.replicas,
         item_bytes=4 if config.precision == "float32" else 2,
         calibration=calibration,
-        pair=pair and (pair[0].name, pair[1].name),
+        pair=pair and (names[id(pair[0])], names[id(pair[1])]),
         gather_every=min(filter(None, (plan.steps_per_epoch, config.checkpoint_every_steps, config.check_replicas))),
         rest=Rest(numbers, backward),
     )
@@ -97,7 +98,7 @@ def find_split(
         return None
     if config.optimizer in optimizers.UNDIVIDED or not penalties.divisible:
         return None
-    return find_pair(graph_nodes(network), dense_layers(network), plan.replicas)
+    return find_pair(graph_nodes(network), [*dense_layers(network).values()], plan.replicas)
 
 
 def multiplications(network: keras.Model, without: list[keras.layers.Layer]) -> int:
@@ -131,6 +132,8 @@ def keep(measured: Measured | None, directory: Path) -> None:
 
 def sentence(choices: dict[str, Choice]) -> str:
     """Who travels how, and the bytes per step."""
+    if not choices:
+        return "exchange: all gradients summed; there is no dense layer to train"
     ways = []
     for scheme, words in (("split", "split between the workers"), ("factors", "by factors"), ("allreduce", "summed")):
         if names := [name for name, choice in choices.items() if choice.scheme == scheme]:

@@ -13,6 +13,8 @@ class WorkerSettings(Settings):
 
     strategy: Literal["auto", "single", "mirrored", "horovod"] = "auto"
     """How to run; auto: several processes -> horovod, several GPUs -> mirrored, else single."""
+    cpu: bool = False
+    """Compute on the CPU, also where there is a GPU; without it, a GPU that TensorFlow cannot use ends the run."""
     cpu_devices: Positive | None = None
     """Split the CPU into this many devices, for mirrored where there is no GPU."""
     seed: Count = 0
