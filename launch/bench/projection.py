@@ -75,8 +75,10 @@ DEVICES = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """``per_host`` devices in a host, ``link`` bytes per second, one way, between hosts; where sums and gathers have been
-    measured, ``latency`` and ``edges`` of both, bytes per second of a ring's edge."""
+    """``per_host`` devices in a host, and ``link`` bytes per second, one way, between hosts.
+
+    Where a doctor has measured sums and gathers: ``latency`` and ``edges`` of both, bytes per second of a ring's edge.
+    """
 
     device: Device
     per_host: int
