@@ -12,6 +12,7 @@ from distributed import placement
 from distributed.cuda import Card
 from distributed.world import World
 from launch.job import environment
+from launch.job.failure import too_many_files
 
 ROOT = Path(__file__).parent.parent
 UNLIMITED = 1 << 20
@@ -256,3 +257,8 @@ def test_keras_is_loaded_without_matplotlib_which_can_be_loaded_later():
     )
     ended = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True)
     assert ended.stdout.split() == ["False", "True", "matplotlib", "True"], ended.stderr
+
+
+def test_too_many_open_files_are_named_with_the_remedy():
+    assert "ulimit -n" in too_many_files(OSError(24, "Too many open files", "a.jpg"))
+    assert too_many_files(OSError(2, "No such file or directory", "a.jpg")) is None
