@@ -2,8 +2,9 @@
 # make train   the main job, a worker per GPU or two  make test    the test suite
 # make lint    ruff                                   make test-faults   the long tests: kills, preemptions, a real Slurm
 # make clean   remove .venv and caches                make test-all      both, and what is only thorough
+#                                                     make test-gpu      what only a GPU can show (docs/gpu.md)
 #                                                     make test-tools    what the long tests need from Debian, as root
-.PHONY: setup train test test-faults test-all test-tools lint clean
+.PHONY: setup train test test-faults test-all test-gpu test-tools lint clean
 
 # A worker per GPU of this machine; two where there is none.
 GPUS := $(wildcard /dev/nvidia[0-9] /dev/nvidia[0-9][0-9])
@@ -30,6 +31,10 @@ test-faults: setup
 test-all: setup
 	@rm -f .faults.jsonl
 	@PATH="$(CURDIR)/$(BIN):$$PATH" LOCKSTEP_FAULTS="$(CURDIR)/.faults.jsonl" $(TESTS) --no-loadscope-reorder -m "" $(ARGS)
+
+# In slots of under ten minutes: make test-gpu ARGS="-k parity"; docs/gpu.md has the groups.
+test-gpu: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -m gpu $(ARGS)
 
 test-tools:
 	@bash tests/helpers/install_tools.sh

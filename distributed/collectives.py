@@ -126,6 +126,20 @@ class HorovodCollectives(Collectives):
             return self._horovod.allgather_object(payload, name="gathered_bytes")
 
 
+def horovod_build() -> dict:
+    """Load Horovod; its ``version``, whether ``mpi`` and ``gloo`` are built in, and of ``nccl`` the version as a whole
+    number, 22105 for 2.21.5, or 0 without it."""
+    import horovod
+    import horovod.tensorflow as built
+
+    return {
+        "version": horovod.__version__,
+        "mpi": built.mpi_built(),
+        "gloo": built.gloo_built(),
+        "nccl": int(built.nccl_built()),
+    }
+
+
 def _buckets(tensors: Sequence) -> list[list]:
     """Cut a list, from its end, in runs of about ``BUCKET`` bytes; the last run holds the first tensors."""
     buckets, free = [], 0

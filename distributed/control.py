@@ -55,13 +55,7 @@ class MpiControl(Control):
 
     def __init__(self, collectives: Collectives):
         super().__init__(collectives)
-        import mpi4py
-
-        # Horovod has initialised MPI and will finalise it.
-        mpi4py.rc.initialize = False
-        mpi4py.rc.finalize = False
-        from mpi4py import MPI
-
+        MPI = _mpi()
         self._world = MPI.COMM_WORLD
         self._communicator = MPI.COMM_WORLD.Dup()
 
@@ -91,6 +85,22 @@ class MpiControl(Control):
             heartbeat.end(code, "aborting")
             time.sleep(heartbeat.ABORT)
         return code
+
+
+def _mpi():
+    import mpi4py
+
+    # Horovod has initialised MPI and will finalise it.
+    mpi4py.rc.initialize = False
+    mpi4py.rc.finalize = False
+    from mpi4py import MPI
+
+    return MPI
+
+
+def mpi_library() -> str:
+    """Name and version of the MPI that mpi4py loads, for example ``Open MPI v4.1.8``; it is not initialised."""
+    return _mpi().Get_library_version().partition(",")[0].strip("\0\n ")
 
 
 def differences(values: list[dict]) -> list[tuple[str, list]]:

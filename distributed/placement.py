@@ -161,11 +161,15 @@ def shared_cards(workers: Sequence[Mapping]) -> str | None:
 
 def ranks_in_words(ranks: Sequence[int]) -> str:
     """``rank 3``, or ``ranks 0-2, 5``, of ranks in ascending order."""
+    return f"rank{'s' * (len(ranks) > 1)} {in_runs(ranks)}"
+
+
+def in_runs(numbers: Sequence[int]) -> str:
+    """``0-2, 5`` of numbers in ascending order."""
     runs = []
-    for rank in ranks:
-        if runs and runs[-1][1] == rank - 1:
-            runs[-1][1] = rank
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
         else:
-            runs.append([rank, rank])
-    shown = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
-    return f"rank{'s' * (len(ranks) > 1)} {shown}"
+            runs.append([number, number])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)

@@ -1,10 +1,12 @@
-"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with eight differences.
+"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with nine differences.
 
 * The stock one loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several seconds and
   a screenful of noise before anything starts.  setup.sh has asked already.
 * It can be asked to leave.  The stock one hides mpirun behind a shell that dies of any signal and leaves the ranks
   running; and mpirun itself takes SIGTERM and Ctrl-C as an order to kill them two seconds later.  Here mpirun gets
-  SIGUSR1, which it hands on, and the ranks save and leave with exit code 85, after Ctrl-C 130.  A second signal kills.
+  SIGUSR1, which it hands on, and the ranks save and leave with exit code 85, after Ctrl-C 130; a closed terminal
+  (SIGHUP) asks as well, but under nohup.  A second signal kills.
+* Whoever reads what it prints may leave: mpirun ends the ranks when it has met a broken pipe ten times.
 * A Ctrl-C in its first second ends it.  The stock one asks for MPI's version through a process between, and waits for
   ever where the signal has ended that one.
 * Over Gloo the exit code is that of the first process that failed, not 1, and no traceback hides what that one said.
@@ -17,6 +19,7 @@
   it has reached.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -25,6 +28,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,11 +66,49 @@ def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> Non
         process_group=0,
         preexec_fn=lambda: die_with_parent(1, signal.SIGTERM, 0, 0, 0),
     )
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, *hangup()):
         signal.signal(number, hand_on)
     code = child.wait()
     interrupted = code == 85 and began and began[1] == signal.SIGINT
     sys.exit(130 if interrupted else 128 - code if code < 0 else code)
+
+
+@contextlib.contextmanager
+def lasting_output():
+    """What this process and all it starts print goes through pipes that are read to their ends."""
+    screens = {1: os.dup(1), 2: os.dup(2)}
+    readers = []
+    for number, screen in screens.items():
+        if readers and os.path.sameopenfile(*screens.values()):
+            os.dup2(1, 2)  # one pipe, so that lines keep their order
+            continue
+        source, pipe = os.pipe()
+        os.dup2(pipe, number)
+        os.close(pipe)
+        readers.append(threading.Thread(target=pass_on, args=(source, screen), daemon=True))
+        readers[-1].start()
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, screen in screens.items():
+            os.dup2(screen, number)
+        for reader in readers:
+            reader.join(5.0)  # not for ever: a process that somebody else must end may hold the pipe
+
+
+def pass_on(pipe: int, screen: int) -> None:
+    """Write to the screen all that comes from a pipe; nothing any more once nobody reads it."""
+    while text := os.read(pipe, 1 << 16):
+        with contextlib.suppress(OSError):
+            while text:
+                text = text[os.write(screen, text) :]
+
+
+def hangup() -> list[signal.Signals]:
+    """SIGHUP, unless nohup has it ignored."""
+    return [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
 
 
 def run_briefly(command: str, env: dict[str, str] | None = None) -> tuple[str, int]:
@@ -149,7 +191,7 @@ def main() -> int:
     launch.mpi_run = run_on_hosts
     launch._check_all_hosts_ssh_successful = reach_hosts
     launch.cache.Cache = lambda *_: None
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGUSR1, signal.SIGUSR2, *hangup()):
         # Over Gloo: as SIGTERM, which Horovod hands on to the ranks, with 5 seconds to leave.
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
@@ -165,4 +207,6 @@ def main() -> int:
 
 # The guard matters: horovodrun starts helpers that import this file again.
 if __name__ == "__main__":
-    sys.exit(main())
+    with lasting_output():
+        code = main()
+    sys.exit(code)

@@ -12,6 +12,7 @@ import psutil
 from distributed import cuda, placement
 from distributed.placement import Cores
 from distributed.world import World
+from launch.job import cuda_libraries, leftovers
 
 LAUNCHERS = (
     "mpirun",
@@ -37,9 +38,10 @@ def prepare(world: World, *, verbose: bool, cpu: bool = False) -> Cores:
         cpu: whether to compute on the CPU, also where there is a GPU.
     """
     raise_file_limit()
+    if (sentence := leftovers.overrule(os.environ)) and world.is_chief:
+        print(f"note: {sentence}", file=sys.stderr, flush=True)
     cores = take_cores(world, [] if cpu else cuda.cards())
     settings = {
-        "KERAS_BACKEND": "tensorflow",
         "OMP_NUM_THREADS": str(cores.threads),
         # Open MPI waits by polling, which takes the core away from the rank that computes.
         "OMPI_MCA_mpi_yield_when_idle": "1",
@@ -107,14 +109,16 @@ def silence(enabled: bool):
 
 @contextlib.contextmanager
 def loading(*, quiet: bool):
-    """Around the first import of TensorFlow and Keras: silent if ``quiet``, and without matplotlib.
+    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib and the user's
+    keras.json, and with the wheels' CUDA libraries.
 
     Keras loads matplotlib wherever it is installed, for pictures that nobody draws here: a sixth of the time that a
     rank takes to load.
     """
     hidden = sys.modules.setdefault("matplotlib", None) is None
+    cuda_libraries.load_first()
     try:
-        with silence(quiet):
+        with silence(quiet), leftovers.without_keras_file():
             yield
     finally:
         if hidden:

@@ -18,6 +18,7 @@ from distributed.health.preemption import StopRequest
 from distributed.world import World
 from launch.job import environment
 from launch.job.config import TrainConfig
+from launch.job.logs.streams import outlive_readers
 
 if TYPE_CHECKING:
     import keras
@@ -71,6 +72,7 @@ def train(
     config = config or TrainConfig()
     world = World.from_environment(os.environ, config.strategy)
     stop_request = preemption.listen()
+    outlive_readers()
     try:
         code, result = run(config, world, stop_request, model=model, data=data, callbacks=callbacks, raises=True)
     finally:

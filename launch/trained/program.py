@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from distributed.health import heartbeat
 from distributed.world import World, WorldError, speaks
 from launch.job import environment
+from launch.job.logs.streams import outlive_readers
 
 if TYPE_CHECKING:
     from distributed.strategies import Strategy
@@ -23,6 +24,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, but that an error is one line and no page of usage."""
 
     def __init__(self, description: str):
+        outlive_readers()  # first of all: --help is also for `| head`
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
@@ -125,13 +127,21 @@ class Workers:
         return self.strategy.control.agree(answer)
 
 
-def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
+def run(
+    options: argparse.Namespace,
+    work: Callable[[Workers], int],
+    *,
+    exact: bool = True,
+    refused: Callable[[str], int] | None = None,
+) -> int:
     """Call ``work`` on every worker, and answer for what goes wrong.
 
     Args:
         options: with ``strategy``, ``cpu`` and ``cpu_devices``.
         work: gives the exit code; the chief's counts.  What the user can mend it raises as ``FailedAlone``, or on all
             workers together as one of ``mendable``.
+        exact: compute each operation on one core: several would share it in ways on which the last bits depend.
+        refused: told why the workers cannot begin, in one sentence; gives the exit code.  By default it is printed.
     """
     try:
         world = World.from_environment(os.environ, options.strategy)
@@ -145,16 +155,17 @@ def run(options: argparse.Namespace, work: Callable[[Workers], int]) -> int:
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
     code = 1
     try:
-        code = _work_on(world, options, cores.threads, work)
+        code = _work_on(world, options, cores.threads, work, exact, refused or _refuse)
         return code
     finally:
         heartbeat.end(code)
 
 
 def _answer_signals(answer: Callable) -> None:
-    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, answer)
+    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM, a closed terminal by SIGHUP, but for nohup.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, answer)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -163,7 +174,21 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _work_on(world: World, options: argparse.Namespace, threads: int, work: Callable[[Workers], int]) -> int:
+def _refuse(sentence: str) -> int:
+    from launch.job.logs.console import Console
+
+    Console(True).error(sentence)
+    return 2
+
+
+def _work_on(
+    world: World,
+    options: argparse.Namespace,
+    threads: int,
+    work: Callable[[Workers], int],
+    exact: bool,
+    refused: Callable[[str], int],
+) -> int:
     with environment.loading(quiet=True):
         import tensorflow as tf
 
@@ -174,18 +199,16 @@ def _work_on(world: World, options: argparse.Namespace, threads: int, work: Call
         errors = mendable()
     tf.get_logger().setLevel("ERROR")
     try:
-        # One core per operation: several would share it in ways on which the last bits depend.
         strategy = create_strategy(
             options.strategy,
             world,
             cpu_devices=options.cpu_devices,
             threads=threads,
-            exact=True,
+            exact=exact,
             cpu=environment.on_cpu(options),
         )
     except WorldError as error:
-        Console(True).error(str(error))
-        return 2
+        return refused(str(error))
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:

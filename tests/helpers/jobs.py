@@ -11,10 +11,12 @@ gradients overflow; "weight", "slot" and "copy" change one of its values, "versi
 "example" has it overlook a validation example; "SIGUSR1@step",
 "loop@saving" and the like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step]
 copies that run as it was after a kill with step's checkpoint as the newest: what was logged after it is there, later
-checkpoints, links and the summary are not.  ["limit", step, bytes] lets no file of the chief's grow beyond that from
-the save of that step on.
+checkpoints, links and the summary are not; names after the step are facts that its checkpoint lacks; ["forget",
+setting, 0] after it makes these checkpoints those of a version that did not know the setting.  ["limit", step, bytes]
+lets no file of the chief's grow beyond that from the save of that step on.
 """
 
+import hashlib
 import json
 import os
 import resource
@@ -175,7 +177,7 @@ def card_of(kinds: int, cards: int, rank: int):
     return [Card(f"card {rank % kinds}", "9.0", f"0000:0{rank % cards}:00.0", str(rank % cards))]
 
 
-def cut(run: Path, target: Path, step: int) -> None:
+def cut(run: Path, target: Path, step: int, *unknown: str) -> None:
     shutil.copytree(run, target, symlinks=True)
     for path in (target / "checkpoints").iterdir():
         if path.is_symlink():
@@ -183,6 +185,12 @@ def cut(run: Path, target: Path, step: int) -> None:
         elif path.name > f"step-{step:08d}":
             shutil.rmtree(path)
     (target / "summary.json").unlink()
+    checkpoint = target / "checkpoints" / f"step-{step:08d}"
+    state, manifest = (json.loads((checkpoint / name).read_text()) for name in ("state.json", "manifest.json"))
+    content = json.dumps({name: value for name, value in state.items() if name not in unknown}).encode()
+    manifest["files"]["state.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (checkpoint / "state.json").write_bytes(content)
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 def main(folder: Path) -> int:
@@ -190,6 +198,7 @@ def main(folder: Path) -> int:
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
     with environment.loading(quiet=False):
+        import checkpoints
         import deaths
         import numpy as np
 
@@ -230,10 +239,12 @@ def main(folder: Path) -> int:
                 inputs.validation_batches = lost_example(validation, *place)
             elif kind == "limit":
                 Saver.save = limited(save, *place)
+            elif kind == "forget":
+                checkpoints.forget(folder / name / "checkpoints", place[0])
             elif kind != "cut":
                 deaths.plant(kind, *place)
             elif world.is_chief:
-                cut(folder / place[0], folder / name, place[1])
+                cut(folder / place[0], folder / name, *place[1:])
         if world.is_chief:
             for stream in (sys.stdout, sys.stderr):
                 print(f"job: {name}", file=stream, flush=True)

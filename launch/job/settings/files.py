@@ -13,7 +13,8 @@ class FileSettings(Settings):
     """Where the run's files go; default: runs/<model>-<dataset>-<time>."""
     resume: str = "auto"
     """auto: go on from run-dir's newest checkpoint; never: refuse a run-dir that has one; PATH: begin from that
-    checkpoint, as long as run-dir has none of its own."""
+    checkpoint, with its optimizer, step and decisions, as long as run-dir has none of its own. For new data or another
+    network there is --weights."""
     checkpoint_every_steps: Positive | None = None
     """Also save a checkpoint every so many steps, not only at the end of each epoch."""
     keep_checkpoints: Positive = 3
