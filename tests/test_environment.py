@@ -119,7 +119,7 @@ def test_a_rank_keeps_to_the_cores_near_its_gpu(eight, tmp_path, place, lists, k
 
 def test_cores_that_the_launcher_chose_stay(eight, tmp_path):
     eight -= set(range(4))
-    cores = environment.take_cores(World(0, 2, 0, 2, "mpirun"), cards_at(tmp_path, "0-3", "0-5"), tmp_path)
+    cores = environment.take_cores(World(0, 2, 0, 2, "mpirun"), cards_at(tmp_path, "4-5", "0-3"), tmp_path)
     assert (eight, cores) == ({4, 5, 6, 7}, placement.Cores(4))
 
 
