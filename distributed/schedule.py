@@ -21,6 +21,11 @@ SCALINGS: dict[str, Callable[[float], float]] = {
     "sqrt": math.sqrt,
     "none": lambda ratio: 1.0,
 }
+# What the base rate is multiplied by in the first step of the warmup, as a function of what it is multiplied by after.
+WARMUP_STARTS: dict[str, Callable[[float], float]] = {
+    "base": lambda factor: 1.0,
+    "hundredth": lambda factor: factor / 100,
+}
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,12 @@ class Schedule:
         kind: of ``DECAYS``: ``constant``, ``cosine`` (Loshchilov & Hutter 2017, one period without restart), ``step``
             (x 0.1 after 50 % and 75 % of the steps, as He et al. 2016 for CIFAR-10) or ``polynomial`` (power 2, You et
             al. 2017).
-        warmup_steps: steps over which the rate grows from the unscaled to the scaled one (Goyal et al. 2017, section
-            2.2).
+        warmup_steps: steps over which the rate goes in a line from its start to the scaled one.
         total_steps: the length of the run.
         minimum: the rate never falls below it once the warmup is over.
         given: rates in the place of ``base`` and the decay, each for ``given_every`` steps in turn; None: these.
+        warmup_from: of ``WARMUP_STARTS``: ``base``, the unscaled rate (Goyal et al. 2017, section 2.2), or
+            ``hundredth``, a hundredth of the scaled rate (torchvision's classification recipes).
     """
 
     base: float
@@ -51,6 +57,7 @@ class Schedule:
     minimum: float = 0.0
     given: tuple[float, ...] | None = None
     given_every: int = 1
+    warmup_from: str = "base"
 
     @property
     def factor(self) -> float:
@@ -72,7 +79,8 @@ class Schedule:
     def _warmup(self, step: int) -> float:
         if step >= self.warmup_steps:
             return self.factor
-        return 1.0 + (self.factor - 1.0) * step / self.warmup_steps
+        start = WARMUP_STARTS[self.warmup_from](self.factor)
+        return start + (self.factor - start) * step / self.warmup_steps
 
     def _decay(self, step: int) -> float:
         if step < self.warmup_steps:

@@ -41,6 +41,11 @@ def runs(tmp_path_factory, tiny_data):
             line = [*LINE.split(), *flags.split(), "--data-dir", tiny_data]
             jobs = {"whole": line} | {str(step): line for step in CUTS}
             plants = {str(step): [["cut", "whole", step]] for step in CUTS}
+            if workers == "single":
+                short = [*line, "--epochs", 1]
+                level = LINE.replace("--warmup-epochs 1 ", "").split()
+                jobs |= {"level": [*level, *short[len(level) + 2 :]], "grows": short, "was level": short}
+                plants["was level"] = [["cut", "level", 5, "warmup_from"]]
             if workers == "horovod":
                 jobs["grown"], plants["grown"] = line, [["cut", str(get("single") / "whole"), 20]]
             codes = run_jobs(folder, jobs, *launcher, plants=plants)
@@ -116,6 +121,18 @@ def test_the_links_are_made_anew_and_the_best_is_the_best(runs, workers):
     assert manifest["best"] and manifest["monitored"]["val_accuracy"] == pytest.approx(
         summary(runs(workers) / "whole")["best"]["val_accuracy"]
     )
+
+
+def test_a_run_from_before_ends_the_warmup_that_it_began(runs):
+    """It began at the base rate, which its checkpoint does not say; a new run of this command begins far below."""
+    rates = {
+        name: [rate for _, rate in curves(runs("single") / name, "train")["step/learning_rate"]]
+        for name in ("level", "grows", "was level")
+    }
+    assert rates["was level"] == rates["level"] == [pytest.approx(0.02)] * 16
+    assert rates["grows"] == pytest.approx([0.0002 + 0.0198 * step / 16 for step in range(16)])
+    digests = {name: summary(runs("single") / name)["weights_sha256"] for name in rates}
+    assert digests["was level"] == digests["level"] != digests["grows"]
 
 
 def test_the_state_says_all_about_the_run(runs):

@@ -11,8 +11,8 @@ from distributed.schedule import Schedule
 LINEAR, SQRT, NONE = ("linear", 0.4), ("sqrt", 0.2), ("none", 0.1)
 
 
-def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, batches=(256, 64)):
-    return Schedule(0.1, scaling, *batches, kind, warmup, total, minimum)
+def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, batches=(256, 64), start="base"):
+    return Schedule(0.1, scaling, *batches, kind, warmup, total, minimum, start)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,9 @@ def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, b
         ({"scaling": "sqrt"}, 1, {0: 0.1, 10: 0.15, 20: 0.2, 99: 0.2}),
         ({"scaling": "none"}, 1, {0: 0.1, 10: 0.1, 20: 0.1}),
         ({"batches": (32, 64)}, 1, {0: 0.1, 10: 0.075, 20: 0.05}),
+        # from a hundredth of the rate
+        ({"scaling": "none", "start": "hundredth"}, 1, {0: 0.001, 10: 0.0505, 19: 0.09505, 20: 0.1, 99: 0.1}),
+        ({"batches": (32, 64), "start": "hundredth"}, 0.5, {0: 0.00025, 10: 0.012625, 20: 0.025}),
         # shapes: begin where the warm-up ends and span what is left
         (
             {"kind": "cosine"},

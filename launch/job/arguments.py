@@ -156,5 +156,5 @@ def _expected(error: dict) -> str:
     if error["type"] in ("missing", "too_long"):
         return "two step numbers A,B"
     if error["type"] == "string_pattern_mismatch":
-        return "FILE.py:FUNCTION"
+        return "keras:NAME" if "keras" in error["ctx"]["pattern"] else "FILE.py:FUNCTION"
     return error["msg"].removeprefix("Input should be ").replace(", unable to parse string as an integer", "")

@@ -43,6 +43,9 @@ REST = {
     "batch_norm_accumulate": (
         "--batch-norm-span global --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --learning-rate 0.005"
     ),
+    "frozen": "--freeze base --momentum 0.9 --dropout 0.5",
+    "thawed": "--freeze base --unfreeze-epoch 2 --optimizer adam --learning-rate 0.002 --layer-decay 0.7",
+    "thawed_split": "--freeze base,fc7 --unfreeze-epoch 2 --exchange split --momentum 0.9 --check-replicas 5",
     "lamb": "--optimizer lamb --learning-rate 0.005 --weight-decay 0.01 --decay-all --exchange split",
     "schedule": (
         "--schedule DATA/rates.py:by_epoch --class-weights DATA/weights.yaml --validation-every 2 --epochs 3 "
@@ -62,6 +65,9 @@ EXACT = {
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
     "exact_batch_norm": "--micro-batch-size 2 --global-batch-size 24 --batch-norm-span global --dropout 0.5",
     "exact_batch_norm_bfloat16": "--micro-batch-size 4 --global-batch-size 48 --batch-norm-span 2 --precision bfloat16",
+    "exact_thawed": (
+        "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --unfreeze-epoch 2 --layer-decay 0.7"
+    ),
     "exact_recipe": (
         "--micro-batch-size 2 --global-batch-size 24 --optimizer adamw --learning-rate 0.002 --l1 0.0001 --l2 0.001 "
         "--class-weights DATA/weights.yaml --schedule DATA/rates.py:by_step --validation-every 2 --epochs 3"

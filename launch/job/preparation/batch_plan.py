@@ -1,6 +1,6 @@
 """The arithmetic of a run: which batch, how many steps, which rates.  Said aloud before step 1."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.order import steps_per_epoch
 from distributed.schedule import Schedule
@@ -9,6 +9,7 @@ from launch.job.user.code import UserFunction
 from launch.job.user.schedule import rates
 
 DEFAULT_BATCH = 64
+DEFAULT_WARMUP = 1.0  # epochs, from the base rate
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class BatchPlan:
                 f" = {schedule.peak / schedule.factor:.4g} x {schedule.factor:.4g} ({schedule.scaling}, "
                 f"{self.global_batch}/{schedule.base_batch})"
             )
-        warmup = f", warm-up {schedule.warmup_steps} steps" if schedule.warmup_steps and schedule.factor != 1 else ""
+        start = schedule.rate(0)
+        warmup = f", warm-up {schedule.warmup_steps} steps" if schedule.warmup_steps and start != schedule.peak else ""
+        warmup += f" from {start:.4g}" if warmup and schedule.warmup_from != "base" else ""
         return (
             f"batch: {self.micro_batch} per replica x {self.replicas} replicas x {self.accumulate} accumulation = "
             f"{self.global_batch} global; "
@@ -108,10 +111,13 @@ def create_batch_plan(
         global_batch=global_batch,
         base_batch=config.base_batch_size or (global_batch if config.global_batch_size else micro),
         kind=config.schedule,
-        warmup_steps=round(config.warmup_epochs * steps),
+        warmup_steps=round((DEFAULT_WARMUP if config.warmup_epochs is None else config.warmup_epochs) * steps),
         total_steps=steps * config.epochs,
         minimum=config.min_learning_rate,
         given=given,
         given_every=every,
     )
+    if config.warmup_epochs is not None and schedule.factor <= 1:
+        # Nothing to grow to from the base rate; and who asks for a warm-up wants one, on one process, too.
+        schedule = replace(schedule, warmup_from="hundredth")
     return BatchPlan(micro, replicas, accumulate, steps, config.epochs, schedule)

@@ -24,6 +24,7 @@ class Progress:
         stopped: whether it was decided that no further epoch follows.
         stopped_by_callback: whether a callback of the user's decided that.
         epoch_metrics: of the last epoch.
+        thawed: whether layers that were frozen at first train by now.
     """
 
     step: int = 0
@@ -32,6 +33,7 @@ class Progress:
     stopped: bool = False
     stopped_by_callback: bool = False
     epoch_metrics: dict = field(default_factory=dict)
+    thawed: bool = False
 
 
 class Checkpoints:

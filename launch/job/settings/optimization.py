@@ -40,8 +40,9 @@ class OptimizationSettings(Settings):
     """How the rate grows with global batch / base batch."""
     base_batch_size: Positive | None = None
     """Batch of the base rate; default: batch-size where given, the global batch where that was given."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    """Epochs over which the rate grows from the unscaled to the scaled one."""
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    """Epochs over which the rate grows: from the unscaled to the scaled one where that is higher, else from a hundredth
+    of it; default: 1 from the unscaled one."""
     schedule: Literal["constant", "cosine", "step", "polynomial"] | FileFunction = "cosine"
     """Shape of the rate after the warmup. Or your own: FILE.py:FUNCTION, called with (epoch), (epoch, lr) or (step),
     all counted from 0, gives what stands in the place of learning-rate."""
