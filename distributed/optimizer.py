@@ -137,7 +137,8 @@ class LockstepOptimizer:
         if more is None:
             return gradient
         if part is None:
-            return gradient + self.scale_loss(more)
+            # Also where that is 1: of a bare sum of sums TensorFlow takes the terms in another order on each device.
+            return gradient + more * self.loss_scale.value
         more = gradient.gradient + more
         return Owned(more, 2 * tf.nn.l2_loss(more))
 

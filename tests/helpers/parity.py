@@ -34,7 +34,7 @@ REST = {
         "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --l1 0.0001 --nesterov"
     ),
     "split": (
-        "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --l2 0.001 "
+        "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.2 --l2 0.001 "
         "--check-replicas 5"
     ),
     "split_adam": "--exchange split --optimizer adam --learning-rate 0.001 --checkpoint-every-steps 7",
