@@ -86,7 +86,7 @@ def load(
     except OSError as error:
         place = error.filename or data_dir
         raise DataError(f"cannot read {place} ({error.strerror or error}): restore it or make it readable.") from error
-    check_pictures((train, validation))
+    train.turned = check_pictures((train, validation))
     if classes is not None:
         train, validation = choose_classes(train, validation, classes)
     if len(train.classes) < 2:

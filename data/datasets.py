@@ -30,6 +30,8 @@ class Source:
         image_size: (height, width) in pixels if all images share it and lie in memory, else None.
         encoded: True if `read` gives JPEG or PNG bytes, False if it gives pixels.
         note: a sentence on how the data was understood, for people to read, or None.
+        turned: of all pictures of the data set, also those of its other split, how many are known to have an
+            orientation tag that turns or mirrors them.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Source:
     image_size: tuple[int, int] | None
     encoded: bool
     note: str | None = None
+    turned: int = 0
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class Subset(Source):
         self.source = source
         self.indices = np.sort(np.asarray(indices, dtype=np.int64))
         super().__init__(source.name, source.classes, source.labels[self.indices], source.image_size, source.encoded)
-        self.note = source.note
+        self.note, self.turned = source.note, source.turned
 
     @cached_property
     def _indices_tensor(self) -> tf.Tensor:

@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from data import augment as views
-from data import decode
+from data import decode, exif
 from data.datasets import Source
+from data.decode import NOW, Decoding
 from data.order import Order, SequentialOrder, Share
 
 PREFETCH = 2  # finished batches that wait: one on its way to the model, one ready behind it
@@ -32,6 +33,7 @@ def training_batches(
     augment: str,
     image_size: int,
     threads: int,
+    decoding: Decoding = NOW,
 ) -> tf.data.Dataset:
     """The endless training stream from step `start_step` on, as the worker that has `share` of it eats it.
 
@@ -40,6 +42,7 @@ def training_batches(
         augment: a key of AUGMENTATIONS.
         image_size: side of the square images that come out, in pixels.
         threads: CPU threads for reading, decoding and augmenting; also the number of batches in the making.
+        decoding: in which way files become pixels.
 
     Returns:
         A dataset of (images uint8 [b, s, s, 3], labels int32 [b], sample ids int64 [b]) with b = order.replica_batch
@@ -51,7 +54,7 @@ def training_batches(
     def batch(element):
         # This worker's slice of the step, as numbers: nobody reads what others read, and a restart skips for free.
         epoch, indices = order.indices(element)
-        images = AUGMENTATIONS[augment].images(source, indices, order.seed, epoch, image_size)
+        images = AUGMENTATIONS[augment].images(source, indices, order.seed, epoch, image_size, decoding)
         return images, _labels(source, indices), indices
 
     first_step = share.elements(order.replicas, start_step, start_step + 1)
@@ -60,7 +63,14 @@ def training_batches(
 
 
 def validation_batches(
-    source: Source, *, order: SequentialOrder, share: Share, augment: str, image_size: int, threads: int
+    source: Source,
+    *,
+    order: SequentialOrder,
+    share: Share,
+    augment: str,
+    image_size: int,
+    threads: int,
+    decoding: Decoding = NOW,
 ) -> tf.data.Dataset:
     """One pass over `source` in its own order, as the worker that has `share` of it sees it.
 
@@ -75,14 +85,21 @@ def validation_batches(
 
     def batch(element):
         indices, weights = order.indices(element)
-        return _central_images(source, indices, augment, image_size), _labels(source, indices), weights
+        return _central_images(source, indices, augment, image_size, decoding), _labels(source, indices), weights
 
     elements = share.elements(order.replicas, 0, order.steps)
     return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
 
 
 def prediction_batches(
-    source: Source, *, order: SequentialOrder, share: Share, augment: str, image_size: int, threads: int
+    source: Source,
+    *,
+    order: SequentialOrder,
+    share: Share,
+    augment: str,
+    image_size: int,
+    threads: int,
+    decoding: Decoding = NOW,
 ) -> tf.data.Dataset:
     """`validation_batches` of encoded pictures of which some cannot be read: these come out black, with weight 0."""
     _check_size(source, order)
@@ -90,7 +107,8 @@ def prediction_batches(
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
     def picture(index):
-        return decode.central_decode(source.read(index[None])[0], image_size, eighths)
+        data = source.read(index[None])
+        return decode.central_decode(data[0], exif.orientations(data)[0], image_size, eighths, decoding)
 
     def read(indices: np.ndarray, weights: np.ndarray):
         # Outside of the graph, where one picture that fails would take its whole batch along.
@@ -112,9 +130,11 @@ def prediction_batches(
     return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
 
 
-def evaluation_images(source: Source, indices, augment: str, image_size: int) -> tf.Tensor:
+def evaluation_images(
+    source: Source, indices, augment: str, image_size: int, decoding: Decoding = NOW
+) -> tf.Tensor:
     """What `validation_batches` shows of some examples: int64 [b] -> uint8 [b, s, s, 3], outside of a pipeline."""
-    return _central_images(source, tf.constant(indices, tf.int64), augment, image_size)
+    return _central_images(source, tf.constant(indices, tf.int64), augment, image_size, decoding)
 
 
 def diagnose(source: Source, indices) -> str | None:
@@ -140,7 +160,7 @@ class Augmentation(NamedTuple):
     """What is done to the examples in training, and what evaluation then sees of them.
 
     Attributes:
-        images: (source, indices int64 [b], seed, epoch, size) -> training views, uint8 [b, size, size, 3].
+        images: (source, indices int64 [b], seed, epoch, size, decoding) -> training views, uint8 [b, size, size, 3].
         eighths: of the shorter side, the square in the middle that evaluation sees.
     """
 
@@ -148,20 +168,24 @@ class Augmentation(NamedTuple):
     eighths: int
 
 
-def _plain(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
-    return _central_images(source, indices, "none", size)
+def _plain(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
+    return _central_images(source, indices, "none", size, decoding)
 
 
-def _flip_crop(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
+def _flip_crop(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
     # Once all have one size: a whole batch at a time costs little more than one image at a time.
-    return views.flip_crop(_central_images(source, indices, "flip_crop", size), indices, seed, epoch)
+    return views.flip_crop(_central_images(source, indices, "flip_crop", size, decoding), indices, seed, epoch)
 
 
-def _inception(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
+def _inception(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
     if not source.encoded:
-        return views.inception(source.read(indices), indices, seed, epoch, size)
+        return views.inception(source.read(indices), indices, seed, epoch, size, decoding)
     # While decoding: the crop says which part of the file is needed at all.
-    return _decoded(source, indices, lambda data, i: views.inception_decode(data, i, seed, epoch, size), size)
+
+    def view(data, held, index, decoding):
+        return views.inception_decode(data, held, index, seed, epoch, size, decoding)
+
+    return _decoded(source, indices, view, size, decoding)
 
 
 AUGMENTATIONS = {
@@ -171,19 +195,36 @@ AUGMENTATIONS = {
 }
 
 
-def _central_images(source: Source, indices: tf.Tensor, augment: str, size: int) -> tf.Tensor:
+def _central_images(
+    source: Source, indices: tf.Tensor, augment: str, size: int, decoding: Decoding
+) -> tf.Tensor:
     """Evaluation views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
     eighths = AUGMENTATIONS[augment].eighths
     if not source.encoded:
-        return decode.central(source.read(indices), size, eighths)
-    return _decoded(source, indices, lambda data, _: decode.central_decode(data, size, eighths), size)
+        return decode.central(source.read(indices), size, eighths, decoding)
+
+    def view(data, held, _, decoding):
+        return decode.central_decode(data, held, size, eighths, decoding)
+
+    return _decoded(source, indices, view, size, decoding)
 
 
-def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int) -> tf.Tensor:
+def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int, decoding: Decoding) -> tf.Tensor:
     """Read the batch in one call, as offsets and opens are cheaper together; decode one by one, as sizes differ."""
     data = tf.ensure_shape(source.read(indices), indices.shape)
-    image = tf.TensorSpec([size, size, 3], tf.uint8)
-    return tf.map_fn(lambda pair: view(*pair), (data, indices), fn_output_signature=image, parallel_iterations=1)
+    ignored = decoding.exif == "ignore"
+    held = tf.ones_like(indices, tf.int32) if ignored else exif.orientations(data)
+
+    def decoded(decoding):
+        image = tf.TensorSpec([size, size, 3], tf.uint8)
+        parts = (data, held, indices)
+        return tf.map_fn(lambda part: view(*part, decoding), parts, fn_output_signature=image, parallel_iterations=1)
+
+    if ignored:
+        return decoded(decoding)
+    # Two loops, so that where all stand upright none pays for the other way.
+    plain = decoding._replace(exif="ignore")
+    return tf.cond(tf.reduce_any(held > 1), lambda: decoded(decoding), lambda: decoded(plain))
 
 
 def _labels(source: Source, indices: tf.Tensor) -> tf.Tensor:

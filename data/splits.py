@@ -30,7 +30,7 @@ class Relabelled(Source):
 
     def __init__(self, source: Source, classes: Sequence[str], labels: np.ndarray):
         super().__init__(source.name, classes, labels, source.image_size, source.encoded)
-        self.source, self.note = source, source.note
+        self.source, self.note, self.turned = source, source.note, source.turned
 
     def read(self, indices):
         return self.source.read(indices)

@@ -7,8 +7,10 @@ import os
 import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from data.datasets import DataError, FileSource, Source
+from data.exif import stored_orientation
 
 THREADS = 16  # files on a network answer late; on a disk of one's own more than one thread changes little
 HEAD = 4096  # bytes: a page, which is what a disk gives anyway
@@ -24,39 +26,63 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SMALLEST_PNG = 57  # bytes of signature, header, an empty data chunk and the end
 
 
-def check_pictures(sources: Iterable[Source | None]) -> None:
+def check_pictures(sources: Iterable[Source | None]) -> int:
     """Look at the size and the first bytes of each file of the sources that consist of files.
+
+    Returns:
+        How many have an orientation tag that turns or mirrors them.
 
     Raises:
         DataError: some cannot be pictures; it names the first 20 of them, each with its reason.
     """
-    files = [source for source in sources if isinstance(source, FileSource)]
-    paths = [source.where(index) for source in files for index in range(len(source))]
-    # A thread takes many files at a time: handing over one costs as much as looking at it.
-    slices = [paths[start : start + 256] for start in range(0, len(paths), 256)]
-    with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        problems = [problem for found in pool.map(_problems, slices) for problem in found]
+    total, turned, problems = 0, 0, []
+    for source in sources:
+        if isinstance(source, FileSource):
+            found = look_at(source)
+            total += len(source)
+            problems += [f"{source.where(index)}: {problem}" for index, problem in found.problems.items()]
+            turned += found.turned
     if problems:
-        count = f"{len(problems):,} of {len(paths):,} files"
+        count = f"{len(problems):,} of {total:,} files"
         rest = [f"... and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else []
         raise DataError("\n  ".join([f"{count} cannot be pictures; replace or remove them:", *problems[:SHOWN], *rest]))
+    return turned
 
 
-def _problems(paths: list[str]) -> list[str]:
-    found = []
-    for path in paths:
+class Looked(NamedTuple):
+    """What files are by their first bytes: why some cannot be pictures, by index, and how many have an orientation."""
+
+    problems: dict[int, str]
+    turned: int
+
+
+def look_at(source: FileSource) -> Looked:
+    """Look at the size and the first bytes of each file."""
+    # A thread takes many files at a time: handing over one costs as much as looking at it.
+    slices = [range(start, min(start + 256, len(source))) for start in range(0, len(source), 256)]
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        parts = list(pool.map(lambda some: _look_at(source, some), slices))
+    problems = {index: problem for part in parts for index, problem in part.problems.items()}
+    return Looked(problems, sum(part.turned for part in parts))
+
+
+def _look_at(source: FileSource, indices: Iterable[int]) -> Looked:
+    problems, turned = {}, 0
+    for index in indices:
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(source.where(index), os.O_RDONLY)
             try:
                 head = os.read(descriptor, HEAD)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            found.append(f"{path}: cannot be read ({error.strerror})")
+            problems[index] = f"cannot be read ({error.strerror})"
             continue
         if problem := what_is_wrong(head):
-            found.append(f"{path}: {problem}")
-    return found
+            problems[index] = problem
+        elif head.startswith(b"\xff\xd8") and stored_orientation(head) > 1:
+            turned += 1
+    return Looked(problems, turned)
 
 
 def what_is_wrong(head: bytes) -> str | None:

@@ -76,6 +76,8 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.splits, fingerprints = stages.open_data(config, strategy, console, code)
     training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, training.threads, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
+    config, training.inputs = stages.keep_decoding(config, strategy, console, training.inputs, training.directory)
+    training.config = config
     measured = exchange.measure(config, strategy, training.directory, training.threads)
     training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
     training.record = stages.describe(config, training.inputs, training.model.network, fingerprints[0], code)

@@ -6,6 +6,7 @@ from functools import cached_property
 import tensorflow as tf
 
 from data import Splits
+from data.decode import Decoding
 from data.order import Order, SequentialOrder, Share
 from data.pipeline import PREFETCH, diagnose, training_batches, validation_batches
 from distributed.health import heartbeat
@@ -24,6 +25,7 @@ class Inputs:
     splits: Splits
     image_size: int
     threads: int
+    decoding: Decoding
 
     @cached_property
     def order(self) -> Order:
@@ -70,6 +72,7 @@ class Inputs:
                 augment=self.config.augment,
                 image_size=self.image_size,
                 threads=self.threads,
+                decoding=self.decoding,
             )
 
         return self.strategy.distribute(batches)
@@ -93,6 +96,7 @@ class Inputs:
                 augment=self.config.augment,
                 image_size=self.image_size,
                 threads=self.threads,
+                decoding=self.decoding,
             )
 
         return self.strategy.distribute(batches)

@@ -30,6 +30,7 @@ from launch.job.preparation import exchange
 from launch.job.preparation.batch_plan import create_batch_plan
 from launch.job.preparation.build import build, choose_image_size, choose_monitor
 from launch.job.preparation.inputs import Inputs
+from launch.job.run_directory import resume
 from launch.job.run_directory.create import create
 from launch.job.run_directory.lock import RunDirectoryLock, acquire
 from launch.job.user.call import UserCodeError
@@ -114,7 +115,7 @@ def plan_inputs(
         monitor = choose_monitor(config, validated=splits.validation is not None)
         batches = create_batch_plan(config, examples=len(splits.train), replicas=strategy.replicas)
         size = choose_image_size(config, splits.train, own_model=code.model is not None)
-        return Inputs(config, batches, strategy, splits, size, threads), monitor
+        return Inputs(config, batches, strategy, splits, size, threads, decode.Decoding(config.exif)), monitor
 
     return together(strategy, plan)
 
@@ -135,6 +136,24 @@ def take_directory(
     with heartbeat.waiting():
         directory, lock = together(strategy, take)
     return Path(strategy.control.agree(directory)), lock
+
+
+def keep_decoding(
+    config: TrainConfig, strategy: Strategy, console: Console, inputs: Inputs, directory: Path
+) -> tuple[TrainConfig, Inputs]:
+    """Settings and inputs with the way in which files became pixels when the run began: what is gone on from fits no
+    other."""
+    began = together(
+        strategy, lambda: resume.began_with(config.resume, directory / "checkpoints") if strategy.is_chief else None
+    )
+    began = strategy.control.agree(began)
+    if began is None or (decoding := decode.described(began)) == inputs.decoding:
+        return config, inputs
+    if decoding.exif != config.exif:
+        console.say(f"note: this run began with --exif {decoding.exif} and keeps it")
+    if decoding.precise != inputs.decoding.precise:
+        console.say("note: pictures are decoded and resized as by the Lockstep that began this run, see docs/data.md")
+    return config.model_copy(update={"exif": decoding.exif}), replace(inputs, decoding=decoding)
 
 
 def build_model(
@@ -164,7 +183,7 @@ def describe(config: TrainConfig, inputs: Inputs, network: keras.Model, fingerpr
     return Record(
         classes=inputs.splits.train.classes,
         image_size=inputs.image_size,
-        pixels=decode.description(AUGMENTATIONS[config.augment].eighths),
+        pixels=decode.description(AUGMENTATIONS[config.augment].eighths, inputs.decoding),
         outputs=ONE_LOGIT if network.output_shape[-1] == 1 else LOGITS,
         model=code.model_name(config),
         model_sha256=report.model_sha256(network),

@@ -5,6 +5,7 @@
 3. Otherwise: at step 0, from the weights that the seed decides.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distributed.checkpoint import commit, manager
+from distributed.checkpoint import commit, disk, manager
 from distributed.checkpoint.commit import CheckpointError
 from distributed.checkpoint.tensor_files import Layout
 from distributed.control import together
@@ -32,6 +33,8 @@ _REMEDIES = {
     "dataset": "use the data the run began with",
     "optimizer": "use --optimizer {}",
 }
+
+_BEFORE = {"exif": "ignore"}
 
 
 def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: Record, code: UserCode) -> dict:
@@ -94,6 +97,22 @@ def restore(
     if changes := _changes(state, facts):
         notes.append(f"changed since {path.name}: {'; '.join(changes)}")
     return state | {"path": str(path), "notes": notes, "reported": _reported(directory.parent, state["step"])}
+
+
+def began_with(resume: str, directory: Path) -> dict | None:
+    """How the run that would be gone on from makes pixels of files, as its record says; {} where it says nothing.
+
+    None on a run that begins anew, or whose checkpoints ``restore`` will refuse.
+    """
+    path = directory if resume in ("auto", "never") or manager.committed(directory) else Path(resume)
+    places = [*reversed(manager.committed(path)), *reversed(manager.committed(path / "checkpoints")), path]
+    for place in places:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError),
+            disk.open_regular(place / "state.json") as file,
+        ):
+            return json.loads(file.read()).get("record", {}).get("pixels", {})
+    return None
 
 
 def find(resume: str, directory: Path) -> tuple[Path | None, list[str]]:
@@ -207,9 +226,9 @@ def _changes(state: dict, facts: dict) -> list[str]:
         changes.append(f"was learning rate {state['peak_learning_rate']:.4g}, now {facts['peak_learning_rate']:.4g}")
     if state["configuration_sha256"] != facts["configuration_sha256"]:
         now = facts["configuration"]
-        # A setting that was not there yet is at what it does by default.
+        # A setting that was not there yet is at what it does by default, or at what was done before there was one.
         defaults = TrainConfig().model_dump(mode="json", include=set(now))
-        before = defaults | state["configuration"]
+        before = defaults | _BEFORE | state["configuration"]
         changes += [
             f"was --{name.replace('_', '-')} {before.get(name)}, now {now.get(name)}"
             for name in {**before, **now}

@@ -27,6 +27,9 @@ class DataSettings(Settings):
     """Height and width in pixels that the model sees; default: the data's own size, else the model's."""
     augment: Literal["none", "flip_crop", "inception"] = "none"
     """flip_crop: pad, crop, flip; inception: random area and aspect, flip, colour."""
+    exif: Literal["apply", "ignore"] = "apply"
+    """apply: JPEG photographs are turned upright by their orientation tag; in evaluation and prediction of the run,
+    too. A run that is gone on with keeps what it began with."""
 
 
 def problems(c) -> Iterator[str]:
