@@ -86,7 +86,9 @@ def load(
     except OSError as error:
         place = error.filename or data_dir
         raise DataError(f"cannot read {place} ({error.strerror or error}): restore it or make it readable.") from error
-    train.turned = check_pictures((train, validation))
+    turned = check_pictures((train, validation))
+    for source in filter(None, (train, validation)):
+        source.turned = turned
     if classes is not None:
         train, validation = choose_classes(train, validation, classes)
     if len(train.classes) < 2:

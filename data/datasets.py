@@ -30,8 +30,8 @@ class Source:
         image_size: (height, width) in pixels if all images share it and lie in memory, else None.
         encoded: True if `read` gives JPEG or PNG bytes, False if it gives pixels.
         note: a sentence on how the data was understood, for people to read, or None.
-        turned: of all pictures of the data set, also those of its other split, how many are known to have an
-            orientation tag that turns or mirrors them.
+        turned: of all pictures of the data set, also those of its other split, how many have an orientation tag
+            that turns or mirrors them; None where nobody has looked.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Source:
     image_size: tuple[int, int] | None
     encoded: bool
     note: str | None = None
-    turned: int = 0
+    turned: int | None = None
 
     def __init__(
         self,

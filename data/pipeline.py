@@ -212,7 +212,8 @@ def _central_images(
 def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int, decoding: Decoding) -> tf.Tensor:
     """Read the batch in one call, as offsets and opens are cheaper together; decode one by one, as sizes differ."""
     data = tf.ensure_shape(source.read(indices), indices.shape)
-    ignored = decoding.exif == "ignore"
+    # Where all are known to stand upright, the same pixels come from a graph that is built three times as fast.
+    ignored = decoding.exif == "ignore" or source.turned == 0
     held = tf.ones_like(indices, tf.int32) if ignored else exif.orientations(data)
 
     def decoded(decoding):
@@ -220,10 +221,10 @@ def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int, deco
         parts = (data, held, indices)
         return tf.map_fn(lambda part: view(*part, decoding), parts, fn_output_signature=image, parallel_iterations=1)
 
-    if ignored:
-        return decoded(decoding)
-    # Two loops, so that where all stand upright none pays for the other way.
     plain = decoding._replace(exif="ignore")
+    if ignored:
+        return decoded(plain)
+    # Two loops, so that a batch that stands upright does not pay for the other way.
     return tf.cond(tf.reduce_any(held > 1), lambda: decoded(decoding), lambda: decoded(plain))
 
 

@@ -1,12 +1,15 @@
 """Photographs are turned upright by their orientation tag: wherever it stands, in training and after it alike."""
 
 import io
+import json
 import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import run_jobs, summary
 from PIL import Image, ImageOps
+from trained import change_state, run_programs
 
 from data import exif, pipeline
 from data.datasets import FileSource
@@ -94,17 +97,82 @@ def test_all_of_a_picture_is_as_pillow_has_it(photos):
         np.testing.assert_array_equal(whole, tf.io.decode_png(upright[0], channels=3))
 
 
-@pytest.mark.parametrize("augment", ["none", "inception"])
-def test_every_view_is_that_of_the_upright_picture(photos, augment):
+def test_every_view_is_that_of_the_upright_picture(photos):
     """Of crops as well, of which the file has other rows and columns."""
-    how = {"augment": augment, "image_size": 20, "threads": 2, "share": Share(0, 1)}
+    turned, upright = photos
+    upright.turned = 0
+    how = {"image_size": 20, "threads": 2, "share": Share(0, 1)}
     order = SequentialOrder(examples=16, replica_batch=4, replicas=1)
-    turned, upright = ([x for x, *_ in pipeline.validation_batches(s, order=order, **how)] for s in photos)
-    np.testing.assert_array_equal(turned, upright)
-    order = Order(examples=16, seed=3, replica_batch=4, replicas=1)
-    turned, upright = (
-        [x for x, *_ in pipeline.training_batches(s, order=order, start_step=0, **how).take(8)] for s in photos
-    )
-    np.testing.assert_array_equal(turned, upright)
-    ignored = pipeline.training_batches(photos[0], order=order, start_step=0, **how, decoding=Decoding("ignore"))
-    assert any((x.numpy() != u.numpy()).any() for (x, *_), u in zip(ignored.take(8), upright, strict=True))
+    views = [[x for x, *_ in pipeline.validation_batches(s, order=order, augment="none", **how)] for s in photos]
+    np.testing.assert_array_equal(*views)
+    ignored = pipeline.evaluation_images(turned, range(16), "none", 20, Decoding("ignore")).numpy()
+    same = [(view == shown).all() for view, shown in zip(ignored, np.concatenate(views[0]), strict=True)]
+    assert same == [index in (0, 8, 12, 13, 14, 15) for index in range(16)]
+    order, how = Order(examples=16, seed=3, replica_batch=4, replicas=1), how | {"augment": "inception"}
+    views = [[x for x, *_ in pipeline.training_batches(s, order=order, start_step=0, **how).take(8)] for s in photos]
+    np.testing.assert_array_equal(*views)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """``plain`` was begun with today's settings, ``kept`` before there was a choice, and both have been gone on with.
+
+    The pictures differ by where they are bright once they are upright; in their files they do not. Two thirds are turned.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    for index in range(24):
+        shown = np.full((16, 24, 3), 40 + index, np.uint8)
+        shown[10:] += 150
+        held = (3, 1, 6)[index % 3]
+        place = folder / "photos" / ("above", "below", "left")[index % 3] / f"{index}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        options = Image.Exif()
+        options[0x0112] = held
+        Image.fromarray(shown).save(place, exif=options, quality=95)
+    line = ["--dataset", "image_folder", "--data-dir", folder / "photos", "--image-size", "16", "--batch-size", "6"]
+    line += ["--validation-split", "0.25", "--learning-rate", "0.02", "--warmup-epochs", "0"]
+    first = [*line, "--epochs", "8", "--steps-per-call", "3"]
+    codes = run_jobs(folder, {"plain": first, "kept": [*first, "--exif", "ignore"]})
+    assert codes == {"plain": 0, "kept": 0}, (folder / "output.txt").read_text()
+
+    def of_before(state):
+        for place, name in ((state["configuration"], "exif"), (state["record"]["pixels"], "precise")):
+            place.pop(name)
+
+    for checkpoint in (folder / "kept" / "checkpoints").glob("step-*"):
+        if not checkpoint.is_symlink():
+            change_state(checkpoint, of_before)
+    (folder / "first.txt").write_text((folder / "output.txt").read_text())
+    again = [*line, "--epochs", "9", "--steps-per-call", "3"]
+    codes = run_jobs(folder, {"plain": again, "kept": again})
+    assert codes == {"plain": 0, "kept": 0}, (folder / "output.txt").read_text()
+    picture = folder / "photos" / "above" / "0.jpg"
+    lines = {n: ["predict", folder / n, picture, "--out", folder / f"{n}.csv"] for n in ("plain", "kept")}
+    run_programs(folder / "programs", lines)
+    return folder
+
+
+def test_training_sees_pictures_upright_and_says_so(runs):
+    assert "note: 16 photographs have an orientation tag (EXIF), by which they are turned upright" in (
+        runs / "first.txt"
+    ).read_text()
+    assert summary(runs / "plain")["final"]["val_accuracy"] == 1
+    # Ignored, the pictures of all classes are the same.
+    assert summary(runs / "kept")["final"]["val_accuracy"] < 0.8
+
+
+def test_a_run_of_before_goes_on_as_it_began(runs):
+    said, output = {}, (runs / "output.txt").read_text()
+    for name in ("plain", "kept"):
+        said[name] = json.loads((runs / name / "labels.json").read_text())["pixels"]
+    assert said["plain"]["exif_orientation"].startswith("applied") and said["plain"]["precise"]
+    assert said["kept"]["exif_orientation"] == "ignored" and not said["kept"]["precise"]
+    assert "default DCT" in said["kept"]["decoder"] and "INTEGER_ACCURATE DCT" in said["plain"]["decoder"]
+    assert output.count("this run began with --exif ignore and keeps it") == 1
+    assert "was --exif" not in output
+
+
+def test_prediction_sees_what_the_run_has_seen(runs):
+    rows = {name: (runs / f"{name}.csv").read_text().splitlines()[1] for name in ("plain", "kept")}
+    assert ",above," in rows["plain"]
+    assert float(rows["plain"].split(",")[2]) > 0.9 > float(rows["kept"].split(",")[2])

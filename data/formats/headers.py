@@ -26,11 +26,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SMALLEST_PNG = 57  # bytes of signature, header, an empty data chunk and the end
 
 
-def check_pictures(sources: Iterable[Source | None]) -> int:
+def check_pictures(sources: Iterable[Source | None]) -> int | None:
     """Look at the size and the first bytes of each file of the sources that consist of files.
 
     Returns:
-        How many have an orientation tag that turns or mirrors them.
+        How many have an orientation tag that turns or mirrors them; None where there are no files.
 
     Raises:
         DataError: some cannot be pictures; it names the first 20 of them, each with its reason.
@@ -46,7 +46,7 @@ def check_pictures(sources: Iterable[Source | None]) -> int:
         count = f"{len(problems):,} of {total:,} files"
         rest = [f"... and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else []
         raise DataError("\n  ".join([f"{count} cannot be pictures; replace or remove them:", *problems[:SHOWN], *rest]))
-    return turned
+    return turned if total else None
 
 
 class Looked(NamedTuple):
