@@ -148,7 +148,7 @@ def diagnose(source: Source, indices) -> str | None:
             if source.encoded:
                 tf.io.decode_image(data[0], channels=3, expand_animations=False)
         except (tf.errors.OpError, ValueError, OSError) as error:
-            return f"{source.where(int(index))}: {_reason(error)}"
+            return f"{source.where(int(index))}: {reason(error)}"
     return None
 
 
@@ -244,7 +244,7 @@ def _delivered(elements: tf.data.Dataset, batch: Callable, threads: int) -> tf.d
     return elements.map(batch, num_parallel_calls=threads, deterministic=True).prefetch(PREFETCH).with_options(options)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """TensorFlow's message without the names of graph nodes around it."""
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
     text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", text).strip()

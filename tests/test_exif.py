@@ -117,7 +117,7 @@ def test_every_view_is_that_of_the_upright_picture(photos):
 def runs(tmp_path_factory):
     """``plain`` was begun with today's settings, ``kept`` before there was a choice, and both have been gone on with.
 
-    The pictures differ by where they are bright once they are upright; in their files they do not. Two thirds are turned.
+    The pictures differ by where they are bright once they are upright; in their files they do not.
     """
     folder = tmp_path_factory.mktemp("runs")
     for index in range(24):
