@@ -53,6 +53,7 @@ def load(
     progress: Callable[[int, int], None] | None = None,
     classes: Sequence[str] | None = None,
     features: tuple[str | None, str | None] = (None, None),
+    skip_unreadable: int = 0,
 ) -> Splits:
     """Open a data set: the same examples and splits on every machine for the same arguments.
 
@@ -65,6 +66,8 @@ def load(
         progress: called with (bytes read, bytes in all) while an index is built.
         classes: only examples of these, labelled in this order; None for all that the data has.
         features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's.
+        skip_unreadable: leave out up to so many files that cannot be pictures, which the note of the training examples
+            names; the fingerprints are those of data without them.
 
     Raises:
         DataError: whatever is wrong with the arguments or the files; all files that cannot be pictures are named.
@@ -74,9 +77,7 @@ def load(
     train, validation = open_sources(
         dataset, data_dir, seed=seed, progress=progress, classes=classes, features=features
     )
-    turned = check_pictures((train, validation))
-    for source in filter(None, (train, validation)):
-        source.turned = turned
+    train, validation = check_pictures((train, validation), skip_unreadable)
     if classes is not None:
         train, validation = choose_classes(train, validation, classes)
     if len(train.classes) < 2:

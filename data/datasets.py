@@ -6,7 +6,7 @@ Which index stands where in a run is not its business: see order.py.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -77,6 +77,10 @@ class Source:
         """SHA-256 (hex) that changes with the names, sizes, labels and, where they lie in memory, the pixels."""
         raise NotImplementedError
 
+    def files(self) -> Iterator[tuple[str, int]]:
+        """The place and the size in bytes of each example's file; none where they are no files of their own."""
+        return iter(())
+
 
 def captured(array: np.ndarray) -> tf.Tensor:
     """The array as one eager CPU tensor: a graph that uses it refers to it instead of holding a copy.
@@ -121,6 +125,15 @@ class FileSource(Source):
         assert len(paths) == len(self.labels), (len(paths), len(self.labels))
         self.root = root
         self.paths = list(paths)
+        self._sizes: list[int] = []
+
+    def without(self, indices: Iterable[int]) -> "FileSource":
+        """The same examples but for some."""
+        kept = np.setdiff1d(np.arange(len(self)), list(indices))
+        paths = [self.paths[index] for index in kept]
+        rest = FileSource(self.name, self.classes, self.root, paths, self.labels[kept])
+        rest.note = self.note
+        return rest
 
     @cached_property
     def _paths_tensor(self) -> tf.Tensor:
@@ -136,13 +149,23 @@ class FileSource(Source):
     def fingerprint(self) -> str:
         """Over relative path, size in bytes and label of each file; the contents are not read."""
         digest = hashlib.sha256(repr((self.name, self.classes)).encode())
-        for index, (path, label) in enumerate(zip(self.paths, self.labels.tolist(), strict=True)):
-            try:
-                size = os.stat(self.where(index)).st_size
-            except OSError as error:
-                raise DataError(f"cannot read {self.where(index)} ({error.strerror}); restore the file.") from error
+        self._sizes = [size for _, size in self._stat()]
+        for path, size, label in zip(self.paths, self._sizes, self.labels.tolist(), strict=True):
             digest.update(os.fsencode(f"{path}\0{size}\0{label}\n"))
         return digest.hexdigest()
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        places = (self.where(index) for index in range(len(self)))
+        # On a disk of the network asking for a size takes as long as opening the file.
+        return zip(places, self._sizes, strict=True) if self._sizes else self._stat()
+
+    def _stat(self) -> Iterator[tuple[str, int]]:
+        for index in range(len(self)):
+            place = self.where(index)
+            try:
+                yield place, os.stat(place).st_size
+            except OSError as error:
+                raise DataError(f"cannot read {place} ({error.strerror}); restore the file.") from error
 
 
 class Subset(Source):
@@ -168,3 +191,7 @@ class Subset(Source):
         digest = hashlib.sha256(self.source.fingerprint().encode())
         digest.update(self.indices.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        files = list(self.source.files())
+        return (files[index] for index in self.indices.tolist()) if files else iter(())

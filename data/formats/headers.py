@@ -5,12 +5,15 @@ Nothing is decoded: a picture that is cut in its midst is found by whoever decod
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
+
 from data.datasets import DataError, FileSource, Source
 from data.exif import stored_orientation
+from data.formats.naming import few, joined
 
 THREADS = 16  # files on a network answer late; on a disk of one's own more than one thread changes little
 HEAD = 4096  # bytes: a page, which is what a disk gives anyway
@@ -26,27 +29,48 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SMALLEST_PNG = 57  # bytes of signature, header, an empty data chunk and the end
 
 
-def check_pictures(sources: Iterable[Source | None]) -> int | None:
+def check_pictures(sources: Sequence[Source | None], skip: int = 0) -> list[Source | None]:
     """Look at the size and the first bytes of each file of the sources that consist of files.
 
+    Args:
+        skip: leave out up to so many files that cannot be pictures.
+
     Returns:
-        How many have an orientation tag that turns or mirrors them; None where there are no files.
+        The sources without these, which the first one's note names; each knows how many of all have an orientation tag.
 
     Raises:
-        DataError: some cannot be pictures; it names the first 20 of them, each with its reason.
+        DataError: more cannot be pictures; it names the first 20 of them, each with its reason.
     """
-    total, turned, problems = 0, 0, []
-    for source in sources:
-        if isinstance(source, FileSource):
-            found = look_at(source)
-            total += len(source)
-            problems += [f"{source.where(index)}: {problem}" for index, problem in found.problems.items()]
-            turned += found.turned
-    if problems:
+    looked = [look_at(source) if isinstance(source, FileSource) else None for source in sources]
+    total = sum(len(source) for source, found in zip(sources, looked, strict=True) if found)
+    pairs = [(source, found) for source, found in zip(sources, looked, strict=True) if found]
+    problems = [f"{source.where(index)}: {why}" for source, found in pairs for index, why in found.problems.items()]
+    if len(problems) > skip:
         count = f"{len(problems):,} of {total:,} files"
-        rest = [f"... and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else []
-        raise DataError("\n  ".join([f"{count} cannot be pictures; replace or remove them:", *problems[:SHOWN], *rest]))
-    return turned if total else None
+        many = f", more than the {skip:,} of --skip-unreadable" if skip else ""
+        what = f"{count} cannot be pictures{many}; replace or remove them:"
+        raise DataError("\n  ".join([what, *_shown(problems)]))
+    kept = [
+        source.without(found.problems) if found and found.problems else source
+        for source, found in zip(sources, looked, strict=True)
+    ]
+    if problems:
+        left = "left out by --skip-unreadable"
+        kept[0].note = joined(kept[0].note, "\n  ".join([f"{len(problems):,} {left}:", *_shown(problems)]))
+    for source in filter(None, kept):
+        source.turned = sum(found.turned for _, found in pairs) if pairs else source.turned
+    _refuse_emptied(sources[0], kept[0])
+    return kept
+
+
+def _shown(problems: list[str]) -> list[str]:
+    return [*problems[:SHOWN], *([f"... and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else [])]
+
+
+def _refuse_emptied(source: Source, kept: Source) -> None:
+    gone = [source.classes[label] for label in np.setdiff1d(source.labels, kept.labels)]
+    if gone:
+        raise DataError(f"class {few(gone)} has no file that can be a picture: add some, or remove the folder.")
 
 
 class Looked(NamedTuple):

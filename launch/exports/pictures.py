@@ -47,7 +47,14 @@ def _validation(found: Found) -> Source | None:
         opened = open_data(user_code.load_function(config.dataset, "--dataset"))
         return hold_out(opened, config.seed, config.validation_split).validation
     folder = config.data_dir and str(config.data_dir)
-    return load(config.dataset, folder, seed=config.seed, validation_split=config.validation_split).validation
+    splits = load(
+        config.dataset,
+        folder,
+        seed=config.seed,
+        validation_split=config.validation_split,
+        skip_unreadable=config.skip_unreadable,
+    )
+    return splits.validation
 
 
 def _pixels(source: Source, found: Found, size: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from launch.job.notices import Noticed
 from launch.job.preparation import exchange, stages
 from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
-from launch.job.run_directory import resume
+from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import SaveFailed
 from launch.job.user.callbacks import CallbackError
 
@@ -73,14 +73,14 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     config, strategy, console = training.config, training.strategy, training.console
     training.code = code = stages.load_user_code(config, strategy, given)
     stages.agree_on_settings(config, strategy, code)
-    training.splits, fingerprints = stages.open_data(config, strategy, console, code)
+    training.splits, training.fingerprints = stages.open_data(config, strategy, console, code)
     training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, training.threads, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
     config, training.inputs = stages.keep_decoding(config, strategy, console, training.inputs, training.directory)
     training.config = config
     measured = exchange.measure(config, strategy, training.directory, training.threads)
     training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
-    training.record = stages.describe(config, training.inputs, training.model.network, fingerprints[0], code)
+    training.record = stages.describe(config, training.inputs, training.model.network, training.fingerprints[0], code)
     prepare_loop(training)
     finished = begin(training)
     if strategy.is_chief and not finished:
@@ -88,6 +88,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
         configuration.save(settings, training.directory / "config.yaml")
         exchange.keep(measured, training.directory)
+        data_changes.keep(training.splits, config.data_dir, training.directory)
     if strategy.is_chief:
         # Also where nothing is left to do: a run of an older Lockstep has none.
         report.keep_record(training.record, training.model.network, training.directory, console)

@@ -20,7 +20,7 @@ from launch.job.loop import Loop
 from launch.job.notices import Notices
 from launch.job.preparation import stages
 from launch.job.preparation.inputs import Inputs
-from launch.job.run_directory import resume
+from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.run_directory.lock import RunDirectoryLock
 from launch.job.user.callbacks import call_all, on_chief_only
@@ -39,6 +39,7 @@ class Training:
     began: float  # time.perf_counter()
     code: UserCode = field(default_factory=UserCode)
     splits: Splits | None = None
+    fingerprints: list = field(default_factory=list)  # of the splits
     inputs: Inputs | None = None
     monitor: str | None = None
     directory: Path | None = None
@@ -91,7 +92,14 @@ def prepare_loop(training: Training) -> None:
         strategy,
         training.model,
         saver,
-        resume.describe(config, inputs.plan, strategy, training.record, training.code),
+        resume.describe(
+            config,
+            inputs.plan,
+            strategy,
+            training.record,
+            training.code,
+            data_changes.describe(training.splits, training.fingerprints),
+        ),
         training.decisions,
         training.progress,
         before_save,
@@ -152,13 +160,16 @@ def begin(training: Training) -> bool:
     config, strategy, model, progress = training.config, training.strategy, training.model, training.progress
     plan, folder, console = training.inputs.plan, training.directory / "checkpoints", training.console
     state = stages.together(
-        strategy, lambda: resume.restore(config, plan, strategy, model, folder, training.checkpoints.facts)
+        strategy,
+        lambda: resume.restore(config, plan, strategy, model, folder, training.checkpoints.facts, training.splits),
     )
     state = strategy.control.agree(state)
     strategy.broadcast([*model.network.variables, *model.optimizer.variables])
     if state is None:
         return False
-    training.decisions.restore(state["decisions"])
+    # By other examples nobody can say what is better than before; only what became of the rate stays.
+    memory = state["decisions"]
+    training.decisions.restore({"factor": memory["factor"]} if state["validates_others"] else memory)
     progress.step, progress.epoch = state["step"], state["epoch"]
     progress.learning_rate, progress.epoch_metrics = state["learning_rate"], state["epoch_metrics"]
     # More patience than then lets a run go on that had been stopped, and so does leaving out the callback that did it.

@@ -95,6 +95,7 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
             progress=progress,
             classes=classes,
             features=(config.image_feature, config.label_feature),
+            skip_unreadable=config.skip_unreadable,
         )
 
     first = strategy.world.local_rank == 0 or code.data is not None or config.dataset not in BUILT_ONCE

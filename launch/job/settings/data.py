@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from launch.job.settings.base import FileFunction, Positive, Settings, Share
+from launch.job.settings.base import Count, FileFunction, Positive, Settings, Share
 
 
 class DataSettings(Settings):
@@ -21,6 +21,8 @@ class DataSettings(Settings):
     """Name of the feature of TFRecords that holds the encoded image; default: image/encoded."""
     label_feature: str | None = None
     """Name of the feature of TFRecords that holds the label; default: image/class/label."""
+    skip_unreadable: Count = 0
+    """Train without up to so many files that cannot be pictures by their size and first bytes; they are named."""
     validation_split: Share = 0.1
     """Part of the training examples held out where the data set has no validation split of its own."""
     image_size: Positive | None = None
