@@ -131,7 +131,7 @@ def runs(tmp_path_factory):
         Image.fromarray(shown).save(place, exif=options, quality=95)
     line = ["--dataset", "image_folder", "--data-dir", folder / "photos", "--image-size", "16", "--batch-size", "6"]
     line += ["--validation-split", "0.25", "--learning-rate", "0.02", "--warmup-epochs", "0"]
-    first = [*line, "--epochs", "8", "--steps-per-call", "3"]
+    first = [*line, "--epochs", "16", "--steps-per-call", "3"]
     codes = run_jobs(folder, {"plain": first, "kept": [*first, "--exif", "ignore"]})
     assert codes == {"plain": 0, "kept": 0}, (folder / "output.txt").read_text()
 
@@ -143,7 +143,7 @@ def runs(tmp_path_factory):
         if not checkpoint.is_symlink():
             change_state(checkpoint, of_before)
     (folder / "first.txt").write_text((folder / "output.txt").read_text())
-    again = [*line, "--epochs", "9", "--steps-per-call", "3"]
+    again = [*line, "--epochs", "17", "--steps-per-call", "3"]
     codes = run_jobs(folder, {"plain": again, "kept": again})
     assert codes == {"plain": 0, "kept": 0}, (folder / "output.txt").read_text()
     picture = folder / "photos" / "above" / "0.jpg"
