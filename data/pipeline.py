@@ -8,12 +8,12 @@ delivered in order. Unpacking batches into samples and decoding those in paralle
 500x375 pixels.
 """
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.autograph.experimental import do_not_convert  # no Python control flow on tensors; builds faster
 
 from data import augment as views
 from data import decode, exif
@@ -22,6 +22,7 @@ from data.decode import NOW, Decoding
 from data.order import Order, SequentialOrder, Share
 
 PREFETCH = 2  # finished batches that wait: one on its way to the model, one ready behind it
+IN_THE_MAKING = 2**30  # bytes that the batches on which threads work may take, beside those that wait
 
 
 def training_batches(
@@ -41,25 +42,27 @@ def training_batches(
         order: of the source's examples.
         augment: a key of AUGMENTATIONS.
         image_size: side of the square images that come out, in pixels.
-        threads: CPU threads for reading, decoding and augmenting; also the number of batches in the making.
+        threads: CPU threads for reading, decoding and augmenting; also the number of batches in the making, or of
+            parts of batches where whole ones would take too much memory.
         decoding: in which way files become pixels.
 
     Returns:
         A dataset of (images uint8 [b, s, s, 3], labels int32 [b], sample ids int64 [b]) with b = order.replica_batch
         and s = image_size; the ids are indices into `source`. Which batches and which pixels depends on no thread.
-        A file that cannot be decoded raises tf.errors.OpError when its batch is due; `diagnose` then finds it.
+        A file that cannot be decoded raises tf.errors.OpError when its batch is due; `data.diagnose` then finds it.
     """
     _check_size(source, order)
 
-    def batch(element):
+    def batch(element, part):
         # This worker's slice of the step, as numbers: nobody reads what others read, and a restart skips for free.
         epoch, indices = order.indices(element)
+        indices = part(indices)
         images = AUGMENTATIONS[augment].images(source, indices, order.seed, epoch, image_size, decoding)
         return images, _labels(source, indices), indices
 
     first_step = share.elements(order.replicas, start_step, start_step + 1)
     elements = tf.data.Dataset.counter(first_step.start, first_step.step, dtype=tf.int64)
-    return _delivered(elements, batch, threads)
+    return _delivered(elements, batch, threads, order.replica_batch, image_size)
 
 
 def validation_batches(
@@ -83,12 +86,13 @@ def validation_batches(
     """
     _check_size(source, order)
 
-    def batch(element):
-        indices, weights = order.indices(element)
+    def batch(element, part):
+        indices, weights = map(part, order.indices(element))
         return _central_images(source, indices, augment, image_size, decoding), _labels(source, indices), weights
 
     elements = share.elements(order.replicas, 0, order.steps)
-    return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
+    elements = tf.data.Dataset.range(elements.start, elements.stop, elements.step)
+    return _delivered(elements, batch, threads, order.replica_batch, image_size)
 
 
 def prediction_batches(
@@ -120,14 +124,15 @@ def prediction_batches(
                 weights[place] = 0
         return images, weights
 
-    def batch(element):
-        indices, weights = order.indices(element)
+    def batch(element, part):
+        indices, weights = map(part, order.indices(element))
         images, weights = tf.numpy_function(read, [indices, weights], (tf.uint8, tf.float32), stateful=False)
-        images = tf.ensure_shape(images, [order.replica_batch, image_size, image_size, 3])
-        return images, tf.zeros_like(indices, tf.int32), tf.ensure_shape(weights, [order.replica_batch])
+        images = tf.ensure_shape(images, [*indices.shape, image_size, image_size, 3])
+        return images, tf.zeros_like(indices, tf.int32), tf.ensure_shape(weights, indices.shape)
 
     elements = share.elements(order.replicas, 0, order.steps)
-    return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
+    elements = tf.data.Dataset.range(elements.start, elements.stop, elements.step)
+    return _delivered(elements, batch, threads, order.replica_batch, image_size)
 
 
 def evaluation_images(
@@ -135,21 +140,6 @@ def evaluation_images(
 ) -> tf.Tensor:
     """What `validation_batches` shows of some examples: int64 [b] -> uint8 [b, s, s, 3], outside of a pipeline."""
     return _central_images(source, tf.constant(indices, tf.int64), augment, image_size, decoding)
-
-
-def diagnose(source: Source, indices) -> str | None:
-    """The first of `indices` that cannot be read or decoded, in words: "PLACE: reason"; None if all can.
-
-    For the moment after a pipeline died, whose error does not name the example. Reads one at a time, outside a graph.
-    """
-    for index in indices:
-        try:
-            data = source.read(tf.constant([index], tf.int64))
-            if source.encoded:
-                tf.io.decode_image(data[0], channels=3, expand_animations=False)
-        except (tf.errors.OpError, ValueError, OSError) as error:
-            return f"{source.where(int(index))}: {reason(error)}"
-    return None
 
 
 def _check_size(source: Source, order: Order | SequentialOrder) -> None:
@@ -232,20 +222,52 @@ def _labels(source: Source, indices: tf.Tensor) -> tf.Tensor:
     return tf.gather(source.labels_tensor, indices)
 
 
-def _delivered(elements: tf.data.Dataset, batch: Callable, threads: int) -> tf.data.Dataset:
-    """Batches of the elements, `threads` in the making, in order; prefetch last, so that whole batches wait."""
+def parts_of(batch: int, image_size: int, threads: int) -> int:
+    """In how many equal parts a batch is made, so that what `threads` work on takes 1 GiB at most: a divisor of it.
+
+    64 threads on batches of 4,096 images of 224x224 would else hold 39 GB.
+    """
+    most = max(1, IN_THE_MAKING // (threads * image_size * image_size * 3))
+    return next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= most)
+
+
+def _delivered(
+    elements: tf.data.Dataset, batch: Callable, threads: int, replica_batch: int, image_size: int
+) -> tf.data.Dataset:
+    """Batches of the elements, `threads` in the making, in order; prefetch last, so that whole batches wait.
+
+    `batch(element, part)` makes that part of a batch that the function `part` cuts from the vectors of its examples.
+    """
     options = tf.data.Options()
     # Autotuning can stall the end of an epoch: teardown waits for its sleeping thread, up to a minute.
     options.autotune.enabled = False
     options.deterministic = True
     # Input must not take more cores than this worker's share, however many the machine has.
     options.threading.private_threadpool_size = threads
-    batch = tf.autograph.experimental.do_not_convert(batch)  # no Python control flow on tensors; builds faster
-    return elements.map(batch, num_parallel_calls=threads, deterministic=True).prefetch(PREFETCH).with_options(options)
+    parts = parts_of(replica_batch, image_size, threads)
+    size = replica_batch // parts
+
+    def made(element, number):
+        return batch(element, lambda vector: tf.ensure_shape(vector[number * size : (number + 1) * size], [size]))
+
+    if parts == 1:
+        batches = elements.map(
+            do_not_convert(lambda element: batch(element, lambda vector: vector)),
+            num_parallel_calls=threads,
+            deterministic=True,
+        )
+    else:
+        numbers = tf.range(parts, dtype=tf.int64)
+        numbered = elements.flat_map(
+            do_not_convert(
+                lambda element: tf.data.Dataset.from_tensor_slices((tf.fill([parts], element), numbers))
+            )
+        )
+        some = numbered.map(do_not_convert(made), num_parallel_calls=threads, deterministic=True)
+        batches = some.batch(parts, drop_remainder=True).map(do_not_convert(_joined))
+    return batches.prefetch(PREFETCH).with_options(options)
 
 
-def reason(error: Exception) -> str:
-    """TensorFlow's message without the names of graph nodes around it."""
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", text).strip()
-    return text.splitlines()[0].strip(" .") if text else type(error).__name__
+def _joined(*columns: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Parts of a batch, [parts, size, ...] each -> [parts x size, ...]."""
+    return tuple(tf.reshape(column, [column.shape[0] * column.shape[1], *column.shape[2:]]) for column in columns)

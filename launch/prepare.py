@@ -31,8 +31,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data import Splits, load
 from data.datasets import DataError, Source
+from data.diagnose import diagnose
 from data.formats.tfrecord_shards import MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest
-from data.pipeline import diagnose
 from distributed.checkpoint import disk
 
 

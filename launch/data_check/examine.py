@@ -68,8 +68,8 @@ def examine(content: bytes) -> Seen:
     """What a picture is by all of its bytes."""
     import tensorflow as tf
 
+    from data.diagnose import reason
     from data.formats.headers import HEAD, what_is_wrong
-    from data.pipeline import reason
 
     digest = hashlib.sha256(content).digest()
     if problem := what_is_wrong(content[:HEAD]):

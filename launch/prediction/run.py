@@ -8,7 +8,8 @@ import numpy as np
 
 from data.datasets import FileSource
 from data.decode import described
-from data.pipeline import diagnose, evaluation_images, prediction_batches
+from data.diagnose import diagnose
+from data.pipeline import evaluation_images, prediction_batches
 from distributed.control import check_agreement
 from launch.evaluation import sheet
 from launch.prediction.files import Answers, as_csv, as_json, printable, whole_file

@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from data.datasets import DataError, Source
+from data.diagnose import diagnose
 from data.order import SequentialOrder, Share
-from data.pipeline import PREFETCH, diagnose
+from data.pipeline import PREFETCH
 from distributed.health import heartbeat
 from distributed.inference import Inference
 from launch.trained.program import FailedAlone, Workers
