@@ -19,6 +19,8 @@ def stored_orientation(head: bytes) -> int:
 
     `orientation` for bytes outside of a graph, a hundred times as fast.
     """
+    if not head.startswith(b"\xff\xd8"):
+        return 1
     place = 2
     while place + _SEGMENT <= len(head) and head[place] == 0xFF and _may_precede(head[place + 1]):
         if head[place + 1] == 0xE1 and head.startswith(SIGNATURE, place + 4):

@@ -2,10 +2,11 @@
 
 import io
 import itertools
+import sys
 
 import numpy as np
 import pytest
-from conftest import run_command
+from conftest import ROOT, run_command
 from PIL import Image
 
 from launch.check_data import main
@@ -76,7 +77,7 @@ def test_each_kind_is_found_and_named_and_the_rest_can_be_trained_on(photos, tmp
     assert main(line) == 0
     assert "nothing is wrong" in capsys.readouterr().out
     flags = ["--image-size", "32", "--epochs", "1", "--batch-size", "8", "--run-dir", tmp_path / "run"]
-    trained = run_command("python", "launch/train.py", *line, *flags)
+    trained = run_command(sys.executable, ROOT / "launch/train.py", *line, *flags)
     assert trained.returncode == 0, trained.stderr
 
 

@@ -104,8 +104,8 @@ def _look_at(source: FileSource, indices: Iterable[int]) -> Looked:
             continue
         if problem := what_is_wrong(head):
             problems[index] = problem
-        elif head.startswith(b"\xff\xd8") and stored_orientation(head) > 1:
-            turned += 1
+        else:
+            turned += stored_orientation(head) > 1
     return Looked(problems, turned)
 
 
