@@ -125,7 +125,8 @@ def _build(files: Sequence[Path], progress: Progress | None, features: tuple[str
     total, done, parts, texts, turned = sum(file.stat().st_size for file in files), 0, [], {}, 0
     # Threads, because most of the time goes into reading and checksums, both done without the interpreter lock.
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for shard, (rows, shard_texts, shard_turned) in enumerate(pool.map(lambda file: _index_shard(file, features), files)):
+        indexed = pool.map(lambda file: _index_shard(file, features), files)
+        for shard, (rows, shard_texts, shard_turned) in enumerate(indexed):
             part = np.zeros(len(rows), RECORD)
             for column, name in enumerate(("label", "offset", "image_offset", "image_length")):
                 part[name] = rows[:, column]
@@ -139,7 +140,8 @@ def _build(files: Sequence[Path], progress: Progress | None, features: tuple[str
 
 
 def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dict[int, str], int]:
-    """Rows (label, offset, image offset, image length) as int64 [n, 4], label -> class name, and how many are turned."""
+    """Rows (label, offset, image offset, image length) as int64 [n, 4], label -> class name, and how many have an
+    orientation tag."""
     rows, texts, offset, turned = [], {}, 0, 0
     try:
         for record in _iterate_records(str(file)):
