@@ -42,7 +42,7 @@ def encoded_images(source: Source, start: int, stop: int, shorter_side: int | No
 
 
 def shrunk(data: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """A file, string scalar, as JPEG of that shorter side if its own is longer, else as it is; and its shape, int32 [3].
+    """A file, string scalar, as JPEG of that shorter side if its own is longer, else as it is; and its shape.
 
     Means of areas, so that no pixel is overlooked; upright, as the new file has no orientation tag.
     """
