@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from distributed.collectives import Collectives
 from distributed.health import heartbeat
+from distributed.placement import ranks_in_words
 from distributed.world import WorldError
 
 
@@ -54,13 +55,7 @@ class MpiControl(Control):
 
     def __init__(self, collectives: Collectives):
         super().__init__(collectives)
-        import mpi4py
-
-        # Horovod has initialised MPI and will finalise it.
-        mpi4py.rc.initialize = False
-        mpi4py.rc.finalize = False
-        from mpi4py import MPI
-
+        MPI = _mpi()
         self._world = MPI.COMM_WORLD
         self._communicator = MPI.COMM_WORLD.Dup()
 
@@ -90,6 +85,22 @@ class MpiControl(Control):
             heartbeat.end(code, "aborting")
             time.sleep(heartbeat.ABORT)
         return code
+
+
+def _mpi():
+    import mpi4py
+
+    # Horovod has initialised MPI and will finalise it.
+    mpi4py.rc.initialize = False
+    mpi4py.rc.finalize = False
+    from mpi4py import MPI
+
+    return MPI
+
+
+def mpi_library() -> str:
+    """Name and version of the MPI that mpi4py loads, for example ``Open MPI v4.1.8``; it is not initialised."""
+    return _mpi().Get_library_version().partition(",")[0].strip("\0\n ")
 
 
 def differences(values: list[dict]) -> list[tuple[str, list]]:
@@ -131,8 +142,11 @@ def check_agreement(control: Control, value: dict) -> None:
     """Compare one flat JSON mapping per worker, before step 1.
 
     Raises:
-        WorldError: on every worker, naming the first field that differs and its value on each rank.
+        WorldError: on every worker, naming the first field that differs and which ranks have which value.
     """
     for field, by_rank in differences(control.gather(value)):
-        values = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(by_rank))
+        ranks = {}
+        for rank, value in enumerate(by_rank):
+            ranks.setdefault(json.dumps(value), (value, []))[1].append(rank)
+        values = ", ".join(f"{ranks_in_words(group)}: {value}" for value, group in ranks.values())
         raise WorldError(f"the ranks were started with different {field} ({values}); start all of them with the same")

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import keras
 
-from models.layers import GroupedConv2D, LocalResponseNormalization, Spec, classifier, image_input
+from models.layers import GroupedConv2D, LocalResponseNormalization, Spec, classifier, image_input, normalized
 
 
 class Conv(NamedTuple):
-    """One line of a table: convolution and ReLU, then normalisation and pooling where the table says so."""
+    """One line of a table: convolution and ReLU, then normalisation and pooling where the table says so.  Batch
+    normalisation comes in front of the ReLU, and the convolution then has no bias."""
 
     filters: int
     kernel: int  # height and width in pixels
@@ -19,6 +20,7 @@ class Conv(NamedTuple):
     padding: str = "same"
     groups: int = 1
     normalize: bool = False
+    batch_norm: bool = False
     pool: int = 0  # window of the max pooling with stride 2 behind this layer; 0: none
 
 
@@ -39,6 +41,8 @@ TWO_TOWERS = (
     Conv(256, 3, groups=2, pool=3),
 )
 
+ONE_TOWER_BN = tuple(conv._replace(batch_norm=True) for conv in ONE_TOWER)
+
 SMALL = (
     Conv(24, 5, pool=2),
     Conv(64, 3, pool=2),
@@ -51,6 +55,11 @@ SMALL = (
 def one_tower(spec: Spec) -> keras.Model:
     """In one tower, without response normalisation. 62,378,344 parameters at 227x227, 1000 classes."""
     return _build(spec, ONE_TOWER)
+
+
+def one_tower_bn(spec: Spec) -> keras.Model:
+    """In one tower, with batch normalisation. 62,382,472 parameters at 227x227, 1000 classes."""
+    return _build(spec, ONE_TOWER_BN)
 
 
 def two_towers(spec: Spec) -> keras.Model:
@@ -80,10 +89,14 @@ def _build(spec: Spec, convs: tuple[Conv, ...]) -> keras.Model:
             strides=conv.stride,
             padding=conv.padding,
             groups=conv.groups,
-            activation="relu",
+            activation=None if conv.batch_norm else "relu",
+            use_bias=not conv.batch_norm,
             kernel_initializer=spec.kernel_initializer(index),
             name=f"conv{number}",
         )(x)
+        if conv.batch_norm:
+            x = normalized(x, f"bn{number}")
+            x = keras.layers.Activation("relu", name=f"relu{number}")(x)
         if conv.normalize:
             x = LocalResponseNormalization(name=f"norm{number}")(x)
         if conv.pool:

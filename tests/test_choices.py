@@ -9,7 +9,7 @@ from data.pipeline import AUGMENTATIONS
 from distributed.metrics import METRICS
 from distributed.schedule import DECAYS, SCALINGS
 from launch.job.config import choices
-from launch.job.preparation.build import OPTIMIZERS
+from launch.job.preparation.optimizers import OPTIMIZERS
 from launch.prepare import PrepareConfig
 from models import MODELS
 

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import run_command
 
+from distributed import placement
+from distributed.cuda import Card
 from distributed.world import World
 from launch.job import environment
 
@@ -53,16 +56,105 @@ def test_cgroup_quota(tmp_path, files, cores):
     assert environment._cgroup_cores(tmp_path) == cores
 
 
-def test_share_of_this_machine(monkeypatch):
+@pytest.fixture
+def eight(monkeypatch):
+    """A machine of 8 cores, of which this process may use all; returns what it is bound to."""
+    bound = set(range(8))
     monkeypatch.setattr(environment, "_cgroup_cores", lambda: UNLIMITED)
     monkeypatch.setattr(environment, "_launcher_affinity", lambda: set(range(8)))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(bound))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: (bound.clear(), bound.update(cores)))
     monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
-    assert [environment.cpu_share(World(local_size=ranks, size=ranks)) for ranks in (1, 2, 16)] == [8, 4, 1]
+    return bound
+
+
+def test_share_of_this_machine(eight, monkeypatch):
+    def share(ranks):
+        return environment.take_cores(World(local_size=ranks, size=ranks), []).threads
+
+    assert [share(ranks) for ranks in (1, 2, 16)] == [8, 4, 1]
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4")
-    assert environment.cpu_share(World(local_size=2, size=2)) == 2
+    assert share(2) == 2
+    for odd in ("", "8(x2)", "²", "-1", "0"):
+        monkeypatch.setenv("SLURM_CPUS_ON_NODE", odd)
+        assert share(2) == 4
     monkeypatch.setattr(environment, "_cgroup_cores", lambda: 2)
-    assert environment.cpu_share(World(local_size=2, size=2)) == 1
+    assert share(2) == 1
+
+
+def cards_at(sysfs, *lists):
+    """A card for each list of cores near it, None: the system does not say."""
+    cards = []
+    for index, cores in enumerate(lists):
+        cards.append(Card("a GPU", "9.0", f"0000:0{index}:00.0", str(index)))
+        if cores is not None:
+            folder = sysfs / "bus/pci/devices" / cards[-1].bus_id
+            folder.mkdir(parents=True)
+            (folder / "local_cpulist").write_text(cores + "\n")
+    return cards
+
+
+@pytest.mark.parametrize(
+    ("place", "lists", "kept", "threads"),
+    (
+        ((0, 2), ("0-3", "4-7"), range(4), 4),  # a node for each
+        ((1, 2), ("0-3", "4-7"), range(4, 8), 4),
+        ((1, 4), ("0-3", "0-3", "4-7", "4-7"), range(4), 2),
+        ((1, 2), ("0-3", "0-3"), range(4), 2),  # both GPUs at one node: its cores are shared
+        ((1, 2), ("0-3",), range(4), 4),  # each task sees its own: whose the other cores are is not seen
+        ((1, 2), (None, None), range(8), 4),
+        ((1, 2), ("8-15", "8-15"), range(8), 4),  # the job has no core there
+        ((0, 1), ("0-3", "4-7"), range(8), 8),  # one process with two GPUs
+        ((0, 1), ("4-7",), range(4, 8), 4),
+        ((0, 2), (), range(8), 4),
+    ),
+)
+def test_a_rank_keeps_to_the_cores_near_its_gpu(eight, tmp_path, place, lists, kept, threads):
+    (rank, size), cards = place, cards_at(tmp_path, *lists)
+    world = World(rank, size, rank, size, "mpirun" if size > 1 else "none")
+    cores = environment.take_cores(world, cards, tmp_path)
+    assert (eight, cores.threads) == (set(kept), threads)
+
+
+def test_cores_that_the_launcher_chose_stay(eight, tmp_path):
+    eight -= set(range(4))
+    cores = environment.take_cores(World(0, 2, 0, 2, "mpirun"), cards_at(tmp_path, "0-3", "0-5"), tmp_path)
+    assert (eight, cores) == ({4, 5, 6, 7}, placement.Cores(4))
+
+
+def test_a_rank_bound_to_one_core_of_many_is_told(eight, tmp_path):
+    """As a plain mpirun -np 2 does on any machine of more than two cores."""
+    eight -= set(range(1, 8))
+    cores = environment.take_cores(World(0, 2, 0, 2, "mpirun"), cards_at(tmp_path, None), tmp_path)
+    bound, few = cores.warnings
+    assert cores.threads == 1 and "each rank to 1 core, though 4 of 8" in bound and "mpirun --bind-to none" in bound
+    assert "1 core per GPU" in few
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one core, none is free")
+def test_what_mpirun_binds_by_itself_is_noticed():
+    words = (
+        "import os\nfrom distributed.world import World\nfrom launch.job import environment\n"
+        "cores = environment.prepare(World.from_environment(os.environ), verbose=False)\n"
+        "print(cores.threads, *cores.warnings)"
+    )
+    mpirun = ("mpirun", "--allow-run-as-root", "-np", "1")
+    bound, free = (
+        run_command(*mpirun, *more, sys.executable, "-c", words, PYTHONPATH=str(ROOT))
+        for more in ((), ("--bind-to", "none"))
+    )
+    assert bound.stdout.startswith("1 the launcher has bound each rank to 1 core"), bound.stdout + bound.stderr
+    assert free.stdout.split()[1:] == [], free.stdout + free.stderr
+
+
+def test_as_many_files_may_be_open_as_the_system_allows():
+    words = (
+        "import resource\nfrom launch.job.environment import raise_file_limit\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 300)); raise_file_limit()\n"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE)); raise_file_limit()"
+    )
+    ended = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "300 300\n", ended.stderr
 
 
 SET = (
@@ -81,11 +173,11 @@ def bare(monkeypatch):
     for name in (*SET, "OPAL_PREFIX"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(environment, "cpu_share", lambda world: 3)
+    monkeypatch.setattr(environment, "take_cores", lambda world, cards: placement.Cores(3))
 
 
 def test_prepare_sets_threads_and_quiet(bare):
-    assert environment.prepare(World(), verbose=False) == 3
+    assert environment.prepare(World(), verbose=False).threads == 3
     assert [os.environ[name] for name in SET] == ["tensorflow", "3", "1", "3", "0", "0"]
     assert "OPAL_PREFIX" not in os.environ
 

@@ -13,13 +13,14 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("distributed", "models", "data", "launch")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 # Read before TensorFlow is loaded, or by tools that must not wait for it.
-WITHOUT_TENSORFLOW = [f"distributed.{name}" for name in ("world", "schedule", "decisions")]
+WITHOUT_TENSORFLOW = [f"distributed.{name}" for name in ("world", "placement", "cuda", "schedule", "decisions")]
 WITHOUT_TENSORFLOW += [
     f"distributed.checkpoint.{name}" for name in ("commit", "disk", "manager", "saver", "tensor_files")
 ]
 WITHOUT_TENSORFLOW += [f"distributed.health.{name}" for name in ("heartbeat", "preemption", "watchdog")]
 WITHOUT_TENSORFLOW += [f"launch.job.run_directory.{name}" for name in ("create", "liveness", "lock")]
-WITHOUT_TENSORFLOW += [f"launch.{name}" for name in ("evaluate", "predict", "export", "compare")]
+WITHOUT_TENSORFLOW += [f"launch.{name}" for name in ("evaluate", "predict", "export", "compare", "doctor")]
+WITHOUT_TENSORFLOW += [f"launch.diagnosis.{name}" for name in ("machine", "software", "storage", "speed", "findings")]
 WITHOUT_TENSORFLOW += [f"launch.trained.{name}" for name in ("record", "program")]
 WITHOUT_TENSORFLOW += [
     f"launch.evaluation.{name}"

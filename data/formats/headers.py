@@ -4,6 +4,7 @@ Nothing is decoded: a picture that is cut in its midst is found by whoever decod
 """
 
 import os
+import stat
 import struct
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,15 +95,16 @@ def _look_at(source: FileSource, indices: Iterable[int]) -> Looked:
     problems, turned = {}, 0
     for index in indices:
         try:
-            descriptor = os.open(source.where(index), os.O_RDONLY)
+            descriptor = os.open(source.where(index), os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
             try:
-                head = os.read(descriptor, HEAD)
+                regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                head = os.read(descriptor, HEAD) if regular else b""
             finally:
                 os.close(descriptor)
         except OSError as error:
             problems[index] = f"cannot be read ({error.strerror})"
             continue
-        if problem := what_is_wrong(head):
+        if problem := what_is_wrong(head) if regular else "is no regular file":
             problems[index] = problem
         else:
             turned += stored_orientation(head) > 1

@@ -49,7 +49,7 @@ def read(file, layout: Layout) -> dict[str, np.ndarray]:
         LayoutError: before anything is allocated, if the header is damaged or differs.
         OSError: if the file ends early.
     """
-    places = _places(_header(file), layout)
+    places = _places(read_header(file), layout)
     start, arrays = file.tell(), {}
     for name, offset in places.items():
         shape, dtype = layout[name]
@@ -60,7 +60,12 @@ def read(file, layout: Layout) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _header(file) -> dict:
+def read_header(file) -> dict:
+    """The entries of a file by the tensors' names; the file then stands where its bytes begin.
+
+    Raises:
+        LayoutError: it is damaged, or no such file.
+    """
     length = int.from_bytes(file.read(8), "little")
     if length > _LARGEST_HEADER:
         raise LayoutError(f"a header of {length} bytes")

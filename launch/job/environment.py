@@ -1,14 +1,19 @@
-"""What must be settled before TensorFlow and MPI are loaded: threads, silence, and how MPI waits."""
+"""What must be settled before TensorFlow and MPI are loaded: cores and threads, silence, how MPI waits, open files."""
 
 import contextlib
 import os
+import re
+import resource
 import sys
 import tempfile
 from pathlib import Path
 
 import psutil
 
+from distributed import cuda, placement
+from distributed.placement import Cores
 from distributed.world import World
+from launch.job import cuda_libraries, leftovers
 
 LAUNCHERS = (
     "mpirun",
@@ -24,16 +29,21 @@ LAUNCHERS = (
 )
 
 
-def prepare(world: World, *, verbose: bool) -> int:
-    """Set the environment for this worker; what the user has set stays.
+FILES = 65536  # that this process may open, where the system lets it
 
-    Returns:
-        The number of cores this process may use.
+
+def prepare(world: World, *, verbose: bool, cpu: bool = False) -> Cores:
+    """Set the environment for this worker, and keep it to its cores; what the user has set stays.
+
+    Args:
+        cpu: whether to compute on the CPU, also where there is a GPU.
     """
-    threads = cpu_share(world)
+    raise_file_limit()
+    if (sentence := leftovers.overrule(os.environ)) and world.is_chief:
+        print(f"note: {sentence}", file=sys.stderr, flush=True)
+    cores = take_cores(world, [] if cpu else cuda.cards())
     settings = {
-        "KERAS_BACKEND": "tensorflow",
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(cores.threads),
         # Open MPI waits by polling, which takes the core away from the rank that computes.
         "OMPI_MCA_mpi_yield_when_idle": "1",
     }
@@ -47,9 +57,30 @@ def prepare(world: World, *, verbose: bool) -> int:
     if world.uses_mpi and (prefix / "lib" / "libmpi.so").exists():
         # Started by srun, the MPI of the wheel does not know where it is installed; mpirun tells it.
         settings["OPAL_PREFIX"] = str(prefix)
+    if cpu:
+        # Not set by default but at all events; CUDA's libraries are not even loaded then.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    return threads
+    return cores
+
+
+def on_cpu(settings) -> bool:
+    """Whether the CPU is meant, also where there is a GPU: by ``--cpu`` or ``--cpu-devices``, or by the -1 that people
+    give to CUDA_VISIBLE_DEVICES.
+
+    Args:
+        settings: with ``cpu`` and ``cpu_devices``.
+    """
+    return settings.cpu or bool(settings.cpu_devices) or placement.means_cpu(os.environ)
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may: a shell's limit is often a fraction of it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager
@@ -78,25 +109,44 @@ def silence(enabled: bool):
 
 @contextlib.contextmanager
 def loading(*, quiet: bool):
-    """Around the first import of TensorFlow and Keras: silent if ``quiet``, and without matplotlib.
+    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib and the user's
+    keras.json, and with the wheels' CUDA libraries.
 
     Keras loads matplotlib wherever it is installed, for pictures that nobody draws here: a sixth of the time that a
     rank takes to load.
     """
     hidden = sys.modules.setdefault("matplotlib", None) is None
+    cuda_libraries.load_first()
     try:
-        with silence(quiet):
+        with silence(quiet), leftovers.without_keras_file():
             yield
     finally:
         if hidden:
             del sys.modules["matplotlib"]
 
 
-def cpu_share(world: World) -> int:
-    """Cores for this process: its own where the launcher bound it, else its part of those all ranks here share."""
-    mine = len(os.sched_getaffinity(0))
-    shared = min(len(_launcher_affinity()), _cgroup_cores(), int(os.environ.get("SLURM_CPUS_ON_NODE", 1 << 20)))
-    return fair_share(mine, shared, world.local_size)
+def take_cores(world: World, cards: list[cuda.Card], sysfs: Path = Path("/sys")) -> Cores:
+    """Keep this process to the cores near its GPU, unless the launcher has bound it; and say how many it may use.
+
+    Args:
+        cards: the GPUs that this process sees; none where it computes on the CPU.
+        sysfs: where the system says which cores are near which device.
+    """
+    job, mine = _launcher_affinity(), os.sched_getaffinity(0)
+    shared = min(len(job), _cgroup_cores(), _slurm_cores())
+    warnings = placement.warn_of_binding(world.launcher, len(mine), shared, world.local_size)
+    ranks = 1
+    # One process with several GPUs keeps to none of them.
+    if world.size > 1 or len(cards) == 1:
+        near = [placement.near_cores(card.bus_id, sysfs) for card in cards]
+        place = placement.choose_gpu(world.local_rank, len(cards))
+        kept = placement.choose_cores(mine, job, near[place] if near else ())
+        if kept != mine:
+            os.sched_setaffinity(0, kept)
+            mine, ranks = kept, placement.neighbours(world.local_rank, world.local_size, near)
+    threads = fair_share(len(mine) // ranks, shared, world.local_size)
+    gpus = min(1, len(cards)) if world.size > 1 else len(cards)
+    return Cores(threads, (*warnings, *placement.warn_of_few_cores(threads, gpus)))
 
 
 def fair_share(mine: int, shared: int, local_size: int) -> int:
@@ -117,6 +167,12 @@ def _launcher_affinity() -> set[int]:
         if process := launcher():
             return set(process.cpu_affinity())
     return os.sched_getaffinity(0)
+
+
+def _slurm_cores() -> int:
+    """Cores that Slurm gave the job on this node, or a very large number."""
+    text = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else 1 << 20
 
 
 def _cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> int:

@@ -8,15 +8,18 @@ from distributed import convert
 from distributed.devices import create_strategy
 from distributed.health import heartbeat
 from distributed.health.preemption import StopRequest, code_of
+from distributed.placement import Cores
 from distributed.world import World, WorldError
 from launch.job import config as configuration
+from launch.job import environment
 from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
 from launch.job.failure import fail
+from launch.job.features.compute import UnreadableExample
 from launch.job.logs import report
 from launch.job.logs.console import Console
 from launch.job.notices import Noticed
-from launch.job.preparation import exchange, stages
+from launch.job.preparation import exchange, phases, stages
 from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
 from launch.job.run_directory import data_changes, resume
@@ -25,7 +28,7 @@ from launch.job.user.callbacks import CallbackError
 
 
 def execute(
-    config: TrainConfig, world: World, threads: int, stop_request: StopRequest, given: dict, raises: bool
+    config: TrainConfig, world: World, cores: Cores, stop_request: StopRequest, given: dict, raises: bool
 ) -> tuple[int, Result | None]:
     """Train, and answer for what goes wrong; see ``run.run``.
 
@@ -36,7 +39,12 @@ def execute(
     began = time.perf_counter()
     try:
         strategy = create_strategy(
-            config.strategy, world, cpu_devices=config.cpu_devices, threads=threads, exact=config.exact
+            config.strategy,
+            world,
+            cpu_devices=config.cpu_devices,
+            threads=cores.threads,
+            exact=config.exact,
+            cpu=environment.on_cpu(config),
         )
     except Exception as error:
         if raises:
@@ -47,7 +55,7 @@ def execute(
         return fail(error, world, heartbeat.die), None
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
-    training = Training(config, strategy, console, threads, began)
+    training = Training(config, strategy, console, cores, began)
     try:
         return train(training, stop_request, given)
     except Exception as error:
@@ -70,16 +78,21 @@ def execute(
 
 def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[int, Result | None]:
     """All stages of a run, in order; the exit code is 0, 1 if the loss was not finite, or that of a run that left."""
-    config, strategy, console = training.config, training.strategy, training.console
+    config, strategy, console, threads = training.config, training.strategy, training.console, training.cores.threads
     training.code = code = stages.load_user_code(config, strategy, given)
     stages.agree_on_settings(config, strategy, code)
     training.splits, training.fingerprints = stages.open_data(config, strategy, console, code)
-    training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, training.threads, code)
+    training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
+    training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
+    training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
     config, training.inputs = stages.keep_decoding(config, strategy, console, training.inputs, training.directory)
     training.config = config
-    measured = exchange.measure(config, strategy, training.directory, training.threads)
-    training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
+    measured = exchange.measure(config, strategy, training.directory, threads)
+    training.calibration = measured and measured.calibration
+    training.model, training.choices = stages.build_model(
+        config, strategy, training.inputs, measured, code, training.class_weights
+    )
     training.record = stages.describe(config, training.inputs, training.model.network, training.fingerprints[0], code)
     prepare_loop(training)
     finished = begin(training)
@@ -97,6 +110,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         release_directory(training)
         return 0, result_of(training, summary)
     report.introduce(training)
+    phases.look_at_features(training)
     stop_request.deliver_to(training.notices.add)
     stopped_by = run_loop(training)
     return finish(training, stopped_by, stop_request)
@@ -191,6 +205,8 @@ def release_directory(training: Training) -> None:
 
 def find_culprit(training: Training, error: Exception) -> str | None:
     """What the user can mend, in words, if that may be what the error is about; it may take its time."""
+    if isinstance(error, UnreadableExample):
+        return str(error)
     if isinstance(error, CallbackError):
         return f"{error.sentence}\n{error.traceback}".rstrip()
     out_of_memory = isinstance(error, tf.errors.ResourceExhaustedError)

@@ -47,7 +47,7 @@ def _reading_order(name: str) -> tuple:
 
 
 class EpochTable(Observer):
-    """``metrics.csv``: a line per epoch; metrics asked for beyond loss and accuracy follow in columns of their own.
+    """``metrics.csv``: a line per epoch; what else is measured follows in columns of its own, as do penalties.
 
     The whole table is replaced each time, so that it is never torn, and complete again once a full disk has space.
     """
@@ -55,10 +55,11 @@ class EpochTable(Observer):
     COLUMNS = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy")
     COLUMNS += ("learning_rate", "images_per_second", "seconds")
 
-    def __init__(self, path: Path, console: Console, metrics: tuple[str, ...]):
+    def __init__(self, path: Path, console: Console, metrics: tuple[str, ...], *, penalized: bool = False):
         self.path, self.console = path, console
         more = [name for name in metrics if name not in self.COLUMNS]
         self.columns = [*self.COLUMNS, *(prefix + name for name in more for prefix in ("", "val_"))]
+        self.columns += ["regularization"] if penalized else []
         self.rows, self.failed = [], False
 
     @spared

@@ -2,7 +2,8 @@
 
 1. The run directory has a checkpoint: go on from the newest one that can be read.
 2. ``--resume PATH``: go on from that checkpoint, of another run with the same data and settings.
-3. Otherwise: at step 0, from the weights that the seed decides.
+3. ``--weights PATH``: at step 0, with these weights wherever they fit (``launch/job/weights/begin.py``).
+4. Otherwise: at step 0, from the weights that the seed decides.
 """
 
 import contextlib
@@ -22,8 +23,8 @@ from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs import report
-from launch.job.preparation.batch_plan import BatchPlan
-from launch.job.run_directory import data_changes
+from launch.job.preparation.batch_plan import DEFAULT_WARMUP, BatchPlan
+from launch.job.run_directory import data_changes, earlier
 from launch.job.user.given import UserCode
 from launch.trained.record import Record
 
@@ -33,8 +34,6 @@ _REMEDIES = {
     "seed": "use --seed {}",
     "optimizer": "use --optimizer {}",
 }
-
-_BEFORE = {"exif": "ignore"}
 
 
 def describe(
@@ -49,6 +48,7 @@ def describe(
         "global_batch": plan.global_batch,
         "base_batch": plan.schedule.base_batch,
         "peak_learning_rate": plan.schedule.peak,
+        "warmup_from": plan.schedule.warmup_from,
         "steps_per_epoch": plan.steps_per_epoch,
         "dataset": record.data_sha256,
         "data": data,
@@ -56,7 +56,7 @@ def describe(
         "world_size": strategy.world.size,
         "replicas": plan.replicas,
         "versions": report.versions(),
-        "files": code.sha256,
+        "files": dict(code.sha256),
         "record": record.as_json(),
         "configuration": settings,
         "configuration_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
@@ -135,6 +135,20 @@ def began_with(resume: str, directory: Path) -> dict | None:
         ):
             return json.loads(file.read()).get("record", {}).get("pixels", {})
     return None
+
+
+def has_thawed(config: TrainConfig, strategy: Strategy, directory: Path) -> bool | None:
+    """On the chief, whether the checkpoint that ``restore`` will load was made after frozen layers had thawed."""
+    if not strategy.is_chief or config.unfreeze_epoch is None:
+        return None
+    path, _ = find(config.resume, directory)
+    if path is None:
+        return False
+    try:
+        state = json.loads((path / "state.json").read_text())
+        return isinstance(state, dict) and state.get("thawed", False) is True
+    except (OSError, ValueError, RecursionError):
+        return False  # what is wrong with it, restore says
 
 
 def find(resume: str, directory: Path) -> tuple[Path | None, list[str]]:
@@ -248,9 +262,11 @@ def _changes(state: dict, facts: dict) -> list[str]:
         changes.append(f"was learning rate {state['peak_learning_rate']:.4g}, now {facts['peak_learning_rate']:.4g}")
     if state["configuration_sha256"] != facts["configuration_sha256"]:
         now = facts["configuration"]
-        # A setting that was not there yet is at what it does by default, or at what was done before there was one.
+        # A setting that was not there yet is at what was done then.
         defaults = TrainConfig().model_dump(mode="json", include=set(now))
-        before = defaults | _BEFORE | state["configuration"]
+        before = defaults | earlier.settings_of(state["configuration"]) | state["configuration"]
+        if "warmup_from" not in state and now["warmup_epochs"] is None and before["warmup_epochs"] == DEFAULT_WARMUP:
+            before["warmup_epochs"] = None  # what the default was called
         changes += [
             f"was --{name.replace('_', '-')} {before.get(name)}, now {now.get(name)}"
             for name in {**before, **now}

@@ -14,7 +14,8 @@ class FileSettings(Settings):
     """Where the run's files go; default: runs/<model>-<dataset>-<time>."""
     resume: str = "auto"
     """auto: go on from run-dir's newest checkpoint; never: refuse a run-dir that has one; PATH: begin from that
-    checkpoint, as long as run-dir has none of its own."""
+    checkpoint, with its optimizer, step and decisions, as long as run-dir has none of its own. For new data or another
+    network there is --weights."""
     data_changed: Literal["refuse", "accept"] = "refuse"
     """Going on with other data than before: refuse, or accept and say what differs."""
     checkpoint_every_steps: Positive | None = None
