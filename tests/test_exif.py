@@ -116,7 +116,7 @@ def test_every_view_is_that_of_the_upright_picture(photos):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """``plain``, and ``kept``: the same, but that it says to be of before there was a choice, gone on with for an epoch.
+    """``plain``, and ``kept``: the same, made to look as of before there was a choice, gone on with for an epoch.
 
     The pictures differ by where they are bright once they are upright; in their files they do not.
     """
@@ -148,7 +148,8 @@ def runs(tmp_path_factory):
     codes = run_jobs(folder, {"kept": [*line, "--epochs", "17"]})
     assert codes == {"kept": 0}, (folder / "output.txt").read_text()
     picture = folder / "photos" / "above" / "0.jpg"
-    lines = {n: ["predict", folder / n, picture, "--checkpoint", "last", "--out", folder / f"{n}.csv"] for n in ("plain", "kept")}
+    names, last = ("plain", "kept"), ["--checkpoint", "last"]
+    lines = {n: ["predict", folder / n, picture, *last, "--out", folder / f"{n}.csv"] for n in names}
     run_programs(folder / "programs", lines)
     return folder
 
