@@ -101,7 +101,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
         configuration.save(settings, training.directory / "config.yaml")
         exchange.keep(measured, training.directory)
-        data_changes.keep(training.splits, config.data_dir, training.directory)
+        data_changes.keep(training.splits, config.data_dir, training.directory, console)
     if strategy.is_chief:
         # Also where nothing is left to do: a run of an older Lockstep has none.
         report.keep_record(training.record, training.model.network, training.directory, console)

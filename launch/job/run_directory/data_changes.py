@@ -12,6 +12,7 @@ import numpy as np
 from data import Splits
 from data.datasets import Source
 from distributed.checkpoint.commit import CheckpointError
+from launch.job.logs.console import Console
 
 FILE = "data_files.txt.gz"
 SHOWN = 5  # files that are named of each kind of difference
@@ -31,14 +32,18 @@ def _counts(source: Source) -> dict[str, int]:
     return dict(zip(source.classes, counts, strict=True))
 
 
-def keep(splits: Splits, data_dir: Path | None, directory: Path) -> None:
-    """Leave the list of all files in the run directory, where the data consists of files."""
+def keep(splits: Splits, data_dir: Path | None, directory: Path, console: Console) -> None:
+    """Leave the list of all files in the run directory, where the data consists of files; a disk that does not take it
+    costs a warning."""
     lines = [f"{split}\t{size}\t{name}\n" for (split, name), size in _files(splits, data_dir).items()]
     if lines:
         temporary = directory / f".{FILE}.tmp"
-        # Without a time in it: the same run leaves the same file.
-        temporary.write_bytes(gzip.compress(os.fsencode("".join(lines)), mtime=0))
-        temporary.replace(directory / FILE)
+        try:
+            # Without a time in it: the same run leaves the same file.
+            temporary.write_bytes(gzip.compress(os.fsencode("".join(lines)), mtime=0))
+            temporary.replace(directory / FILE)
+        except OSError as error:
+            console.warn(f"{directory / FILE} cannot be written ({error.strerror}); training goes on")
 
 
 def _files(splits: Splits, data_dir: Path | None) -> dict[tuple[str, str], int]:
