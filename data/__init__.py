@@ -53,6 +53,7 @@ def load(
     progress: Callable[[int, int], None] | None = None,
     classes: Sequence[str] | None = None,
     features: tuple[str | None, str | None] = (None, None),
+    skip_unreadable: int = 0,
 ) -> Splits:
     """Open a data set: the same examples and splits on every machine for the same arguments.
 
@@ -65,14 +66,37 @@ def load(
         progress: called with (bytes read, bytes in all) while an index is built.
         classes: only examples of these, labelled in this order; None for all that the data has.
         features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's.
+        skip_unreadable: leave out up to so many files that cannot be pictures, which the note of the training examples
+            names; the fingerprints are those of data without them.
 
     Raises:
         DataError: whatever is wrong with the arguments or the files; all files that cannot be pictures are named.
     """
-    if dataset not in SOURCES:
-        raise DataError(f"dataset is {dataset!r}: expected one of {', '.join(SOURCES)}.")
     if not 0 <= validation_split < 1:  # also false for NaN
         raise DataError(f"validation_split is {validation_split}: expected 0 or more and less than 1, such as 0.1.")
+    train, validation = open_sources(
+        dataset, data_dir, seed=seed, progress=progress, classes=classes, features=features
+    )
+    train, validation = check_pictures((train, validation), skip_unreadable)
+    if classes is not None:
+        train, validation = choose_classes(train, validation, classes)
+    if len(train.classes) < 2:
+        raise DataError(f"{dataset} has the single class {train.classes[0]!r}: expected at least two to tell apart.")
+    return hold_out(Splits(train, validation), seed, validation_split)
+
+
+def open_sources(
+    dataset: str,
+    data_dir: str | None,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    classes: Sequence[str] | None = None,
+    features: tuple[str | None, str | None] = (None, None),
+) -> tuple[Source, Source | None]:
+    """The examples of `load` and the data's own validation split, before any file is looked at; arguments as there."""
+    if dataset not in SOURCES:
+        raise DataError(f"dataset is {dataset!r}: expected one of {', '.join(SOURCES)}.")
     if data_dir is None and dataset not in NEEDS_NO_DATA_DIR:
         raise DataError(f"dataset {dataset} needs data_dir: pass --data-dir with the place of its files.")
     if any(features) and dataset not in TAKES_FEATURES:
@@ -82,16 +106,10 @@ def load(
         arguments["chosen"] = classes
     data_dir = data_dir and expand(data_dir)
     try:
-        train, validation = SOURCES[dataset](data_dir, seed, **arguments)
+        return SOURCES[dataset](data_dir, seed, **arguments)
     except OSError as error:
         place = error.filename or data_dir
         raise DataError(f"cannot read {place} ({error.strerror or error}): restore it or make it readable.") from error
-    check_pictures((train, validation))
-    if classes is not None:
-        train, validation = choose_classes(train, validation, classes)
-    if len(train.classes) < 2:
-        raise DataError(f"{dataset} has the single class {train.classes[0]!r}: expected at least two to tell apart.")
-    return hold_out(Splits(train, validation), seed, validation_split)
 
 
 def hold_out(splits: Splits, seed: int, part: float) -> Splits:

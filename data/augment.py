@@ -41,14 +41,25 @@ def flip_crop(images: tf.Tensor, ids: tf.Tensor, seed: int, epoch) -> tf.Tensor:
     return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
-def inception(images: tf.Tensor, ids: tf.Tensor, seed: int, epoch, size: int) -> tf.Tensor:
+def inception(
+    images: tf.Tensor, ids: tf.Tensor, seed: int, epoch, size: int, decoding: decode.Decoding
+) -> tf.Tensor:
     """Random crop, flip and colour for images of one size in memory: uint8 [b, h, w, 3] -> uint8 [b, size, size, 3].
 
-    As `inception_decode`, but resized without antialiasing, all images in one operation.
+    As `inception_decode`; all images in one operation where none can shrink.
     """
     height, width = images.shape[1:3]
     draw = uniforms(ids, seed, epoch, 8)
-    y, x, h, w = (tf.cast(v, tf.float32) for v in random_window(draw, height, width))
+    windows = random_window(draw, height, width)
+    if decoding.precise and size < max(height, width):
+
+        def view(image, y, x, h, w):
+            return decode.resize(image[y : y + h, x : x + w], size, decoding)
+
+        shown = tf.TensorSpec([size, size, 3], tf.uint8)
+        views = tf.map_fn(lambda parts: view(*parts), (images, *windows), fn_output_signature=shown)
+        return _flip_and_colour(views, draw)
+    y, x, h, w = (tf.cast(v, tf.float32) for v in windows)
     # The operation wants the centres of the first and last output pixel, as a fraction of the image's.
     top, bottom = _centres(y, h, height, size)
     left, right = _centres(x, w, width, size)
@@ -57,14 +68,16 @@ def inception(images: tf.Tensor, ids: tf.Tensor, seed: int, epoch, size: int) ->
     return _flip_and_colour(decode.to_uint8(views), draw)
 
 
-def inception_decode(data: tf.Tensor, sample_id: tf.Tensor, seed: int, epoch, size: int) -> tf.Tensor:
+def inception_decode(
+    data: tf.Tensor, held: tf.Tensor, sample_id: tf.Tensor, seed: int, epoch, size: int, decoding: decode.Decoding
+) -> tf.Tensor:
     """Decode one file and take a random view of it: string scalar, id int64 scalar -> uint8 [size, size, 3].
 
     Crop of 8 to 100 % of the area and aspect 3/4 to 4/3, resize, flip (Szegedy et al. 2014, section 6), light colour.
     """
     draw = uniforms(sample_id, seed, epoch, 8)
-    crop = decode.decode_window(data, lambda height, width: random_window(draw, height, width))
-    return _flip_and_colour(decode.resize(crop, size), draw)
+    crop = decode.decode_window(data, held, lambda height, width: random_window(draw, height, width), decoding)
+    return _flip_and_colour(decode.resize(crop, size, decoding), draw)
 
 
 def random_window(draw: tf.Tensor, height, width):

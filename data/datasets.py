@@ -6,7 +6,7 @@ Which index stands where in a run is not its business: see order.py.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +31,8 @@ class Source:
         encoded: True if `read` gives JPEG or PNG bytes, False if it gives pixels.
         ready: True if `read` gives what the network takes, which is not to be resized or augmented.
         note: a sentence on how the data was understood, for people to read, or None.
+        turned: of all pictures of the data set, also those of its other split, how many have an orientation tag
+            that turns or mirrors them; None where nobody has looked.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Source:
     encoded: bool
     ready: bool = False
     note: str | None = None
+    turned: int | None = None
 
     def __init__(
         self,
@@ -75,6 +78,10 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 (hex) that changes with the names, sizes, labels and, where they lie in memory, the pixels."""
         raise NotImplementedError
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """The place and the size in bytes of each example's file; none where they are no files of their own."""
+        return iter(())
 
 
 def captured(array: np.ndarray) -> tf.Tensor:
@@ -120,6 +127,15 @@ class FileSource(Source):
         assert len(paths) == len(self.labels), (len(paths), len(self.labels))
         self.root = root
         self.paths = list(paths)
+        self._sizes: list[int] = []
+
+    def without(self, indices: Iterable[int]) -> "FileSource":
+        """The same examples but for some."""
+        kept = np.setdiff1d(np.arange(len(self)), list(indices))
+        paths = [self.paths[index] for index in kept]
+        rest = FileSource(self.name, self.classes, self.root, paths, self.labels[kept])
+        rest.note = self.note
+        return rest
 
     @cached_property
     def _paths_tensor(self) -> tf.Tensor:
@@ -135,13 +151,23 @@ class FileSource(Source):
     def fingerprint(self) -> str:
         """Over relative path, size in bytes and label of each file; the contents are not read."""
         digest = hashlib.sha256(repr((self.name, self.classes)).encode())
-        for index, (path, label) in enumerate(zip(self.paths, self.labels.tolist(), strict=True)):
-            try:
-                size = os.stat(self.where(index)).st_size
-            except OSError as error:
-                raise DataError(f"cannot read {self.where(index)} ({error.strerror}); restore the file.") from error
+        self._sizes = [size for _, size in self._stat()]
+        for path, size, label in zip(self.paths, self._sizes, self.labels.tolist(), strict=True):
             digest.update(os.fsencode(f"{path}\0{size}\0{label}\n"))
         return digest.hexdigest()
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        places = (self.where(index) for index in range(len(self)))
+        # On a disk of the network asking for a size takes as long as opening the file.
+        return zip(places, self._sizes, strict=True) if self._sizes else self._stat()
+
+    def _stat(self) -> Iterator[tuple[str, int]]:
+        for index in range(len(self)):
+            place = self.where(index)
+            try:
+                yield place, os.stat(place).st_size
+            except OSError as error:
+                raise DataError(f"cannot read {place} ({error.strerror}); restore the file.") from error
 
 
 class Subset(Source):
@@ -151,7 +177,7 @@ class Subset(Source):
         self.source = source
         self.indices = np.sort(np.asarray(indices, dtype=np.int64))
         super().__init__(source.name, source.classes, source.labels[self.indices], source.image_size, source.encoded)
-        self.note = source.note
+        self.note, self.turned = source.note, source.turned
 
     @cached_property
     def _indices_tensor(self) -> tf.Tensor:
@@ -167,3 +193,7 @@ class Subset(Source):
         digest = hashlib.sha256(self.source.fingerprint().encode())
         digest.update(self.indices.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        files = list(self.source.files())
+        return (files[index] for index in self.indices.tolist()) if files else iter(())

@@ -8,19 +8,21 @@ delivered in order. Unpacking batches into samples and decoding those in paralle
 500x375 pixels.
 """
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.autograph.experimental import do_not_convert  # no Python control flow on tensors; builds faster
 
 from data import augment as views
-from data import decode
+from data import decode, exif
 from data.datasets import Source
+from data.decode import NOW, Decoding
 from data.order import Order, SequentialOrder, Share
 
 PREFETCH = 2  # finished batches that wait: one on its way to the model, one ready behind it
+IN_THE_MAKING = 2**30  # bytes that the batches on which threads work may take, beside those that wait
 
 
 def training_batches(
@@ -32,6 +34,7 @@ def training_batches(
     augment: str,
     image_size: int,
     threads: int,
+    decoding: Decoding = NOW,
 ) -> tf.data.Dataset:
     """The endless training stream from step `start_step` on, as the worker that has `share` of it eats it.
 
@@ -39,28 +42,38 @@ def training_batches(
         order: of the source's examples.
         augment: a key of AUGMENTATIONS.
         image_size: side of the square images that come out, in pixels.
-        threads: CPU threads for reading, decoding and augmenting; also the number of batches in the making.
+        threads: CPU threads for reading, decoding and augmenting; also the number of batches in the making, or of
+            parts of batches where whole ones would take too much memory.
+        decoding: in which way files become pixels.
 
     Returns:
         A dataset of (images uint8 [b, s, s, 3], labels int32 [b], sample ids int64 [b]) with b = order.replica_batch
         and s = image_size; the ids are indices into `source`. Which batches and which pixels depends on no thread.
-        A file that cannot be decoded raises tf.errors.OpError when its batch is due; `diagnose` then finds it.
+        A file that cannot be decoded raises tf.errors.OpError when its batch is due; `data.diagnose` then finds it.
     """
     _check_size(source, order)
 
-    def batch(element):
+    def batch(element, part):
         # This worker's slice of the step, as numbers: nobody reads what others read, and a restart skips for free.
         epoch, indices = order.indices(element)
-        images = AUGMENTATIONS[augment].images(source, indices, order.seed, epoch, image_size)
+        indices = part(indices)
+        images = AUGMENTATIONS[augment].images(source, indices, order.seed, epoch, image_size, decoding)
         return images, _labels(source, indices), indices
 
     first_step = share.elements(order.replicas, start_step, start_step + 1)
     elements = tf.data.Dataset.counter(first_step.start, first_step.step, dtype=tf.int64)
-    return _delivered(elements, batch, threads)
+    return _delivered(elements, batch, threads, order.replica_batch, image_size)
 
 
 def validation_batches(
-    source: Source, *, order: SequentialOrder, share: Share, augment: str, image_size: int, threads: int
+    source: Source,
+    *,
+    order: SequentialOrder,
+    share: Share,
+    augment: str,
+    image_size: int,
+    threads: int,
+    decoding: Decoding = NOW,
 ) -> tf.data.Dataset:
     """One pass over `source` in its own order, as the worker that has `share` of it sees it.
 
@@ -73,16 +86,24 @@ def validation_batches(
     """
     _check_size(source, order)
 
-    def batch(element):
-        indices, weights = order.indices(element)
-        return _central_images(source, indices, augment, image_size), _labels(source, indices), weights
+    def batch(element, part):
+        indices, weights = map(part, order.indices(element))
+        return _central_images(source, indices, augment, image_size, decoding), _labels(source, indices), weights
 
     elements = share.elements(order.replicas, 0, order.steps)
-    return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
+    elements = tf.data.Dataset.range(elements.start, elements.stop, elements.step)
+    return _delivered(elements, batch, threads, order.replica_batch, image_size)
 
 
 def prediction_batches(
-    source: Source, *, order: SequentialOrder, share: Share, augment: str, image_size: int, threads: int
+    source: Source,
+    *,
+    order: SequentialOrder,
+    share: Share,
+    augment: str,
+    image_size: int,
+    threads: int,
+    decoding: Decoding = NOW,
 ) -> tf.data.Dataset:
     """`validation_batches` of encoded pictures of which some cannot be read: these come out black, with weight 0."""
     _check_size(source, order)
@@ -90,7 +111,8 @@ def prediction_batches(
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)], autograph=False)
     def picture(index):
-        return decode.central_decode(source.read(index[None])[0], image_size, eighths)
+        data = source.read(index[None])
+        return decode.central_decode(data[0], exif.orientations(data)[0], image_size, eighths, decoding)
 
     def read(indices: np.ndarray, weights: np.ndarray):
         # Outside of the graph, where one picture that fails would take its whole batch along.
@@ -102,34 +124,22 @@ def prediction_batches(
                 weights[place] = 0
         return images, weights
 
-    def batch(element):
-        indices, weights = order.indices(element)
+    def batch(element, part):
+        indices, weights = map(part, order.indices(element))
         images, weights = tf.numpy_function(read, [indices, weights], (tf.uint8, tf.float32), stateful=False)
-        images = tf.ensure_shape(images, [order.replica_batch, image_size, image_size, 3])
-        return images, tf.zeros_like(indices, tf.int32), tf.ensure_shape(weights, [order.replica_batch])
+        images = tf.ensure_shape(images, [*indices.shape, image_size, image_size, 3])
+        return images, tf.zeros_like(indices, tf.int32), tf.ensure_shape(weights, indices.shape)
 
     elements = share.elements(order.replicas, 0, order.steps)
-    return _delivered(tf.data.Dataset.range(elements.start, elements.stop, elements.step), batch, threads)
+    elements = tf.data.Dataset.range(elements.start, elements.stop, elements.step)
+    return _delivered(elements, batch, threads, order.replica_batch, image_size)
 
 
-def evaluation_images(source: Source, indices, augment: str, image_size: int) -> tf.Tensor:
+def evaluation_images(
+    source: Source, indices, augment: str, image_size: int, decoding: Decoding = NOW
+) -> tf.Tensor:
     """What `validation_batches` shows of some examples: int64 [b] -> uint8 [b, s, s, 3], outside of a pipeline."""
-    return _central_images(source, tf.constant(indices, tf.int64), augment, image_size)
-
-
-def diagnose(source: Source, indices) -> str | None:
-    """The first of `indices` that cannot be read or decoded, in words: "PLACE: reason"; None if all can.
-
-    For the moment after a pipeline died, whose error does not name the example. Reads one at a time, outside a graph.
-    """
-    for index in indices:
-        try:
-            data = source.read(tf.constant([index], tf.int64))
-            if source.encoded:
-                tf.io.decode_image(data[0], channels=3, expand_animations=False)
-        except (tf.errors.OpError, ValueError, OSError) as error:
-            return f"{source.where(int(index))}: {_reason(error)}"
-    return None
+    return _central_images(source, tf.constant(indices, tf.int64), augment, image_size, decoding)
 
 
 def _check_size(source: Source, order: Order | SequentialOrder) -> None:
@@ -140,7 +150,7 @@ class Augmentation(NamedTuple):
     """What is done to the examples in training, and what evaluation then sees of them.
 
     Attributes:
-        images: (source, indices int64 [b], seed, epoch, size) -> training views, uint8 [b, size, size, 3].
+        images: (source, indices int64 [b], seed, epoch, size, decoding) -> training views, uint8 [b, size, size, 3].
         eighths: of the shorter side, the square in the middle that evaluation sees.
     """
 
@@ -148,20 +158,24 @@ class Augmentation(NamedTuple):
     eighths: int
 
 
-def _plain(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
-    return _central_images(source, indices, "none", size)
+def _plain(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
+    return _central_images(source, indices, "none", size, decoding)
 
 
-def _flip_crop(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
+def _flip_crop(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
     # Once all have one size: a whole batch at a time costs little more than one image at a time.
-    return views.flip_crop(_central_images(source, indices, "flip_crop", size), indices, seed, epoch)
+    return views.flip_crop(_central_images(source, indices, "flip_crop", size, decoding), indices, seed, epoch)
 
 
-def _inception(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int):
+def _inception(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
     if not source.encoded:
-        return views.inception(source.read(indices), indices, seed, epoch, size)
+        return views.inception(source.read(indices), indices, seed, epoch, size, decoding)
     # While decoding: the crop says which part of the file is needed at all.
-    return _decoded(source, indices, lambda data, i: views.inception_decode(data, i, seed, epoch, size), size)
+
+    def view(data, held, index, decoding):
+        return views.inception_decode(data, held, index, seed, epoch, size, decoding)
+
+    return _decoded(source, indices, view, size, decoding)
 
 
 AUGMENTATIONS = {
@@ -171,41 +185,91 @@ AUGMENTATIONS = {
 }
 
 
-def _central_images(source: Source, indices: tf.Tensor, augment: str, size: int) -> tf.Tensor:
+def _central_images(
+    source: Source, indices: tf.Tensor, augment: str, size: int, decoding: Decoding
+) -> tf.Tensor:
     """Evaluation views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
     if source.ready:
         return source.read(indices)
     eighths = AUGMENTATIONS[augment].eighths
     if not source.encoded:
-        return decode.central(source.read(indices), size, eighths)
-    return _decoded(source, indices, lambda data, _: decode.central_decode(data, size, eighths), size)
+        return decode.central(source.read(indices), size, eighths, decoding)
+
+    def view(data, held, _, decoding):
+        return decode.central_decode(data, held, size, eighths, decoding)
+
+    return _decoded(source, indices, view, size, decoding)
 
 
-def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int) -> tf.Tensor:
+def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int, decoding: Decoding) -> tf.Tensor:
     """Read the batch in one call, as offsets and opens are cheaper together; decode one by one, as sizes differ."""
     data = tf.ensure_shape(source.read(indices), indices.shape)
-    image = tf.TensorSpec([size, size, 3], tf.uint8)
-    return tf.map_fn(lambda pair: view(*pair), (data, indices), fn_output_signature=image, parallel_iterations=1)
+    # Where all are known to stand upright, the same pixels come from a graph that is built three times as fast.
+    ignored = decoding.exif == "ignore" or source.turned == 0
+    held = tf.ones_like(indices, tf.int32) if ignored else exif.orientations(data)
+
+    def decoded(decoding):
+        image = tf.TensorSpec([size, size, 3], tf.uint8)
+        parts = (data, held, indices)
+        return tf.map_fn(lambda part: view(*part, decoding), parts, fn_output_signature=image, parallel_iterations=1)
+
+    plain = decoding._replace(exif="ignore")
+    if ignored:
+        return decoded(plain)
+    # Two loops, so that a batch that stands upright does not pay for the other way.
+    return tf.cond(tf.reduce_any(held > 1), lambda: decoded(decoding), lambda: decoded(plain))
 
 
 def _labels(source: Source, indices: tf.Tensor) -> tf.Tensor:
     return tf.gather(source.labels_tensor, indices)
 
 
-def _delivered(elements: tf.data.Dataset, batch: Callable, threads: int) -> tf.data.Dataset:
-    """Batches of the elements, `threads` in the making, in order; prefetch last, so that whole batches wait."""
+def parts_of(batch: int, image_size: int, threads: int) -> int:
+    """In how many equal parts a batch is made, so that what `threads` work on takes 1 GiB at most: a divisor of it.
+
+    64 threads on batches of 4,096 images of 224x224 would else hold 39 GB.
+    """
+    most = max(1, IN_THE_MAKING // (threads * image_size * image_size * 3))
+    return next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= most)
+
+
+def _delivered(
+    elements: tf.data.Dataset, batch: Callable, threads: int, replica_batch: int, image_size: int
+) -> tf.data.Dataset:
+    """Batches of the elements, `threads` in the making, in order; prefetch last, so that whole batches wait.
+
+    `batch(element, part)` makes that part of a batch that the function `part` cuts from the vectors of its examples.
+    """
     options = tf.data.Options()
     # Autotuning can stall the end of an epoch: teardown waits for its sleeping thread, up to a minute.
     options.autotune.enabled = False
     options.deterministic = True
     # Input must not take more cores than this worker's share, however many the machine has.
     options.threading.private_threadpool_size = threads
-    batch = tf.autograph.experimental.do_not_convert(batch)  # no Python control flow on tensors; builds faster
-    return elements.map(batch, num_parallel_calls=threads, deterministic=True).prefetch(PREFETCH).with_options(options)
+    parts = parts_of(replica_batch, image_size, threads)
+    size = replica_batch // parts
+
+    def made(element, number):
+        return batch(element, lambda vector: tf.ensure_shape(vector[number * size : (number + 1) * size], [size]))
+
+    if parts == 1:
+        batches = elements.map(
+            do_not_convert(lambda element: batch(element, lambda vector: vector)),
+            num_parallel_calls=threads,
+            deterministic=True,
+        )
+    else:
+        numbers = tf.range(parts, dtype=tf.int64)
+        numbered = elements.flat_map(
+            do_not_convert(
+                lambda element: tf.data.Dataset.from_tensor_slices((tf.fill([parts], element), numbers))
+            )
+        )
+        some = numbered.map(do_not_convert(made), num_parallel_calls=threads, deterministic=True)
+        batches = some.batch(parts, drop_remainder=True).map(do_not_convert(_joined))
+    return batches.prefetch(PREFETCH).with_options(options)
 
 
-def _reason(error: Exception) -> str:
-    """TensorFlow's message without the names of graph nodes around it."""
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", text).strip()
-    return text.splitlines()[0].strip(" .") if text else type(error).__name__
+def _joined(*columns: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Parts of a batch, [parts, size, ...] each -> [parts x size, ...]."""
+    return tuple(tf.reshape(column, [column.shape[0] * column.shape[1], *column.shape[2:]]) for column in columns)

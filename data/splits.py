@@ -30,7 +30,7 @@ class Relabelled(Source):
 
     def __init__(self, source: Source, classes: Sequence[str], labels: np.ndarray):
         super().__init__(source.name, classes, labels, source.image_size, source.encoded)
-        self.source, self.note = source, source.note
+        self.source, self.note, self.turned = source, source.note, source.turned
 
     def read(self, indices):
         return self.source.read(indices)
@@ -40,6 +40,9 @@ class Relabelled(Source):
 
     def fingerprint(self) -> str:
         return self.source.fingerprint()
+
+    def files(self):
+        return self.source.files()
 
 
 def adopt(source: Source, classes: Sequence[str], place: str) -> Source:
@@ -150,6 +153,7 @@ def open_part(
     own: bool,
     chosen: bool = False,
     features: tuple[str | None, str | None] = (None, None),
+    skip_unreadable: int = 0,
 ) -> Part:
     """Open what a run is evaluated on.
 
@@ -159,7 +163,7 @@ def open_part(
         classes: the run's, in its order.
         own: whether it is the data that the run was trained on, of which `train` and `val` are parts that it chose.
         chosen: whether `classes` are some of the data's, as --classes chose; the examples of others are left out.
-        features: as for `load`.
+        features, skip_unreadable: as for `load`.
 
     Raises:
         DataError: it cannot be opened, has not that split, or other classes.
@@ -183,6 +187,7 @@ def open_part(
         validation_split=validation_split if own else 0,
         classes=classes if chosen else None,
         features=features,
+        skip_unreadable=skip_unreadable,
     )
     return choose(splits, split, classes, place, own=own)
 

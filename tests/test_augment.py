@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from data import augment, decode
 
+UPRIGHT = tf.constant(1)
 IDS = tf.constant([3, 0, 77, 12345678901, 5, 8, 13, 21], tf.int64)
 
 
@@ -79,7 +80,7 @@ def test_flip_crop_uses_every_shift_and_flips_half():
 @pytest.mark.parametrize("view", ["flip_crop", "inception"])
 def test_views_depend_on_sample_epoch_and_seed_only(images, view):
     def views(ids, order=slice(None), seed=1, epoch=0):
-        extra = (24,) if view == "inception" else ()
+        extra = (24, decode.NOW) if view == "inception" else ()
         return getattr(augment, view)(tf.constant(images[order]), ids, seed, epoch, *extra).numpy()
 
     once = views(IDS)
@@ -106,12 +107,12 @@ def test_random_windows_lie_inside_and_keep_area_and_aspect():
 def test_inception_in_memory_and_from_file_agree():
     """The batched view and the decoding one draw the same window, flip and colour; only resizing differs."""
     pictures = np.stack([smooth_image(150, 200)] * 8)
-    batched = augment.inception(tf.constant(pictures), IDS, 3, 1, 64).numpy().astype(int)
+    batched = augment.inception(tf.constant(pictures), IDS, 3, 1, 64, decode.NOW).numpy().astype(int)
     for index in range(8):
         png = tf.io.encode_png(pictures[index])
         jpeg = tf.io.encode_jpeg(pictures[index], quality=100, chroma_downsampling=False)
-        alone = augment.inception_decode(png, IDS[index], 3, 1, 64).numpy().astype(int)
-        fused = augment.inception_decode(jpeg, IDS[index], 3, 1, 64).numpy().astype(int)
+        alone = augment.inception_decode(png, UPRIGHT, IDS[index], 3, 1, 64, decode.NOW).numpy().astype(int)
+        fused = augment.inception_decode(jpeg, UPRIGHT, IDS[index], 3, 1, 64, decode.NOW).numpy().astype(int)
         assert abs(alone - batched[index]).mean() < 2
         assert abs(alone - fused).mean() < 2
     assert (batched[0] != batched[1]).mean() > 0.9
@@ -119,26 +120,28 @@ def test_inception_in_memory_and_from_file_agree():
 
 def test_central_view_keeps_pixels_of_the_right_size_and_the_aspect():
     square = smooth_image(32, 32)
-    assert (decode.central_decode(tf.io.encode_png(square), 32, 8).numpy() == square).all()
-    assert (decode.central(tf.constant(square[None]), 32, 8).numpy()[0] == square).all()
+    assert (decode.central_decode(tf.io.encode_png(square), UPRIGHT, 32, 8, decode.NOW).numpy() == square).all()
+    assert (decode.central(tf.constant(square[None]), 32, 8, decode.NOW).numpy()[0] == square).all()
     wide = smooth_image(32, 48)
-    assert (decode.central_decode(tf.io.encode_png(wide), 32, 8).numpy() == wide[:, 8:40]).all()
-    assert (decode.central_decode(tf.io.encode_png(wide), 28, 7).numpy() == wide[2:30, 10:38]).all()
+    assert (decode.central_decode(tf.io.encode_png(wide), UPRIGHT, 32, 8, decode.NOW).numpy() == wide[:, 8:40]).all()
+    shown = decode.central_decode(tf.io.encode_png(wide), UPRIGHT, 28, 7, decode.NOW).numpy()
+    assert (shown == wide[2:30, 10:38]).all()
     large = smooth_image(120, 90)
     assert (
-        decode.central(tf.constant(large[None]), 45, 8).numpy()[0]
-        == decode.central_decode(tf.io.encode_png(large), 45, 8).numpy()
+        decode.central(tf.constant(large[None]), 45, 8, decode.NOW).numpy()[0]
+        == decode.central_decode(tf.io.encode_png(large), UPRIGHT, 45, 8, decode.NOW).numpy()
     ).all()
-    assert abs(decode.central(tf.constant(large[None]), 45, 8).numpy()[0][5, 5].astype(int) - large[26, 11]).max() <= 3
+    shown = decode.central(tf.constant(large[None]), 45, 8, decode.NOW).numpy()[0].astype(int)
+    assert abs(shown[5, 5] - large[26, 11]).max() <= 3
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_grey_and_transparent_files_become_rgb(channels):
     pixels = np.broadcast_to(smooth_image(32, 32)[..., :1], (32, 32, channels)).copy()
-    shown = decode.central_decode(tf.io.encode_png(pixels), 32, 8).numpy()
+    shown = decode.central_decode(tf.io.encode_png(pixels), UPRIGHT, 32, 8, decode.NOW).numpy()
     assert (shown == pixels[..., :1]).all() and shown.shape == (32, 32, 3)
     if channels == 1:
-        grey = decode.central_decode(tf.io.encode_jpeg(pixels, quality=100), 32, 8).numpy()
+        grey = decode.central_decode(tf.io.encode_jpeg(pixels, quality=100), UPRIGHT, 32, 8, decode.NOW).numpy()
         assert abs(grey.astype(int) - pixels).max() < 4 and grey.shape == (32, 32, 3)
 
 
@@ -170,7 +173,8 @@ def test_resizing_keeps_gradients_and_does_not_alias(shape, axis):
     def resized(line):
         """A picture that changes along one axis only, resized: that line of it."""
         picture = np.broadcast_to(line[:, None, None] if axis == 0 else line[None, :, None], (*shape, 3))
-        return np.moveaxis(decode.resize(tf.constant(picture), 32).numpy(), axis, 0)[2:-2, 16, 0].astype(int)
+        shown = decode.resize(tf.constant(picture), 32, decode.NOW).numpy()
+        return np.moveaxis(shown, axis, 0)[2:-2, 16, 0].astype(int)
 
     length = shape[axis]
     gradient = np.linspace(0, 255, length).round().astype("uint8")

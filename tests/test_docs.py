@@ -14,7 +14,7 @@ from parity import EXACT, FURTHER, FURTHER_EXACT, REST, TRAINING
 
 from distributed import convert
 from distributed.dropout import SampleDropout
-from launch import compare, doctor, evaluate, export, predict
+from launch import check_data, compare, doctor, evaluate, export, predict
 from launch.job import arguments
 from launch.job.config import TrainConfig
 from launch.job.user import callbacks
@@ -117,6 +117,7 @@ TRAINED = {
     "export.py": export,
     "compare.py": compare,
     "doctor.py": doctor,
+    "check_data.py": check_data,
 }
 
 

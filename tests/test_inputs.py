@@ -7,6 +7,7 @@ from small_images import N, joined
 
 from data import Splits
 from data.datasets import FileSource
+from data.decode import NOW
 from launch.job.config import TrainConfig
 from launch.job.preparation.batch_plan import create_batch_plan
 from launch.job.preparation.inputs import Inputs
@@ -28,7 +29,7 @@ class Worker:
 def inputs(worker, train, validation, **settings):
     config = TrainConfig(augment="none", seed=5, **settings)
     plan = create_batch_plan(config, examples=len(train), replicas=worker.replicas)
-    return Inputs(config, plan, worker, Splits(train, validation), image_size=16, threads=2)
+    return Inputs(config, plan, worker, Splits(train, validation), image_size=16, threads=2, decoding=NOW)
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3])

@@ -13,7 +13,7 @@ from PIL import Image
 from data import load
 from data.classes import read_classes
 from data.datasets import DataError
-from data.decode import decode_window
+from data.decode import NOW, decode_window
 from data.formats.headers import what_is_wrong
 from launch.job.arguments import parse_arguments
 
@@ -236,7 +236,7 @@ def test_all_files_that_cannot_be_pictures_are_named_at_once_in_training_and_val
 def test_bitmaps_that_are_let_through_are_decoded_right(mode):
     content = bitmap(mode)
     assert what_is_wrong(content) is None
-    decoded = decode_window(tf.constant(content), lambda height, width: (0, 0, height, width))
+    decoded = decode_window(tf.constant(content), tf.constant(1), lambda height, width: (0, 0, height, width), NOW)
     np.testing.assert_array_equal(decoded, np.array(Image.open(io.BytesIO(content)).convert("RGB")))
 
 

@@ -8,6 +8,7 @@ from small_images import N, joined
 
 from data import pipeline
 from data.datasets import ArraySource, FileSource
+from data.diagnose import diagnose
 from data.order import Order, SequentialOrder, Share
 
 G = 12  # global batch: divisible by 1, 2, 3 and 4 replicas
@@ -160,7 +161,8 @@ def test_a_damaged_file_ends_the_run_and_is_named(files, tmp_path, name, damage)
     for path in files.paths:
         (tmp_path / path).write_bytes(tf.io.read_file(f"{files.root}/{path}").numpy())
     source = FileSource("made", files.classes, str(tmp_path), files.paths, files.labels)
-    assert pipeline.diagnose(source, range(N)) is None
+    source.turned = 0
+    assert diagnose(source, range(N)) is None
     bad = tmp_path / name
     if damage == "missing":
         bad.unlink()
@@ -168,6 +170,28 @@ def test_a_damaged_file_ends_the_run_and_is_named(files, tmp_path, name, damage)
         bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2] if damage == "truncated" else b"<html>no</html>")
     with pytest.raises(tf.errors.OpError):
         stream(source, steps=6, augment="none")
-    message = pipeline.diagnose(source, range(N))
+    message = diagnose(source, range(N))
     assert message.startswith(f"{bad}: ") and len(message) > len(f"{bad}: ") + 5 and "\n" not in message
     assert "{{" not in message and "[Op" not in message
+
+
+def test_batches_made_in_parts_are_the_same(files, monkeypatch):
+    """What is in the making is bounded in bytes: by parts of a batch, which are put together in order."""
+    assert pipeline.parts_of(4096, 224, 64) == 64 and pipeline.parts_of(128, 224, 16) == 1
+    assert pipeline.parts_of(7, 10**6, 1) == 7
+    order = SequentialOrder(examples=N, replica_batch=6, replicas=2)
+    how = {"order": order, "share": Share(1, 2), "augment": "none", "image_size": 16, "threads": 2}
+
+    def batches():
+        shown = [pipeline.validation_batches(files, **how), pipeline.prediction_batches(files, **how)]
+        return stream(files, replicas=2, share=Share(1, 2), steps=5, start_step=2) + [
+            tuple(x.numpy() for x in element) for dataset in shown for element in dataset
+        ]
+
+    whole = batches()
+    monkeypatch.setattr(pipeline, "IN_THE_MAKING", 2 * 2 * 16 * 16 * 3)
+    assert pipeline.parts_of(6, 16, 2) == 3
+    for expected, got in zip(whole, batches(), strict=True):
+        for one, other in zip(expected, got, strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)

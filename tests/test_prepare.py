@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from data import Splits, load
 from data.datasets import ArraySource, DataError
-from data.formats.tfrecord import load_tfrecord
+from data.formats.tfrecord import load_tfrecord, load_tfrecord_test
 from launch import prepare
 
 PREPARE = Path(prepare.__file__)
@@ -215,3 +216,40 @@ def test_errors_end_with_exit_code_2(images, out, capsys):
     with pytest.raises(SystemExit) as stopped:
         prepare.main(["--out", str(out), "--dataset", "photographs"])
     assert stopped.value.code == 2
+
+
+def test_larger_pictures_become_smaller_and_upright_and_a_test_split_comes_along(tmp_path, out, capsys):
+    """Through the command line: shorter sides, aspects, untouched bytes of small ones, classes, and test shards."""
+    random, folder = np.random.default_rng(0), tmp_path / "photos"
+    sizes = {"wide": (60, 90), "turned": (60, 90), "small": (20, 50), "high": (91, 40)}
+    for split in ("train", "test"):
+        for name in ("cat", "dog", "owl"):
+            (folder / split / name).mkdir(parents=True)
+            for kind, (height, width) in sizes.items():
+                held = Image.Exif()
+                held[0x0112] = 6 if kind == "turned" else 1
+                pixels = random.integers(0, 256, (height, width, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{kind}.jpg", exif=held)
+    line = ["--dataset", "image_folder", "--data-dir", str(folder), "--out", str(out), "--shards", "2"]
+    assert prepare.main([*line, "--shorter-side", "30", "--classes", "dog,cat"]) == 0
+    train, validation = load_tfrecord(str(out))
+    test = load_tfrecord_test(str(out), ("dog", "cat"))
+    assert validation is None and train.classes == test.classes == ("dog", "cat")
+    for source, split in ((train, "train"), (test, "test")):
+        cats = [image for image, label in zip(read_all(source), source.labels, strict=True) if label == 1]
+        for kind, content in zip(sorted(sizes), cats, strict=True):
+            height, width, _ = tf.io.decode_jpeg(content).shape
+            assert (height, width) == {"wide": (30, 45), "turned": (45, 30), "small": (20, 50), "high": (68, 30)}[kind]
+            whole = (folder / split / "cat" / f"{kind}.jpg").read_bytes()
+            assert (content == whole) == (kind == "small")
+    assert prepare.main([*line, "--classes", "dog,cat"]) == 2
+    assert "other images, labels, --shards or --shorter-side" in capsys.readouterr().err
+
+
+def test_all_pictures_that_cannot_be_decoded_are_named_at_once(images, out):
+    broken = [images / "class0" / "0.jpg", images / "class2" / "3.jpg"]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-60])
+    with pytest.raises(DataError, match=r"2 pictures cannot be decoded; .*:\n  .*0.jpg: .*\n  .*3.jpg: "):
+        prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    assert not [file for file in out.iterdir() if file.name.endswith(".tmp")]

@@ -6,10 +6,15 @@ Nothing is decoded: a picture that is cut in its midst is found by whoever decod
 import os
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
 
 from data.datasets import DataError, FileSource, Source
+from data.exif import stored_orientation
+from data.formats.naming import few, joined
 
 THREADS = 16  # files on a network answer late; on a disk of one's own more than one thread changes little
 HEAD = 4096  # bytes: a page, which is what a disk gives anyway
@@ -25,40 +30,85 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SMALLEST_PNG = 57  # bytes of signature, header, an empty data chunk and the end
 
 
-def check_pictures(sources: Iterable[Source | None]) -> None:
+def check_pictures(sources: Sequence[Source | None], skip: int = 0) -> list[Source | None]:
     """Look at the size and the first bytes of each file of the sources that consist of files.
 
+    Args:
+        skip: leave out up to so many files that cannot be pictures.
+
+    Returns:
+        The sources without these, which the first one's note names; each knows how many of all have an orientation tag.
+
     Raises:
-        DataError: some cannot be pictures; it names the first 20 of them, each with its reason.
+        DataError: more cannot be pictures; it names the first 20 of them, each with its reason.
     """
-    files = [source for source in sources if isinstance(source, FileSource)]
-    paths = [source.where(index) for source in files for index in range(len(source))]
-    # A thread takes many files at a time: handing over one costs as much as looking at it.
-    slices = [paths[start : start + 256] for start in range(0, len(paths), 256)]
-    with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        problems = [problem for found in pool.map(_problems, slices) for problem in found]
+    looked = [look_at(source) if isinstance(source, FileSource) else None for source in sources]
+    total = sum(len(source) for source, found in zip(sources, looked, strict=True) if found)
+    pairs = [(source, found) for source, found in zip(sources, looked, strict=True) if found]
+    problems = [f"{source.where(index)}: {why}" for source, found in pairs for index, why in found.problems.items()]
+    if len(problems) > skip:
+        count = f"{len(problems):,} of {total:,} files"
+        many = f", more than the {skip:,} of --skip-unreadable" if skip else ""
+        what = f"{count} cannot be pictures{many}; replace or remove them:"
+        raise DataError("\n  ".join([what, *_shown(problems)]))
+    kept = [
+        source.without(found.problems) if found and found.problems else source
+        for source, found in zip(sources, looked, strict=True)
+    ]
     if problems:
-        count = f"{len(problems):,} of {len(paths):,} files"
-        rest = [f"... and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else []
-        raise DataError("\n  ".join([f"{count} cannot be pictures; replace or remove them:", *problems[:SHOWN], *rest]))
+        left = "left out by --skip-unreadable"
+        kept[0].note = joined(kept[0].note, "\n  ".join([f"{len(problems):,} {left}:", *_shown(problems)]))
+    for source in filter(None, kept):
+        source.turned = sum(found.turned for _, found in pairs) if pairs else source.turned
+    _refuse_emptied(sources[0], kept[0])
+    return kept
 
 
-def _problems(paths: list[str]) -> list[str]:
-    found = []
-    for path in paths:
+def _shown(problems: list[str]) -> list[str]:
+    return [*problems[:SHOWN], *([f"... and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else [])]
+
+
+def _refuse_emptied(source: Source, kept: Source) -> None:
+    gone = [source.classes[label] for label in np.setdiff1d(source.labels, kept.labels)]
+    if gone:
+        raise DataError(f"class {few(gone)} has no file that can be a picture: add some, or remove the folder.")
+
+
+class Looked(NamedTuple):
+    """What files are by their first bytes: why some cannot be pictures, by index, and how many have an orientation."""
+
+    problems: dict[int, str]
+    turned: int
+
+
+def look_at(source: FileSource) -> Looked:
+    """Look at the size and the first bytes of each file."""
+    # A thread takes many files at a time: handing over one costs as much as looking at it.
+    slices = [range(start, min(start + 256, len(source))) for start in range(0, len(source), 256)]
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        parts = list(pool.map(lambda some: _look_at(source, some), slices))
+    problems = {index: problem for part in parts for index, problem in part.problems.items()}
+    return Looked(problems, sum(part.turned for part in parts))
+
+
+def _look_at(source: FileSource, indices: Iterable[int]) -> Looked:
+    problems, turned = {}, 0
+    for index in indices:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+            descriptor = os.open(source.where(index), os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
             try:
                 regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
                 head = os.read(descriptor, HEAD) if regular else b""
             finally:
                 os.close(descriptor)
         except OSError as error:
-            found.append(f"{path}: cannot be read ({error.strerror})")
+            problems[index] = f"cannot be read ({error.strerror})"
             continue
         if problem := what_is_wrong(head) if regular else "is no regular file":
-            found.append(f"{path}: {problem}")
-    return found
+            problems[index] = problem
+        else:
+            turned += stored_orientation(head) > 1
+    return Looked(problems, turned)
 
 
 def what_is_wrong(head: bytes) -> str | None:

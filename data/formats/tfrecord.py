@@ -119,7 +119,9 @@ def load_tfrecord(
     of_train = index.records["shard"] < len(found["train"])
 
     def source(chosen: np.ndarray) -> TFRecordSource:
-        return TFRecordSource(files, index.records[chosen], classes, labels[chosen], note)
+        source = TFRecordSource(files, index.records[chosen], classes, labels[chosen], note)
+        source.turned = index.turned
+        return source
 
     return source(of_train), source(~of_train) if found["validation"] else None
 

@@ -20,6 +20,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from data.datasets import DataError
+from data.exif import HEAD, stored_orientation
 
 VERSION = 1
 FEATURES = ("image/encoded", "image/class/label")  # of ImageNet's shards and of launch/prepare.py
@@ -46,10 +47,12 @@ _iterate_records = inspect.unwrap(tf.compat.v1.io.tf_record_iterator)
 
 
 class Index(NamedTuple):
-    """`records`: RECORD [n], by file and then by offset; `texts`: label -> class name, where the records give one."""
+    """`records`: RECORD [n], by file and then by offset; `texts`: label -> class name, where the records give one;
+    `turned`: how many images have an orientation tag that turns or mirrors them, None in an index of before."""
 
     records: np.ndarray
     texts: dict[int, str]
+    turned: int | None = None
 
 
 def load_index(
@@ -100,7 +103,8 @@ def _read(home: Path, state: str) -> Index | None:
             if stored["state"].item() != state or stored["records"].dtype != RECORD:
                 return None
             texts = json.loads(stored["texts"].item())
-            return Index(stored["records"], {int(label): text for label, text in texts.items()})
+            turned = int(stored["turned"]) if "turned" in stored else None
+            return Index(stored["records"], {int(label): text for label, text in texts.items()}, turned)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # missing or damaged: it can be built again
 
@@ -110,36 +114,40 @@ def _write(home: Path, index: Index, state: str) -> None:
     temporary = home.with_name(f".{home.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
-            np.savez(file, records=index.records, texts=json.dumps(index.texts), state=state)
+            texts, turned = json.dumps(index.texts), index.turned
+            np.savez(file, records=index.records, texts=texts, turned=turned, state=state)
         os.replace(temporary, home)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _build(files: Sequence[Path], progress: Progress | None, features: tuple[str, str]) -> Index:
-    total, done, parts, texts = sum(file.stat().st_size for file in files), 0, [], {}
+    total, done, parts, texts, turned = sum(file.stat().st_size for file in files), 0, [], {}, 0
     # Threads, because most of the time goes into reading and checksums, both done without the interpreter lock.
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for shard, (rows, shard_texts) in enumerate(pool.map(lambda file: _index_shard(file, features), files)):
+        indexed = pool.map(lambda file: _index_shard(file, features), files)
+        for shard, (rows, shard_texts, shard_turned) in enumerate(indexed):
             part = np.zeros(len(rows), RECORD)
             for column, name in enumerate(("label", "offset", "image_offset", "image_length")):
                 part[name] = rows[:, column]
             part["shard"] = shard
             parts.append(part)
-            texts = shard_texts | texts
+            texts, turned = shard_texts | texts, turned + shard_turned
             done += files[shard].stat().st_size
             if progress is not None:
                 progress(done, total)
-    return Index(np.concatenate(parts), texts)
+    return Index(np.concatenate(parts), texts, turned)
 
 
-def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dict[int, str]]:
-    """Rows (label, offset, image offset, image length) as int64 [n, 4], and label -> class name."""
-    rows, texts, offset = [], {}, 0
+def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dict[int, str], int]:
+    """Rows (label, offset, image offset, image length) as int64 [n, 4], label -> class name, and how many have an
+    orientation tag."""
+    rows, texts, offset, turned = [], {}, 0, 0
     try:
         for record in _iterate_records(str(file)):
             label, text, start, length = _locate(record, features)
             rows.append((label, offset, offset + HEADER + start, length))
+            turned += stored_orientation(record[start : start + HEAD]) > 1
             if text:
                 texts.setdefault(label, text.decode(errors="replace"))
             offset += HEADER + len(record) + FOOTER
@@ -157,7 +165,7 @@ def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dic
     # TensorFlow takes a file that ends within a record's header for one that ends before it.
     if offset != file.stat().st_size or offset == 0:
         raise DataError(f"{file} at byte {offset} is cut short; copy or make this shard again.")
-    return np.array(rows, np.int64), texts
+    return np.array(rows, np.int64), texts, turned
 
 
 def _compression(file: Path) -> str | None:

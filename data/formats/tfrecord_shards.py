@@ -48,7 +48,8 @@ class Manifest(BaseModel):
     version: Literal[1] = 1
     dataset: str
     classes: list[str]
-    splits: dict[Literal["train", "validation"], Split]
+    shorter_side: int | None = None  # in pixels, of what was made smaller
+    splits: dict[Literal["train", "validation", "test"], Split]
 
     def every_shard(self) -> list[Shard]:
         return [shard for split in self.splits.values() for shard in split.shards]
@@ -104,7 +105,8 @@ def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest | None:
 
 def check_shards(folder: Path, found: dict[str, list[Path]], manifest: Manifest) -> None:
     """Names and sizes as the manifest says; contents are left to `prepare --verify` and to the index's checksums."""
-    for split in ("train", "validation"):
+    # Test shards may have been laid beside those of launch/prepare.py by hand.
+    for split in ("train", "validation", *(["test"] if "test" in manifest.splits else [])):
         files = found[split]
         expected = {shard.name: shard for shard in manifest.splits[split].shards} if split in manifest.splits else {}
         if [file.name for file in files] != list(expected):

@@ -89,13 +89,15 @@ def decoded_digests(source: "Source", indices: np.ndarray | None = None) -> Iter
         return
     import tensorflow as tf
 
+    from data import exif
     from data.datasets import DataError
-    from data.decode import decode_window
+    from data.decode import NOW, decode_window
 
     indices = np.arange(len(source)) if indices is None else indices
 
     def decoded(index: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, decode_window(content, lambda height, width: (0, 0, height, width))
+        held = exif.orientations(content[None])[0]
+        return index, decode_window(content, held, lambda height, width: (0, 0, height, width), NOW)
 
     # Files of all sizes: they are read by the batch, and decoded one by one on all cores.
     read = tf.data.Dataset.from_tensor_slices(indices).batch(BATCH).map(lambda some: (some, source.read(some)))

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.datasets import Source
+from data.decode import described
 from data.pipeline import evaluation_images
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from launch.evaluation import classification, confusion, projector, sheet, tensorboard
@@ -109,8 +110,8 @@ def draw(folder: Path, found: Found, source: Source, split: str, report: Report,
 
 def seen_by(found: Found, source: Source) -> Callable[[int], np.ndarray]:
     """A function from an example's index to what the network sees of it, uint8 [s, s, 3]."""
-    augment, size = found.config.augment, found.record.image_size
-    return lambda index: evaluation_images(source, [index], augment, size)[0].numpy()
+    augment, size, decoding = found.config.augment, found.record.image_size, described(found.record.pixels)
+    return lambda index: evaluation_images(source, [index], augment, size, decoding)[0].numpy()
 
 
 def last_hidden(network: keras.Model) -> keras.Model:

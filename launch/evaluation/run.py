@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from data.datasets import DataError, Source, Subset
+from data.decode import described
 from data.pipeline import validation_batches
 from distributed.control import check_agreement
 from launch.evaluation import files, leakage, projector, results
@@ -70,6 +71,7 @@ def _answers(
             augment=found.config.augment,
             image_size=found.record.image_size,
             threads=workers.threads,
+            decoding=described(found.record.pixels),
         )
 
     answers, _, rate = answer_all(workers, network, source, batches, batch=batch, title=title)

@@ -70,6 +70,7 @@ def open_evaluated(options: argparse.Namespace, found: Found) -> Data:
         own=own,
         chosen=own and config.classes is not None,
         features=(config.image_feature, config.label_feature) if dataset == config.dataset else (None, None),
+        skip_unreadable=config.skip_unreadable if own else 0,
     )
     return Data(part, dataset, data_dir, own)
 
@@ -90,6 +91,7 @@ def _load(data_dir: str | None, found: Found) -> Splits:
         validation_split=config.validation_split,
         classes=found.record.classes if config.classes else None,
         features=(config.image_feature, config.label_feature),
+        skip_unreadable=config.skip_unreadable,
     )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from data import hold_out, load
 from data.datasets import DataError, Source, Subset
+from data.decode import described
 from data.formats import shapes
 from data.order import SequentialOrder, Share
 from data.pipeline import validation_batches
@@ -30,7 +31,7 @@ def sample(found: Found) -> tuple[np.ndarray, str]:
     try:
         source = _validation(found)
         if source is not None:
-            return _pixels(source, found.config.augment, size), "validation pictures"
+            return _pixels(source, found, size), "validation pictures"
     except (DataError, ConfigError, UserCodeError):
         pass
     pixels, _ = shapes.draw(COUNT, 0, stream=1)
@@ -46,15 +47,28 @@ def _validation(found: Found) -> Source | None:
         opened = open_data(user_code.load_function(config.dataset, "--dataset"))
         return hold_out(opened, config.seed, config.validation_split).validation
     folder = config.data_dir and str(config.data_dir)
-    return load(config.dataset, folder, seed=config.seed, validation_split=config.validation_split).validation
+    splits = load(
+        config.dataset,
+        folder,
+        seed=config.seed,
+        validation_split=config.validation_split,
+        skip_unreadable=config.skip_unreadable,
+    )
+    return splits.validation
 
 
-def _pixels(source: Source, augment: str, size: int) -> np.ndarray:
+def _pixels(source: Source, found: Found, size: int) -> np.ndarray:
     count = min(COUNT, len(source))
     # Sources list one class after the other.
     chosen = Subset(source, np.linspace(0, len(source) - 1, count).astype(np.int64))
     order = SequentialOrder(examples=count, replica_batch=count, replicas=1)
     batches = validation_batches(
-        chosen, order=order, share=Share(0, 1), augment=augment, image_size=size, threads=1
+        chosen,
+        order=order,
+        share=Share(0, 1),
+        augment=found.config.augment,
+        image_size=size,
+        threads=1,
+        decoding=described(found.record.pixels),
     )
     return next(batches.as_numpy_iterator())[0]

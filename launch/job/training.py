@@ -22,7 +22,7 @@ from launch.job.notices import Noticed
 from launch.job.preparation import exchange, phases, stages
 from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
-from launch.job.run_directory import resume
+from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import SaveFailed
 from launch.job.user.callbacks import CallbackError
 
@@ -86,6 +86,8 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
     training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
+    config, training.inputs = stages.keep_decoding(config, strategy, console, training.inputs, training.directory)
+    training.config = config
     measured = exchange.measure(config, strategy, training.directory, threads)
     training.calibration = measured and measured.calibration
     training.model, training.choices = stages.build_model(
@@ -99,6 +101,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
         configuration.save(settings, training.directory / "config.yaml")
         exchange.keep(measured, training.directory)
+        data_changes.keep(training.splits, config.data_dir, training.directory, console)
     if strategy.is_chief:
         # Also where nothing is left to do: a run of an older Lockstep has none.
         report.keep_record(training.record, training.model.network, training.directory, console)

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from data.datasets import FileSource
-from data.pipeline import diagnose, evaluation_images, prediction_batches
+from data.decode import described
+from data.diagnose import diagnose
+from data.pipeline import evaluation_images, prediction_batches
 from distributed.control import check_agreement
 from launch.evaluation import sheet
 from launch.prediction.files import Answers, as_csv, as_json, printable, whole_file
@@ -43,6 +45,7 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
             augment=found.config.augment,
             image_size=record.image_size,
             threads=workers.threads,
+            decoding=described(record.pixels),
         )
 
     batch = options.batch_size or found.config.micro_batch_size or BATCH
@@ -101,9 +104,9 @@ def _draw(path: Path, found: Found, source: FileSource, answers: Answers) -> Non
         for index, (place, pairs, _) in enumerate(answers.rows())
         if pairs
     ]
-    size, augment = found.record.image_size, found.config.augment
+    size, augment, decoding = found.record.image_size, found.config.augment, described(found.record.pixels)
 
     def picture(index: int) -> np.ndarray:
-        return evaluation_images(source, [index], augment, size)[0].numpy()
+        return evaluation_images(source, [index], augment, size, decoding)[0].numpy()
 
     sheet.draw(path, tiles, picture, str(found.path))

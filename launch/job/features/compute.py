@@ -94,6 +94,7 @@ def prepare(
             sources.append(None)
             continue
         facts = {"data": fingerprint, "size": inputs.image_size, "batch": batch, "precision": config.precision}
+        facts["decoding"] = list(inputs.decoding)
         name = strategy.control.agree(store.name_of(found.trunk, facts | {"exact": config.exact}))
         names.append(name)
         path = directory / store.FOLDER / name
@@ -179,6 +180,7 @@ def _answers(
             augment="none",
             image_size=inputs.image_size,
             threads=inputs.threads,
+            decoding=inputs.decoding,
         )
 
     with strategy.scope():

@@ -117,6 +117,9 @@ def introduce(training: "Training") -> None:
         say(f"class weights: {shown_weights(train, training.class_weights)} ({config.class_weights})")
     if note := train.note:
         say(f"note: {note}")
+    if turned := train.turned:
+        done = {"apply": "by which they are turned upright", "ignore": "which is ignored, as --exif says"}[config.exif]
+        say(f"note: {turned:,} photograph{'s have' if turned > 1 else ' has'} an orientation tag (EXIF), {done}")
     data_dir = config.data_dir and str(config.data_dir)
     if training.code.data is None and (place := test_place(config.dataset, data_dir)):
         say(f"note: training leaves {place} alone; launch/evaluate.py uses it")

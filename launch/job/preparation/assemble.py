@@ -21,7 +21,7 @@ from launch.job.loop import Loop
 from launch.job.notices import Notices
 from launch.job.preparation import phases, stages
 from launch.job.preparation.inputs import Inputs
-from launch.job.run_directory import resume
+from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.run_directory.lock import RunDirectoryLock
 from launch.job.user.callbacks import call_all, on_chief_only
@@ -96,7 +96,14 @@ def prepare_loop(training: Training) -> None:
         strategy,
         training.model,
         saver,
-        resume.describe(config, inputs.plan, strategy, training.record, training.code),
+        resume.describe(
+            config,
+            inputs.plan,
+            strategy,
+            training.record,
+            training.code,
+            data_changes.describe(training.splits, training.fingerprints),
+        ),
         training.decisions,
         training.progress,
         before_save,
@@ -169,7 +176,8 @@ def begin(training: Training) -> bool:
         phases.thaw(training)
         progress.thawed = True
     state = stages.together(
-        strategy, lambda: resume.restore(config, plan, strategy, model, folder, training.checkpoints.facts)
+        strategy,
+        lambda: resume.restore(config, plan, strategy, model, folder, training.checkpoints.facts, training.splits),
     )
     state = strategy.control.agree(state)
     if state is None:
@@ -179,7 +187,9 @@ def begin(training: Training) -> bool:
     strategy.broadcast([*model.network.variables, *model.optimizer.variables])
     if state is None:
         return False
-    training.decisions.restore(state["decisions"])
+    # By other examples nobody can say what is better than before; only what became of the rate stays.
+    memory = state["decisions"]
+    training.decisions.restore({"factor": memory["factor"]} if state["validates_others"] else memory)
     progress.step, progress.epoch = state["step"], state["epoch"]
     progress.learning_rate, progress.epoch_metrics = state["learning_rate"], state["epoch_metrics"]
     # More patience than then lets a run go on that had been stopped, and so does leaving out the callback that did it.

@@ -1,5 +1,6 @@
 """The run's data as its workers eat it: settings and plan turned into the pipeline's plain arguments."""
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,12 +8,16 @@ import tensorflow as tf
 
 from data import Splits
 from data.datasets import Source
+from data.decode import Decoding
+from data.diagnose import diagnose, scan
 from data.order import Order, SequentialOrder, Share
-from data.pipeline import PREFETCH, diagnose, training_batches, validation_batches
+from data.pipeline import PREFETCH, training_batches, validation_batches
 from distributed.health import heartbeat
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.preparation.batch_plan import BatchPlan
+
+SCAN_SECONDS = 60.0  # that the other workers wait for what else is damaged
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Inputs:
     splits: Splits
     image_size: int
     threads: int
+    decoding: Decoding
 
     @cached_property
     def order(self) -> Order:
@@ -71,6 +77,7 @@ class Inputs:
                 augment=self.config.augment,
                 image_size=self.image_size,
                 threads=self.threads,
+                decoding=self.decoding,
             )
 
         return self.strategy.distribute(batches)
@@ -94,6 +101,7 @@ class Inputs:
                 augment=self.config.augment,
                 image_size=self.image_size,
                 threads=self.threads,
+                decoding=self.decoding,
             )
 
         return self.strategy.distribute(batches)
@@ -108,8 +116,24 @@ class Inputs:
         for indices in ([index] for index in range(len(source))) if step is None else self._read_at(step, steps):
             heartbeat.beat()
             if place := diagnose(source, indices):
-                return f"{place}; replace or remove it"
+                return self._all_like(place)
         return None
+
+    def _all_like(self, first: str) -> str:
+        """The picture that was found, and all others of the run that cannot be decoded, as far as a minute goes: who
+        has one mostly has more, and each would cost a start."""
+        places, looked_at, until = [first], 0, time.monotonic() + SCAN_SECONDS
+        for source in filter(None, self.splits):
+            found = scan(source, self.threads, until, heartbeat.beat)
+            places += found.problems
+            looked_at += found.looked_at
+        places = list(dict.fromkeys(places))
+        total = sum(map(len, filter(None, self.splits)))
+        part = f"\n  {looked_at:,} of {total:,} were looked at; launch/check_data.py looks at all"
+        rest = "" if looked_at == total else part
+        if len(places) == 1:
+            return f"{first}; replace or remove it{rest}"
+        return "\n  ".join([f"{len(places):,} pictures cannot be decoded; replace or remove them:", *places]) + rest
 
     def _read_at(self, step: int, steps: int):
         """Indices of the training examples that this worker may have been reading, a batch at a time."""

@@ -102,6 +102,7 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
             progress=progress,
             classes=classes,
             features=(config.image_feature, config.label_feature),
+            skip_unreadable=config.skip_unreadable,
         )
 
     first = strategy.world.local_rank == 0 or code.data is not None or config.dataset not in BUILT_ONCE
@@ -124,7 +125,7 @@ def plan_inputs(
             config, examples=len(splits.train), replicas=strategy.replicas, own_schedule=code.schedule
         )
         size = choose_image_size(config, splits.train, own_model=code.model is not None)
-        return Inputs(config, batches, strategy, splits, size, threads), monitor
+        return Inputs(config, batches, strategy, splits, size, threads, decode.Decoding(config.exif)), monitor
 
     inputs, monitor = together(strategy, plan)
     if inputs.plan.schedule.given is not None:
@@ -156,6 +157,24 @@ def take_directory(
     with heartbeat.waiting():
         directory, lock = together(strategy, take)
     return Path(strategy.control.agree(directory)), lock
+
+
+def keep_decoding(
+    config: TrainConfig, strategy: Strategy, console: Console, inputs: Inputs, directory: Path
+) -> tuple[TrainConfig, Inputs]:
+    """Settings and inputs with the way in which files became pixels when the run began: what is gone on from fits no
+    other."""
+    began = together(
+        strategy, lambda: resume.began_with(config.resume, directory / "checkpoints") if strategy.is_chief else None
+    )
+    began = strategy.control.agree(began)
+    if began is None or (decoding := decode.described(began)) == inputs.decoding:
+        return config, inputs
+    if decoding.exif != config.exif:
+        console.say(f"note: this run began with --exif {decoding.exif} and keeps it")
+    if decoding.precise != inputs.decoding.precise:
+        console.say("note: pictures are decoded and resized as by the Lockstep that began this run, see docs/data.md")
+    return config.model_copy(update={"exif": decoding.exif}), replace(inputs, decoding=decoding)
 
 
 def inherit_settings(config: TrainConfig, strategy: Strategy, console: Console, directory: Path) -> TrainConfig:
@@ -206,7 +225,7 @@ def describe(config: TrainConfig, inputs: Inputs, network: keras.Model, fingerpr
     return Record(
         classes=inputs.splits.train.classes,
         image_size=inputs.image_size,
-        pixels=decode.description(AUGMENTATIONS[config.augment].eighths),
+        pixels=decode.description(AUGMENTATIONS[config.augment].eighths, inputs.decoding),
         outputs=ONE_LOGIT if network.output_shape[-1] == 1 else LOGITS,
         model=code.model_name(config),
         model_sha256=report.model_sha256(network),

@@ -6,6 +6,7 @@
 4. Otherwise: at step 0, from the weights that the seed decides.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from distributed.checkpoint import commit, manager
+from data import Splits
+from distributed.checkpoint import commit, disk, manager
 from distributed.checkpoint.commit import CheckpointError
 from distributed.checkpoint.tensor_files import Layout
 from distributed.control import together
@@ -22,7 +24,7 @@ from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs import report
 from launch.job.preparation.batch_plan import DEFAULT_WARMUP, BatchPlan
-from launch.job.run_directory import earlier
+from launch.job.run_directory import data_changes, earlier
 from launch.job.user.given import UserCode
 from launch.trained.record import Record
 
@@ -30,15 +32,15 @@ from launch.trained.record import Record
 _REMEDIES = {
     "model": "use --model {}",
     "seed": "use --seed {}",
-    "steps_per_epoch": "use the same --steps-per-epoch and data",
-    "dataset": "use the data the run began with",
     "optimizer": "use --optimizer {}",
 }
 
 
-def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: Record, code: UserCode) -> dict:
-    """What every checkpoint says about the run that made it."""
-    settings = config.model_dump(mode="json", exclude={"run_dir", "resume"})
+def describe(
+    config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: Record, code: UserCode, data: dict
+) -> dict:
+    """What every checkpoint says about the run that made it; ``data`` is of ``data_changes.describe``."""
+    settings = config.model_dump(mode="json", exclude={"run_dir", "resume", "data_changed"})
     return {
         "model": code.model_name(config),
         "seed": config.seed,
@@ -49,6 +51,7 @@ def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: R
         "warmup_from": plan.schedule.warmup_from,
         "steps_per_epoch": plan.steps_per_epoch,
         "dataset": record.data_sha256,
+        "data": data,
         "strategy": strategy.name,
         "world_size": strategy.world.size,
         "replicas": plan.replicas,
@@ -61,17 +64,25 @@ def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: R
 
 
 def restore(
-    config: TrainConfig, plan: BatchPlan, strategy: Strategy, model: LockstepModel, directory: Path, facts: dict
+    config: TrainConfig,
+    plan: BatchPlan,
+    strategy: Strategy,
+    model: LockstepModel,
+    directory: Path,
+    facts: dict,
+    splits: Splits,
 ) -> dict | None:
     """Load the checkpoint that ``--resume`` asks for into the chief's model and optimizer.
 
     Args:
         directory: the run's ``checkpoints`` folder.
         facts: what this run would write into its own checkpoints; see ``describe``.
+        splits: the run's data.
 
     Returns:
-        On the chief the checkpoint's state, with its ``path``, ``notes`` (lines for the user) and ``reported`` (whether
-        the run's summary stands at the same step); None where the run begins anew, and on another worker.
+        On the chief the checkpoint's state, with its ``path``, ``notes`` (lines for the user), ``reported`` (whether
+        the run's summary stands at the same step) and ``validates_others`` (than then); None where the run begins anew,
+        and on another worker.
 
     Raises:
         CheckpointError: if it cannot be used.
@@ -82,9 +93,14 @@ def restore(
     if path is None:
         return None
     weights, optimizer = model.network.weights, model.optimizer.variables
-    saved = commit.load(
-        path, _layout(weights), _layout(optimizer), accept=lambda state: _compare(path, state, facts, plan)
-    )
+    data: list[str] = []
+
+    def accept(state: dict) -> None:
+        _compare(path, state, facts, plan)
+        accepted = config.data_changed == "accept"
+        data.extend(data_changes.check(path, state, facts, splits, config.data_dir, accepted=accepted))
+
+    saved = commit.load(path, _layout(weights), _layout(optimizer), accept=accept)
     state = saved.state
     for variables, arrays in ((weights, saved.weights), (optimizer, saved.optimizer)):
         for variable in variables:
@@ -96,7 +112,29 @@ def restore(
     notes = [f"warning: {problem.partition(';')[0]}; going on from {path.name}" for problem in problems]
     if changes := _changes(state, facts):
         notes.append(f"changed since {path.name}: {'; '.join(changes)}")
-    return state | {"path": str(path), "notes": notes, "reported": _reported(directory.parent, state["step"])}
+    if data:
+        notes.append(f"the data has changed, from epoch {state['epoch'] + 1} on: {'; '.join(data)}")
+    others = "data" in state and state["data"]["val"] != facts["data"]["val"]
+    if others:
+        notes.append("validation has changed: best, patience and plateau begin anew")
+    reported = _reported(directory.parent, state["step"])
+    return state | {"path": str(path), "notes": notes, "reported": reported, "validates_others": others}
+
+
+def began_with(resume: str, directory: Path) -> dict | None:
+    """How the run that would be gone on from makes pixels of files, as its record says; {} where it says nothing.
+
+    None on a run that begins anew, or whose checkpoints ``restore`` will refuse.
+    """
+    path = directory if resume in ("auto", "never") or manager.committed(directory) else Path(resume)
+    places = [*reversed(manager.committed(path)), *reversed(manager.committed(path / "checkpoints")), path]
+    for place in places:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError),
+            disk.open_regular(place / "state.json") as file,
+        ):
+            return json.loads(file.read()).get("record", {}).get("pixels", {})
+    return None
 
 
 def has_thawed(config: TrainConfig, strategy: Strategy, directory: Path) -> bool | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from launch.job.settings.base import FileFunction, Positive, Settings, Share
+from launch.job.settings.base import Count, FileFunction, Positive, Settings, Share
 
 
 class DataSettings(Settings):
@@ -21,12 +21,17 @@ class DataSettings(Settings):
     """Name of the feature of TFRecords that holds the encoded image; default: image/encoded."""
     label_feature: str | None = None
     """Name of the feature of TFRecords that holds the label; default: image/class/label."""
+    skip_unreadable: Count = 0
+    """Train without up to so many files that cannot be pictures by their size and first bytes; they are named."""
     validation_split: Share = 0.1
     """Part of the training examples held out where the data set has no validation split of its own."""
     image_size: Positive | None = None
     """Height and width in pixels that the model sees; default: the data's own size, else the model's."""
     augment: Literal["none", "flip_crop", "inception"] = "none"
     """flip_crop: pad, crop, flip; inception: random area and aspect, flip, colour."""
+    exif: Literal["apply", "ignore"] = "apply"
+    """apply: JPEG photographs are turned upright by their orientation tag; in evaluation and prediction of the run,
+    too. A run that is gone on with keeps what it began with."""
 
 
 def problems(c) -> Iterator[str]:

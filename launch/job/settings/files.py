@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from launch.job.settings.base import Count, Positive, Settings
 
@@ -15,6 +16,8 @@ class FileSettings(Settings):
     """auto: go on from run-dir's newest checkpoint; never: refuse a run-dir that has one; PATH: begin from that
     checkpoint, with its optimizer, step and decisions, as long as run-dir has none of its own. For new data or another
     network there is --weights."""
+    data_changed: Literal["refuse", "accept"] = "refuse"
+    """Going on with other data than before: refuse, or accept and say what differs."""
     checkpoint_every_steps: Positive | None = None
     """Also save a checkpoint every so many steps, not only at the end of each epoch."""
     keep_checkpoints: Positive = 3

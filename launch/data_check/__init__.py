@@ -1,0 +1,1 @@
+"""What check_data.py looks for, and what it does about it."""

@@ -1,0 +1,105 @@
+"""One picture, read and decoded as training does it: what is wrong with it; and many, by several processes."""
+
+import hashlib
+import multiprocessing
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+PIXEL_LIMIT = 100_000_000  # decoded 300 MB; nobody means to train on more
+CHUNK = 64  # pictures that a process takes at a time
+WORTH = 2000  # pictures for which one more process, which has to load TensorFlow, pays
+
+
+class Seen(NamedTuple):
+    """What a picture is.
+
+    Attributes:
+        kind: of what is wrong, a word of the table; None where nothing is.
+        reason: the same in more words.
+        sha256: of the file; None where it cannot be read.
+    """
+
+    kind: str | None
+    reason: str = ""
+    sha256: bytes | None = None
+
+
+def examine_all(pictures: Sequence[str | bytes], workers: int) -> Iterator[Seen]:
+    """What each of the pictures is, in order.
+
+    Args:
+        pictures: paths of files, or what stands in them.
+        workers: processes; 1 does it in this one.
+    """
+    chunks = [pictures[start : start + CHUNK] for start in range(0, len(pictures), CHUNK)]
+    workers = min(workers, -(-len(pictures) // WORTH))
+    if workers <= 1:
+        for chunk in chunks:
+            yield from _examine_some(chunk)
+        return
+    # Forked, a process would inherit TensorFlow's threads without what they hold.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context) as pool:
+        try:
+            for seen in pool.map(_examine_some, chunks):
+                yield from seen
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _examine_some(pictures: Sequence[str | bytes]) -> list[Seen]:
+    return [examine(picture) if isinstance(picture, bytes) else examine_file(picture) for picture in pictures]
+
+
+def examine_file(path: str) -> Seen:
+    """What a file is."""
+    try:
+        with open(path, "rb") as file:
+            return examine(file.read())
+    except OSError as error:
+        return Seen("unreadable", f"cannot be read ({error.strerror})")
+
+
+def examine(content: bytes) -> Seen:
+    """What a picture is by all of its bytes."""
+    import tensorflow as tf
+
+    from data.diagnose import reason
+    from data.formats.headers import HEAD, what_is_wrong
+
+    digest = hashlib.sha256(content).digest()
+    if problem := what_is_wrong(content[:HEAD]):
+        kind = "empty" if not content else "cut" if "ends before" in problem else "no picture"
+        return Seen(kind, problem, digest)
+    try:
+        with tf.device("CPU:0"):
+            height, width = _size(content, tf)
+            if height * width > PIXEL_LIMIT:
+                return Seen("too large", f"has {width:,} x {height:,} pixels, more than {PIXEL_LIMIT:,}", digest)
+            tf.io.decode_image(content, channels=3, expand_animations=False)
+    except (tf.errors.OpError, ValueError, struct.error) as error:
+        return Seen("cut", f"is cut or damaged ({reason(error)})", digest)
+    return Seen("one pixel", "has a single pixel", digest) if height * width == 1 else Seen(None, "", digest)
+
+
+def _size(content: bytes, tf) -> tuple[int, int]:
+    """Height and width in pixels, before anything is decoded."""
+    if content.startswith(b"\xff\xd8"):
+        height, width, _ = tf.image.extract_jpeg_shape(content).numpy().tolist()
+        return height, width
+    if content.startswith(b"\x89PNG"):
+        width, height = struct.unpack_from(">II", content, 16)
+    elif content.startswith(b"GIF8"):
+        width, height = struct.unpack_from("<HH", content, 6)
+    else:
+        width, height = struct.unpack_from("<ii", content, 18)  # BMP; a height below 0 means top to bottom
+    return abs(height), width
+
+
+def processes() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

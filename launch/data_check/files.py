@@ -1,0 +1,49 @@
+"""What is done about pictures that should go: listed in a file, or moved out of the data set."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.trained.program import OutputError
+
+
+def write_list(path: Path, lines: Sequence[tuple[str, str]]) -> None:
+    """Write (picture, problem) as lines with a tab between, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(b"".join(os.fsencode(f"{place}\t{problem}\n") for place, problem in lines))
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"--list {path} cannot be written ({error.strerror}); name a file that can") from error
+
+
+def check_target(target: Path, data_dir: Path) -> None:
+    """Raise ``OutputError`` where pictures in ``target`` would still be part of the data set, or it is no folder."""
+    resolved, data = target.resolve(), data_dir.resolve()
+    if resolved == data or data in resolved.parents:
+        raise OutputError(f"--move-to {target} lies in {data_dir}, where it would be a class; name a folder beside it")
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"--move-to {target} is no folder; name one, it is made where it is missing")
+
+
+def move(paths: Sequence[str], data_dir: Path, target: Path) -> None:
+    """Move files of ``data_dir`` to the same places below ``target``.
+
+    Raises:
+        OutputError: a place is taken, before anything is moved; or a file cannot be moved.
+    """
+    places = [(path, target / os.path.relpath(path, data_dir)) for path in paths]
+    taken = [place for _, place in places if os.path.lexists(place)]
+    if taken:
+        raise OutputError(f"--move-to: {taken[0]} is there already; nothing was moved; name an empty folder")
+    for done, (path, place) in enumerate(places):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, place)
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be moved to {place} ({error.strerror}); {done:,} of {len(places):,} files were moved; "
+                "mend that and give the command again with another folder"
+            ) from error

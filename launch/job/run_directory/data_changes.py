@@ -1,0 +1,145 @@
+"""What a run was trained on, kept so that one that goes on with other data can say what differs."""
+
+import gzip
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data import Splits
+from data.datasets import Source
+from distributed.checkpoint.commit import CheckpointError
+from launch.job.logs.console import Console
+
+FILE = "data_files.txt.gz"
+SHOWN = 5  # files that are named of each kind of difference
+_WORDS = {"train": "training", "val": "validation"}
+
+
+def describe(splits: Splits, fingerprints: list) -> dict:
+    """What a checkpoint says of the data: by split, its fingerprint and how many pictures each class has."""
+    return {
+        split: source and {"sha256": fingerprint, "counts": _counts(source)}
+        for split, source, fingerprint in zip(_WORDS, splits, fingerprints, strict=True)
+    }
+
+
+def _counts(source: Source) -> dict[str, int]:
+    counts = np.bincount(source.labels, minlength=len(source.classes)).tolist()
+    return dict(zip(source.classes, counts, strict=True))
+
+
+def keep(splits: Splits, data_dir: Path | None, directory: Path, console: Console) -> None:
+    """Leave the list of all files in the run directory, where the data consists of files; a disk that does not take it
+    costs a warning."""
+    lines = [f"{split}\t{size}\t{name}\n" for (split, name), size in _files(splits, data_dir).items()]
+    if lines:
+        temporary = directory / f".{FILE}.tmp"
+        try:
+            # Without a time in it: the same run leaves the same file.
+            temporary.write_bytes(gzip.compress(os.fsencode("".join(lines)), mtime=0))
+            temporary.replace(directory / FILE)
+        except OSError as error:
+            console.warn(f"{directory / FILE} cannot be written ({error.strerror}); training goes on")
+
+
+def _files(splits: Splits, data_dir: Path | None) -> dict[tuple[str, str], int]:
+    """(split, place as seen from the data) -> size in bytes; nothing for data that are no files."""
+    return {
+        (split, os.path.relpath(place, data_dir) if data_dir else place): size
+        for split, source in zip(_WORDS, splits, strict=True)
+        if source is not None
+        for place, size in source.files()
+        if "\n" not in place
+    }
+
+
+def check(
+    path: Path, state: dict, facts: dict, splits: Splits, data_dir: Path | None, *, accepted: bool
+) -> list[str]:
+    """What of the data is not as it was, in words.
+
+    Args:
+        path: the checkpoint.
+        state, facts: what it says, and what this run would write into its own.
+
+    Raises:
+        CheckpointError: something differs that was not ``accepted``, or that makes other epochs.
+    """
+    if "data" in state:
+        run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        said = differences(state["data"], facts["data"], splits, data_dir, run)
+    elif state["dataset"] != facts["dataset"]:
+        said = [f"training: SHA-256 was {state['dataset'][:12]}, is {facts['dataset'][:12]}"]
+    else:
+        said = []
+    if said and not accepted:
+        raise CheckpointError(
+            f"{path} was made with other data: {'; '.join(said)}; bring that back, go on with --data-changed accept, "
+            "or begin anew in another --run-dir"
+        )
+    before, now = state["steps_per_epoch"], facts["steps_per_epoch"]
+    if before != now:
+        more = f"use --steps-per-epoch {before}" if now > before else "bring pictures back"
+        raise CheckpointError(
+            f"{path} was made with steps per epoch {before}, this run has {now}; "
+            f"{more if said else 'use the same --steps-per-epoch and data'}, or begin anew in another --run-dir"
+        )
+    return said
+
+
+def differences(was: dict, now: dict, splits: Splits, data_dir: Path | None, directory: Path) -> list[str]:
+    """What differs, in words, split by split; nothing where none does or nobody knows what was.
+
+    Args:
+        was, now: what ``describe`` gave then and now.
+        directory: the run directory that may hold the list of then.
+    """
+    changed = [split for split in _WORDS if split in was and was[split] != now[split]]
+    if not changed:
+        return []
+    before, files = _read(directory), _files(splits, data_dir)
+    said = []
+    for split in changed:
+        parts = [] if before is None else list(_of_files(split, before, files))
+        said.append(f"{_WORDS[split]}: {', '.join([*parts, *_of_counts(was[split], now[split])]) or 'other contents'}")
+    if before is not None and "val" in changed:
+        seen = {name for split, name in before if split == "train"}
+        trained = sum(split == "val" and name in seen for split, name in files)
+        if trained:
+            said.append(f"{trained:,} pictures that are validated now were trained on before")
+    return said
+
+
+def _read(directory: Path) -> dict[tuple[str, str], int] | None:
+    try:
+        lines = os.fsdecode(gzip.decompress((directory / FILE).read_bytes())).splitlines()
+        rows = [line.split("\t", 2) for line in lines]
+        return {(split, name): int(size) for split, size, name in rows}
+    except (OSError, EOFError, ValueError, zlib.error):
+        return None  # a run of before has none, and its counts say enough
+
+
+def _of_files(split: str, before: dict, files: dict) -> Iterator[str]:
+    was, now = ({name: size for (of, name), size in some.items() if of == split} for some in (before, files))
+    fewer, more = sorted(was.keys() - now.keys()), sorted(now.keys() - was.keys())
+    other = sorted(name for name in was.keys() & now.keys() if was[name] != now[name])
+    for names, words in ((fewer, "fewer"), (more, "more"), (other, "of another size")):
+        if names:
+            rest = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+            yield f"{len(names):,} file{'s' * (len(names) > 1)} {words}: {' '.join(names[:SHOWN])}{rest}"
+
+
+def _of_counts(was: dict | None, now: dict | None) -> Iterator[str]:
+    if was is None or now is None:
+        yield "there was none" if was is None else "there is none any more"
+        return
+    before, after = Counter(was["counts"]), Counter(now["counts"])
+    names = dict.fromkeys([*was["counts"], *now["counts"]])
+    changed = [name for name in names if before[name] != after[name]]
+    yield from (f"{name} {before[name]:,} -> {after[name]:,}" for name in changed[:SHOWN])
+    if len(changed) > SHOWN:
+        yield f"and {len(changed) - SHOWN:,} more classes"

@@ -1,0 +1,130 @@
+"""check_data finds what is wrong with a data set, names each picture once, and leaves one that can be trained on."""
+
+import io
+import itertools
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_command
+from PIL import Image
+
+from launch.check_data import main
+from launch.data_check import examine
+from launch.data_check.examine import Seen
+from launch.data_check.problems import Picture, emptied, find_problems, table
+
+
+def encoded(seed: int, kind="JPEG", size=(40, 30)) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes in train/ and val/, 12 good pictures of each in each; and those that should go, with their kinds."""
+    folder, bad, seeds = tmp_path / "photos", {}, itertools.count(100)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(12):
+                (folder / split / name / f"{index}.jpg").write_bytes(encoded(next(seeds)))
+    cat = folder / "train" / "cat"
+    png = encoded(2, "PNG", (200, 150))
+    planted = {
+        "empty.jpg": ("empty", b""),
+        "half.jpg": ("cut", encoded(3, size=(300, 200))[:9000]),
+        "half.png": ("cut", png[: len(png) * 2 // 3]),
+        "page.jpg": ("no picture", b"<html><body>not found</body></html>"),
+        "webp.jpg": ("no picture", encoded(4, "WEBP")),
+        "zeros.png": ("no picture", b"\0" * 9000),
+        "dot.gif": ("one pixel", encoded(5, "GIF", (1, 1))),
+        "huge.png": ("too large", png[:16] + (20000).to_bytes(4, "big") * 2 + png[24:]),
+    }
+    for name, (kind, content) in planted.items():
+        (cat / name).write_bytes(content)
+        bad[f"train/cat/{name}"] = kind
+    (cat / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    bad["train/cat/link.jpg"] = "unreadable"
+    doubles = {"twice": ("train/cat/x.jpg", "train/cat/y.jpg"), "two splits": ("val/dog/x.jpg", "train/dog/y.jpg")}
+    doubles["two classes"] = ("train/dog/z.jpg", "val/cat/z.jpg")
+    for number, (kind, places) in enumerate(doubles.items()):
+        for place in places:
+            (folder / place).write_bytes(encoded(50 + number))
+        for place in places if kind == "two classes" else places[1:]:
+            bad[place] = kind
+    return folder, bad
+
+
+def test_each_kind_is_found_and_named_and_the_rest_can_be_trained_on(photos, tmp_path, capsys):
+    folder, bad = photos
+    line = ["--dataset", "image_folder", "--data-dir", str(folder)]
+    listed, away = tmp_path / "bad.txt", tmp_path / "away"
+    before = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
+    assert main([*line, "--list", str(listed), "--move-to", str(away)]) == 2
+    said = capsys.readouterr().out
+    found = {}
+    for place, problem in (row.split("\t") for row in listed.read_text().splitlines()):
+        found[place.removeprefix(f"{folder}/")] = problem.partition(":")[0]
+        assert said.count(f"{place}: ") == 1
+    assert found == bad
+    assert f"{len(bad)} of {len(before)} pictures should go" in said
+    moved = sorted(str(path.relative_to(away)) for path in away.rglob("*.*"))
+    assert moved == sorted(bad)
+    assert sorted([*moved, *(str(path.relative_to(folder)) for path in folder.rglob("*.*"))]) == before
+    assert main(line) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+    flags = ["--image-size", "32", "--epochs", "1", "--batch-size", "8", "--run-dir", tmp_path / "run"]
+    trained = run_command(sys.executable, ROOT / "launch/train.py", *line, *flags)
+    assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.parametrize("target", ["inside", "taken"])
+def test_nothing_is_moved_where_it_would_stay_in_the_set_or_overwrite(photos, tmp_path, capsys, target):
+    folder, _ = photos
+    away = folder / "bad" if target == "inside" else tmp_path / "away"
+    if target == "taken":
+        (away / "train/cat").mkdir(parents=True)
+        (away / "train/cat/half.jpg").write_bytes(b"mine")
+    before = sorted(folder.rglob("*"))
+    assert main(["--dataset", "image_folder", "--data-dir", str(folder), "--move-to", str(away)]) == 2
+    assert "--move-to" in capsys.readouterr().err and sorted(folder.rglob("*")) == before
+
+
+def test_a_table_names_pictures_and_moves_none(photos, tmp_path, capsys):
+    folder, _ = photos
+    rows = [f"{folder}/train/{name}/{file},{name}" for name in ("cat", "dog") for file in ("1.jpg", "2.jpg", "3.jpg")]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label", *rows, f"{folder}/train/cat/half.jpg,dog", ""]))
+    line = ["--dataset", "csv", "--data-dir", str(tmp_path / "all.csv")]
+    assert main([*line, "--move-to", str(tmp_path / "away")]) == 2
+    assert "use --list" in capsys.readouterr().err
+    assert main(line) == 2
+    said = capsys.readouterr().out
+    assert "1 of 7 pictures should go: 1 cut" in said and "dog             " in said
+    assert main(["--dataset", "image_folder", "--data-dir", str(tmp_path / "none")]) == 2
+
+
+def test_arrays_are_looked_at_for_doubles(tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    pixels[7] = pixels[2]
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=np.arange(12) % 2, x_val=pixels[:1], y_val=[0])
+    assert main(["--dataset", "npz", "--data-dir", str(tmp_path / "a.npz")]) == 2
+    assert "3 of 13 pictures should go: 2 two classes, 1 two splits" in capsys.readouterr().out
+
+
+def test_several_processes_see_what_one_sees(monkeypatch):
+    pictures = [encoded(index) for index in range(3)] + [b"", encoded(4)[:600]]
+    alone = list(examine.examine_all(pictures, 1))
+    assert [one.kind for one in alone] == [None, None, None, "empty", "cut"]
+    monkeypatch.setattr(examine, "WORTH", 100)
+    assert list(examine.examine_all(pictures * 40, 2)) == alone * 40
+
+
+def test_the_table_is_cut_and_an_emptied_class_is_known():
+    pictures = [Picture("train", "ab"[index > 150], f"{index}.jpg") for index in range(160)]
+    seen = [Seen("empty", "is empty", b"")] * 151 + [Seen(None, "", b"%d" % index) for index in range(9)]
+    problems = find_problems(pictures, seen)
+    assert len(problems) == 151 and table(pictures, problems)[-1].startswith("... and 51 more")
+    assert emptied(pictures, problems) == [("train", "a")]

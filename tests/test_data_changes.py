@@ -1,0 +1,110 @@
+"""Files that are bad, gone or new: named before the first step, and a run goes on with them or without."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import run_jobs, summary
+from PIL import Image
+from trained import change_state
+
+from data import load
+from data.datasets import DataError
+
+LINE = "--dataset image_folder --image-size 16 --batch-size 4 --epochs 2 --learning-rate 0.01 --validation-split 0"
+NAMES = ("cat", "dog", "owl")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """26 training and 5 validation pictures of three classes: 6 steps of 4, so that one picture may go."""
+    folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 26), ("val", 5)):
+        for index in range(count):
+            path = folder / split / NAMES[index % 3] / f"{index:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    return folder
+
+
+def test_files_that_cannot_be_pictures_are_left_out_as_if_they_were_not_there(pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / "some")
+    clean = load("image_folder", str(folder), seed=0, validation_split=0)
+    for place in ("train/cat/empty.jpg", "train/dog/99.jpg", "val/owl/page.jpg"):
+        (folder / place).write_bytes(b"<html></html>" if "page" in place else b"")
+    (folder / "train/owl/link.jpg").symlink_to(folder / "nowhere")
+    with pytest.raises(DataError, match="4 of 35 files cannot be pictures, more than the 3 of --skip-unreadable"):
+        load("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=3)
+    kept = load("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=4)
+    assert [source.fingerprint() for source in kept] == [source.fingerprint() for source in clean]
+    assert [source.paths for source in kept] == [source.paths for source in clean]
+    assert kept.train.note.startswith("4 left out by --skip-unreadable:")
+    for name in ("empty.jpg: is empty", "99.jpg: is empty", "page.jpg: is a web page", "link.jpg: cannot be read"):
+        assert name in kept.train.note
+    for file in (folder / "train/owl").glob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="class owl has no file that can be a picture"):
+        load("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=99)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, pictures):
+    """Each run is begun with the pictures, and gone on with after something has happened to them."""
+    folder = tmp_path_factory.mktemp("runs")
+    names = ("refused", "accepted", "validation", "more", "fewer", "older")
+    line = [*LINE.split(), "--early-stopping-patience", "9"]
+    begun = [*line, "--data-dir", folder / "begun"]
+    shutil.copytree(pictures, folder / "begun")
+    assert run_jobs(folder, {"begun-run": begun}) == {"begun-run": 0}
+    jobs = {}
+    for name in names:
+        data = shutil.copytree(pictures, folder / f"data-{name}")
+        run = shutil.copytree(folder / "begun-run", folder / name, symlinks=True)
+        accept = [] if name == "refused" else ["--data-changed", "accept"]
+        jobs[name] = [*line, "--epochs", "3", "--data-dir", data, "--run-dir", run, *accept]
+        if name in ("refused", "accepted", "older"):
+            (data / "train/cat/03.png").unlink()
+        if name == "validation":
+            shutil.copy(data / "train/dog/04.png", data / "val/dog/44.png")
+        if name == "more":
+            for index in range(4):
+                shutil.copy(data / f"train/owl/{2 + 3 * index:02}.png", data / f"train/owl/9{index}.png")
+        if name == "fewer":
+            for index in range(4):
+                (data / f"train/owl/{2 + 3 * index:02}.png").unlink()
+    for checkpoint in (folder / "older" / "checkpoints").glob("step-*"):
+        change_state(checkpoint, lambda state: state.pop("data"))
+    return folder, run_jobs(folder, jobs), (folder / "output.txt").read_text()
+
+
+def test_a_run_refuses_other_data_and_says_what_differs(runs):
+    folder, codes, output = runs
+    assert codes == {"refused": 2, "accepted": 0, "validation": 0, "more": 2, "fewer": 2, "older": 0}
+    assert "was made with other data: training: 1 file fewer: train/cat/03.png, cat 9 -> 8; bring that back" in output
+    assert summary(folder / "refused")["epochs"] == 2
+
+
+def test_accepted_it_goes_on_and_says_from_where_on(runs):
+    folder, _, output = runs
+    assert "the data has changed, from epoch 3 on: training: 1 file fewer: train/cat/03.png, cat 9 -> 8" in output
+    assert summary(folder / "accepted")["epochs"] == 3
+    state = json.loads((folder / "accepted/checkpoints/last/state.json").read_text())
+    assert state["data"]["train"]["counts"] == {"cat": 8, "dog": 9, "owl": 8}
+    # One of before knows hashes alone.
+    assert "from epoch 3 on: training: SHA-256 was" in output and summary(folder / "older")["epochs"] == 3
+
+
+def test_validation_that_changed_begins_its_decisions_anew(runs):
+    folder, _, output = runs
+    assert "validation: 1 file more: val/dog/44.png, dog 2 -> 3" in output
+    assert output.count("validation has changed: best, patience and plateau begin anew") == 1
+    state = json.loads((folder / "validation/checkpoints/last/state.json").read_text())
+    assert state["decisions"]["best_epoch"] == 2 and state["decisions"]["stop_wait"] <= 1
+    assert summary(folder / "validation")["validation_examples"] == 6
+
+
+def test_other_epochs_are_refused_with_the_remedy(runs):
+    _, _, output = runs
+    assert "was made with steps per epoch 6, this run has 7; use --steps-per-epoch 6, or begin anew" in output
+    assert "was made with steps per epoch 6, this run has 5; bring pictures back, or begin anew" in output
