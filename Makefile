@@ -2,8 +2,9 @@
 # make train   the main job on two workers            make test    the test suite
 # make lint    ruff                                   make test-faults   the long tests: kills, preemptions, a real Slurm
 # make clean   remove .venv and caches                make test-all      both, and what is only thorough
-#                                                     make test-tools    what the long tests need from Debian, as root
-.PHONY: setup train test test-faults test-all test-tools lint clean
+# make test-gpu-build   make setup GPU=1 elsewhere,   make test-tools    what the long tests need from Debian, as root
+#                       with its checks; needs no GPU
+.PHONY: setup train test test-faults test-all test-tools test-gpu-build lint clean
 
 WORKERS ?= 2
 # Test files run two at a time: much of a run is one thread that traces graphs, or a wait for what was killed.
@@ -31,6 +32,13 @@ test-all: setup
 
 test-tools:
 	@bash tests/helpers/install_tools.sh
+
+# The last commit in a clean clone, with a compiler from Debian; 15 GB under TMPDIR for the while.
+test-gpu-build:
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; began=$$(date +%s); \
+	bash launch/install/cuda_compiler.sh "$$folder/cuda"; git clone -q . "$$folder/lockstep"; cd "$$folder/lockstep"; \
+	PATH="$$folder/cuda/bin:$$PATH" XDG_CACHE_HOME="$$folder/cache" GPU=1 bash launch/install/setup.sh; \
+	echo "test-gpu-build: passed after $$(($$(date +%s) - began)) s"
 
 lint: setup
 	@$(BIN)/ruff check .
