@@ -33,7 +33,7 @@ test-all: setup
 test-tools:
 	@bash tests/helpers/install_tools.sh
 
-# The last commit in a clean clone, with a compiler from Debian; 15 GB under TMPDIR for the while.
+# The last commit in a clean clone, with a compiler from Debian. Some 12 GB under TMPDIR for the while.
 test-gpu-build:
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; began=$$(date +%s); \
 	bash launch/install/cuda_compiler.sh "$$folder/cuda"; git clone -q . "$$folder/lockstep"; cd "$$folder/lockstep"; \
