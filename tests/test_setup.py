@@ -179,3 +179,18 @@ def test_a_change_begins_a_new_setup(clone, bare, change):
     result = setup(clone, bare, **({"GPU": "1"} if change == "GPU" else {}))
     # A setup that begins finds no compiler here.
     assert result.returncode == 2 and "needs g++ and make" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("choices", "workers"),
+    (
+        (["GPUS="], 2),
+        (["GPUS=/dev/nvidia0"], 1),
+        (["GPUS=/dev/nvidia0 /dev/nvidia1 /dev/nvidia10"], 3),
+        (["GPUS=/dev/nvidia0", "WORKERS=4"], 4),
+    ),
+)
+def test_make_train_takes_a_worker_per_gpu(choices, workers):
+    words = ["make", "-n", "train", *choices]
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"horovodrun -np {workers} python" in shown
