@@ -71,26 +71,26 @@ def _card(driver: ctypes.CDLL, index: int) -> Card:
     )
 
 
-def why_no_gpu(environment: Mapping[str, str]) -> str | None:
-    """One sentence about why TensorFlow, which sees no GPU, sees none, where one is expected; else None.
-
-    A GPU is expected where there is one, and where ``make setup GPU=1`` has made this environment.  To find
-    TensorFlow's own reason takes seconds.
-    """
-    found = cards()
+def why_expected() -> str | None:
+    """Why a GPU is expected here, in words: there is one, or ``make setup GPU=1`` has made this environment; else
+    None."""
     if CONTROL_DEVICE.exists():
-        expected = f"this machine has an NVIDIA GPU ({CONTROL_DEVICE} exists)"
-    elif found:
-        expected = f"the driver shows {len(found)}, the first of them {found[0].name}"
-    elif is_gpu_build():
-        expected = "this .venv was made with make setup GPU=1"
-    else:
+        return f"this machine has an NVIDIA GPU ({CONTROL_DEVICE} exists)"
+    if found := cards():
+        return f"the driver shows {len(found)}, the first of them {found[0].name}"
+    return "this .venv was made with make setup GPU=1" if is_gpu_build() else None
+
+
+def why_no_gpu(environment: Mapping[str, str]) -> str | None:
+    """One sentence about why TensorFlow, which sees no GPU, sees none, where one is expected; else None.  It may take
+    seconds to find out."""
+    if (expected := why_expected()) is None:
         return None
     if placement.hides_gpus(environment):
         value = environment["CUDA_VISIBLE_DEVICES"]
         reason = f"CUDA_VISIBLE_DEVICES={value!r} hides all of them; unset it, or ask the scheduler for GPUs"
     else:
-        complaints = read_complaints(_tensorflow_log())
+        complaints = tensorflow_complaints()
         reason = f"{'; '.join(complaints) or 'TensorFlow does not say why'}; {_remedy(complaints)}"
     return f"TensorFlow sees no GPU, but {expected}: {reason}; or say with --cpu that the CPU is meant"
 
@@ -113,9 +113,13 @@ def _remedy(complaints: list[str]) -> str:
     return "see what nvidia-smi says, and whether the driver is new enough for CUDA 12"
 
 
+def tensorflow_complaints() -> list[str]:
+    """What TensorFlow says of why it takes no GPU, in words; takes seconds."""
+    return read_complaints(_tensorflow_log())
+
+
 def _tensorflow_log() -> str:
-    """What TensorFlow writes while it looks for GPUs: only as it is loaded, with its log on, hence by another
-    process."""
+    # It tells only as it is loaded, and only with its log on, hence another process.
     words = [sys.executable, "-c", "import tensorflow; tensorflow.config.list_physical_devices('GPU')"]
     loud = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
     try:

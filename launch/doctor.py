@@ -17,6 +17,7 @@ from pathlib import Path
 # The repository's folders come first: `distributed` is also the name of an installed package on many machines.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from distributed import placement
 from distributed.world import World, WorldError
 from launch.diagnosis import findings, machine, software, speed, storage, table
 from launch.trained import program
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         return _alone(facts)
 
     options.strategy, options.cpu_devices = "horovod" if world.size > 1 else "single", None
+    options.cpu = placement.means_cpu(os.environ)
     return program.run(options, lambda workers: _together(options, workers, facts), exact=False, refused=refused)
 
 

@@ -1,5 +1,6 @@
-"""What only a GPU can show of products and convolutions."""
+"""What only a GPU can show of products and convolutions: make test-gpu ARGS="-k arithmetic" (docs/gpu.md)."""
 
+import gpu
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +10,7 @@ from models.layers import GroupedConv2D
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="no GPU"),
+    pytest.mark.skipif(gpu.missing() is not None, reason=str(gpu.missing())),
 ]
 
 
@@ -44,8 +45,7 @@ def test_float32_is_float32_where_tf32_is_off(tf32):
 
 
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16", "float16"))
-def test_grouped_convolution_is_that_of_single_groups(dtype):
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+def test_grouped_convolution_is_that_of_single_groups(dtype, tf32):
     x = tf.cast(tf.random.stateless_normal((4, 27, 27, 96), (1, 2)), dtype)
     layer = GroupedConv2D(256, 5, groups=2, padding="same", dtype=dtype)
     layer.build(x.shape)
@@ -61,4 +61,6 @@ def test_grouped_convolution_is_that_of_single_groups(dtype):
         return tf.concat([tf.nn.conv2d(part, filters, 1, "SAME") for part, filters in pairs], -1)
 
     for ours, theirs in zip(*map(result_and_gradients, (layer.convolution_op, by_groups)), strict=True):
-        assert error(ours, np.asarray(theirs, np.float64)) < {"float32": 1e-5, "bfloat16": 2e-2, "float16": 3e-3}[dtype]
+        # Kernels of other shapes may sum in another order, and round to 10 bits (TF32) on the way.
+        limits = {"float32": 2e-3 if tf32 else 1e-5, "bfloat16": 2e-2, "float16": 3e-3}
+        assert error(ours, np.asarray(theirs, np.float64)) < limits[dtype]

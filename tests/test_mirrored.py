@@ -1,4 +1,4 @@
-"""MirroredStrategy's exchange by TensorFlow's collectives, as on GPUs; on CPUs it copies, see ``strategies.py``."""
+"""MirroredStrategy's exchange where TensorFlow's collectives do it, as on GPUs; on CPUs it copies otherwise."""
 
 import sys
 
@@ -23,8 +23,11 @@ mirrored._strategy.extended._cross_device_ops = cross_device_ops.CollectiveAllRe
     options=collective_util.Options(),
     collective_keys=cross_device_utils.CollectiveKeys(group_key_start=77),
 )
-tensors = [tf.fill([BUCKET // 8], float(number)) for number in range(5)]  # of half a pack each
-step = tf.function(lambda: mirrored._strategy.run(lambda: mirrored.sum_replicas(tensors)))
+
+def replica():
+    return mirrored.sum_replicas([tf.fill([BUCKET // 8], float(number)) for number in range(5)])  # half a pack each
+
+step = tf.function(lambda: mirrored._strategy.run(replica))
 operations = step.get_concrete_function().graph.get_operations()
 print(len([operation for operation in operations if operation.type.startswith("CollectiveReduce")]))
 print([float(total.values[0][0]) for total in step()])

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT, run_command
 
-from launch.bench.projection import NETWORKS, P100, Cluster, Network, project
+from launch.bench.projection import NETWORKS, P100, Cluster, Network, project, read_doctor
 from models import MODELS
 
 BENCHMARK = ROOT / "launch" / "benchmark.py"
@@ -63,10 +63,24 @@ def test_the_command_prints_a_row_for_each_network_and_number_of_ranks(tmp_path)
     for name in ("alexnet b128", "vgg16 b64", "resnet50 b64"):
         assert done.stdout.count(name) == 3
     line = {"latency_s": 1e-3, "bytes_per_s": 1e9}
-    facts = {"ranks": 4, "per_host": 2, "device": "A card", "allreduce": line, "allgather": line}
+    facts = {"ranks": 4, "per_host": 2, "device": "A card", "allreduce": line, "allgather": line, "facts": [{}]}
     (tmp_path / "doctor.json").write_text(json.dumps(facts | {"matmul_tflops": {"float32": 19.0}}))
     done = run_command(sys.executable, BENCHMARK, "project", "--doctor", tmp_path / "doctor.json")
     assert done.returncode == 0 and "A card" in done.stdout and done.stdout.count("b64") == 2, done.stdout + done.stderr
+
+
+def test_a_doctors_lines_are_those_of_its_machine(tmp_path):
+    lines = {
+        "allreduce": {"latency_s": 1e-3, "bytes_per_s": 1e9},
+        "allgather": {"latency_s": 2e-3, "bytes_per_s": 3e8},
+    }
+    facts = {"ranks": 4, "per_host": 2, "device": "A card", "matmul_tflops": {"float32": 19.0}, "facts": [{}]}
+    (tmp_path / "doctor.json").write_text(json.dumps(facts | lines))
+    cluster, ranks = read_doctor(tmp_path / "doctor.json")
+    calibration = cluster.calibration(ranks)
+    for name, line in (("allreduce", calibration.reduce), ("allgather", calibration.gather)):
+        assert line.latency == lines[name]["latency_s"]
+        assert line.per_unit == pytest.approx(1 / lines[name]["bytes_per_s"])
 
 
 @pytest.mark.parametrize(

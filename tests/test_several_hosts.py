@@ -98,5 +98,24 @@ def test_what_cannot_start_is_one_sentence(path, flags, words):
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
 
 
+@pytest.mark.parametrize(
+    ("shell", "words"),
+    (
+        ("ulimit -n 40; exec", ("only 40 files may be open, but 2 ranks need 44", "ulimit -n")),
+        ("TMPDIR=/proc/none exec", ("temporary files in /proc/none", "No such file or directory", "set TMPDIR")),
+    ),
+)
+def test_limits_are_looked_at_before_open_mpi_meets_them(shell, words):
+    line = " ".join(str(word) for word in (*HOROVODRUN, "-np", 2, "true"))
+    done = run_command("bash", "-c", f"{shell} {line}")
+    assert done.returncode == 2 and all(word in done.stderr for word in words), done.stderr
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+
+
+def test_a_soft_limit_of_open_files_is_no_limit():
+    line = " ".join(str(word) for word in (*HOROVODRUN, "-np", 2, "true"))
+    assert run_command("bash", "-c", f"ulimit -S -n 30; exec {line}", timeout=60).returncode == 0
+
+
 def test_no_home_is_needed(tmp_path):
     assert [report[0] for report in reports(tmp_path, HOME="/proc/none")] == ["0", "1"]

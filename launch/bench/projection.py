@@ -47,12 +47,13 @@ USUAL_BATCH = {"alexnet": 128, "vgg16": 64, "resnet50": 64}
 @dataclass(frozen=True)
 class Device:
     """``rates`` are images per second of one device, ``tflops`` those of products, ``inside`` bytes per second between
-    devices of a host, one way; ``source`` says whose numbers these are."""
+    devices of a host, one way; ``source`` says whose numbers these are, and ``gpu`` whether it is one."""
 
     rates: dict[str, float]
     tflops: float
     inside: float
     source: str
+    gpu: bool = True
 
     def faster(self, times: float, **changes) -> "Device":
         return replace(self, rates={name: times * rate for name, rate in self.rates.items()}, **changes)
@@ -74,19 +75,23 @@ DEVICES = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """``per_host`` devices in a host, ``link`` bytes per second, one way, between hosts, and a collective's ``latency``
-    where it is known."""
+    """``per_host`` devices in a host, and ``link`` bytes per second, one way, between hosts.
+
+    Where a doctor has measured sums and gathers: ``latency`` and ``edges`` of both, bytes per second of a ring's edge.
+    """
 
     device: Device
     per_host: int
     link: float
-    latency: float | None = None
+    latency: tuple[float, float] | None = None
+    edges: tuple[float, float] | None = None
 
     def calibration(self, ranks: int) -> Calibration:
         """What the measurement would find on so many ranks."""
         edge = self.device.inside if ranks <= self.per_host else min(self.device.inside, self.link)
-        latency = self.latency or HOP * (ranks - 1)
-        reduce, gather = (Line(latency, passes / edge) for passes in (2 * (ranks - 1) / ranks, ranks - 1))
+        latency = self.latency or (HOP * (ranks - 1),) * 2
+        passes = zip(latency, passes_of_a_ring(ranks), self.edges or (edge, edge), strict=True)
+        reduce, gather = (Line(waiting, times / edge) for waiting, times, edge in passes)
         return Calibration(reduce, gather, Line(0.0, 2 / (self.device.tflops * 1e12)), OVERLAP)
 
 
@@ -118,6 +123,11 @@ def project(
     return Projection(ranks * batch / seconds, alone / seconds, choices)
 
 
+def passes_of_a_ring(ranks: int) -> tuple[float, float]:
+    """How often what a replica hands in to a sum, and to a gather, goes over each edge of a ring."""
+    return 2 * (ranks - 1) / ranks, ranks - 1
+
+
 def read_doctor(path: Path) -> tuple[Cluster, int]:
     """The cluster that launch/doctor.py has measured (its ``--json``), and its ranks.
 
@@ -126,18 +136,21 @@ def read_doctor(path: Path) -> tuple[Cluster, int]:
     """
     try:
         found = json.loads(path.read_text())
-        ranks, tflops, sums = found["ranks"], found["matmul_tflops"], found["allreduce"]
-        if sums is None:
+        ranks, tflops, measured = found["ranks"], found["matmul_tflops"], [found["allreduce"], found["allgather"]]
+        if None in measured:
             raise ConfigError(f"--doctor {path} is of one rank, which exchanges nothing; run the doctor on all ranks")
         rate = tflops.get("tf32", tflops["float32"])
-        # What a replica hands in goes 2 (N-1)/N times over each edge of the ring.
-        edge = 2 * (ranks - 1) / ranks * sums["bytes_per_s"] if sums["bytes_per_s"] else float("inf")
+        edges = tuple(
+            times * (line["bytes_per_s"] or float("inf"))
+            for times, line in zip(passes_of_a_ring(ranks), measured, strict=True)
+        )
         source = (
             f"{found['device']}: the P100's rates ({TENSORFLOW}) times {rate:.3g} / {P100.tflops} TFLOP/s of products"
         )
-        device = P100.faster(rate / P100.tflops, tflops=rate, inside=edge, source=source)
-        return Cluster(device, found["per_host"], edge, sums["latency_s"]), ranks
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        gpu = bool(found["facts"][0].get("gpu"))
+        device = P100.faster(rate / P100.tflops, tflops=rate, inside=edges[0], source=source, gpu=gpu)
+        return Cluster(device, found["per_host"], edges[0], tuple(line["latency_s"] for line in measured), edges), ranks
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"--doctor {path} is no file of launch/doctor.py --json ({error})") from error
@@ -170,7 +183,8 @@ def _add_row(table: Table, name: str, batch: int, cluster: Cluster, ranks: int, 
     network, rate = NETWORKS[name], cluster.device.rates[name]
     summed = project(network, rate, batch, cluster, ranks, "allreduce")
     # The GPUs of one host sum, see launch/job/preparation/exchange.py.
-    ours = summed if ranks <= cluster.per_host else project(network, rate, batch, cluster, ranks)
+    one_host = cluster.device.gpu and ranks <= cluster.per_host
+    ours = summed if one_host else project(network, rate, batch, cluster, ranks)
     sent = sum(choice.bytes for choice in ours.choices.values()) + 8 * network.others * (ranks - 1) / ranks
     layers = [f"{layer} {WORDS[choice.scheme]} {choice.bytes / 1e6:,.1f} MB" for layer, choice in ours.choices.items()]
     table.add_row(

@@ -73,7 +73,7 @@ def unseen_gpu(ranks):
             why = "; ".join(rank["gpu_complaints"]) or rank["cards_problem"] or "TensorFlow does not say why"
             return (
                 f"{rank['gpu_expected']}, but TensorFlow sees none ({why}): make setup GPU=1 brings its libraries, "
-                "an empty CUDA_VISIBLE_DEVICES says that the CPU is meant"
+                "--cpu, or CUDA_VISIBLE_DEVICES=-1, says that the CPU is meant"
             )
 
     return _where(ranks, "device", True, hurts)

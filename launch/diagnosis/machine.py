@@ -54,7 +54,7 @@ def facts(world: World) -> dict:
         "open_files": open_files,
         "locked_memory": _limit(resource.RLIMIT_MEMLOCK),
         "infiniband": Path("/dev/infiniband").exists(),
-        "gpu_expected": None if placement.hides_gpus(os.environ) else cuda.why_expected(),
+        "gpu_expected": None if placement.means_cpu(os.environ) else cuda.why_expected(),
         "card": None if mine is None else asdict(seen[mine]),
         "cards": cards,
         "cards_problem": cards_problem,

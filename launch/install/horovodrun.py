@@ -1,4 +1,4 @@
-"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with eight differences.
+"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with nine differences.
 
 * The stock one loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several seconds and
   a screenful of noise before anything starts.  setup.sh has asked already.
@@ -13,6 +13,8 @@
 * On other machines it finds the MPI of .venv: a shell that ssh opens there has neither its programs nor their place,
   which mpirun's --prefix hands over.
 * A host that cannot be reached, and whatever else Horovod refuses, is one sentence and exit code 2, not a traceback.
+* What Open MPI would wait for without a word, or complain of at length, is looked at before: files that it may open,
+  and room in the folder for temporary ones.
 * Nothing is kept in the home directory, which may not be writable.  The stock one keeps there for an hour which hosts
   it has reached.
 """
@@ -21,9 +23,11 @@ import contextlib
 import ctypes
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +41,9 @@ from horovod.runner.util.remote import get_remote_command
 
 SAME_REQUEST = 0.5  # seconds; a signal to the process group may come twice
 SSH_ATTEMPTS, SSH_TIMEOUT = 2, 10  # seconds
+# Files that mpirun opens: with fewer it hangs (Open MPI 4.1.8: 2 ranks need 33 to 40, 8 ranks 57 to 64).
+FILES, FILES_PER_RANK = 32, 6
+ROOM = 1 << 20  # bytes in the folder for temporary files, about what a few ranks share there
 
 
 def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> None:
@@ -113,21 +120,45 @@ def run_briefly(command: str, env: dict[str, str] | None = None) -> tuple[str, i
 def run_on_hosts(settings, nics: set[str], environment: dict[str, str], command: list[str]) -> None:
     """Call Horovod's ``mpi_run``; where ranks run on other machines too, the wheel's MPI is told where it lies there,
     which is where it lies here."""
-    names, _ = hosts.parse_hosts_and_slots(settings.hosts)
+    names, slots = hosts.parse_hosts_and_slots(settings.hosts)
+    check_limits(min(settings.num_proc, max(slots.values())))
     if (Path(sys.prefix) / "lib" / "libmpi.so").exists() and network.filter_local_addresses(names):
         settings.extra_mpi_args = f"--prefix {sys.prefix} {settings.extra_mpi_args or ''}".strip()
     mpi_run.mpi_run(settings, nics, environment, command)
 
 
-class Unreachable(ValueError):
-    """Hosts on which no command can be run; one sentence."""
+class Refused(ValueError):
+    """Why nothing can start here, or on other hosts; one sentence."""
+
+
+def check_limits(ranks: int) -> None:
+    """See that mpirun may open the files that so many ranks on one host need, and write temporary ones.
+
+    Raises:
+        Refused: with the remedy.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = FILES + FILES_PER_RANK * ranks
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise Refused(f"only {hard} files may be open, but {ranks} ranks need {needed}; raise it: ulimit -n 4096")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    folder = next((os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), "/tmp")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM))
+    except OSError as error:
+        raise Refused(
+            f"Open MPI keeps temporary files in {folder}, which cannot be written ({error.strerror}); "
+            "make room there, or set TMPDIR to another folder"
+        ) from None
 
 
 def reach_hosts(names: list[str], port: int | None, identity: str | None, fn_cache: None = None) -> bool:
     """Stand in for Horovod's check that each of these hosts runs a command by ssh; all that do not are named at once.
 
     Raises:
-        Unreachable: with ssh's own reason for each.
+        Refused: with ssh's own reason for each.
     """
 
     def problem(name):
@@ -144,7 +175,7 @@ def reach_hosts(names: list[str], port: int | None, identity: str | None, fn_cac
     with ThreadPoolExecutor(max(1, min(len(names), 64))) as pool:
         problems = [found for found in pool.map(problem, names) if found]
     if problems:
-        raise Unreachable(
+        raise Refused(
             f"cannot run a command by ssh on {', '.join(problems)}; see that `ssh HOST true` works without a password "
             "and without a question for each host of -H"
         )

@@ -5,7 +5,6 @@ import os
 import re
 import resource
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
@@ -94,7 +93,8 @@ def silence(enabled: bool):
         return
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
+    # In memory: a full disk must not keep a run from starting.
+    with os.fdopen(os.memfd_create("stderr"), "w+b") as kept:
         os.dup2(kept.fileno(), 2)
         try:
             yield

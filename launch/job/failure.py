@@ -1,5 +1,6 @@
 """How a worker that fails alone ends: it says so, and takes down the others."""
 
+import resource
 import time
 import traceback
 from collections.abc import Callable
@@ -28,7 +29,7 @@ def fail(
         # A lost neighbour shows as an error here too; its monitor is about to name it.
         time.sleep(0.5)
     if heartbeat.accuse():
-        if culprit := find_culprit(error):
+        if culprit := too_many_files(error) or find_culprit(error):
             code = 2
         else:
             traceback.print_exception(error)
@@ -40,3 +41,11 @@ def fail(
     if world.size > 1:
         abort(code)
     return code
+
+
+def too_many_files(error: Exception) -> str | None:
+    """What to do where this process may not open as many files as it needs; TensorFlow says so in words alone."""
+    if "Too many open files" not in str(error):
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"all {limit} files that a process may open here are open; raise the limit (ulimit -n 4096) and start again"

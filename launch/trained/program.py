@@ -213,7 +213,11 @@ def _work_on(
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:
         _answer_signals(_interrupt)
-        check_devices(strategy, cpu=environment.on_cpu(options))
+        try:
+            check_devices(strategy, cpu=environment.on_cpu(options))
+        except WorldError as error:
+            # All workers raise it.
+            return strategy.control.leave(refused(str(error)) if strategy.is_chief else 2)
         return strategy.control.leave(work(Workers(strategy, console, threads)))
     except errors as error:
         console.stop()

@@ -7,6 +7,7 @@ the order and the pixels of what it trained on as FOLDER/NAME/seen-RANK.npz.
 
 A job may have faults planted, each at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16
 gradients overflow; "weight", "slot" and "copy" change one of its values, "versions" and "model" what it says of these;
+"card" gives the ranks so many kinds of GPUs, and so many GPUs;
 "example" has it overlook a validation example; "SIGUSR1@step",
 "loop@saving" and the like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step]
 copies that run as it was after a kill with step's checkpoint as the newest: what was logged after it is there, later

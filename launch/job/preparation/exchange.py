@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,12 +71,13 @@ def choose(
             exchange = "allreduce"
         if exchange == "auto" and _on_gpus_of_one_host(strategy):
             exchange = "allreduce"
-    numbers = network.count_params() - sum(math.prod(layer.kernel.shape) for layer in dense.values())
+    kernels = {id(layer.kernel) for layer in dense.values()}
+    numbers = sum(math.prod(it.shape) for it in network.trainable_variables if id(it) not in kernels)
     backward = 0.0
     if calibration is not None:
         # Two products for each of the forward pass, by the rate of those that were measured.
         examples = plan.global_batch / plan.replicas
-        backward = 2 * multiplications(network, [*dense.values()]) * examples * calibration.multiply.per_unit
+        backward = 2 * multiplications(network, kernels) * examples * calibration.multiply.per_unit
     return cost_model.choose(
         {name: tuple(layer.kernel.shape) for name, layer in dense.items()},
         exchange=exchange,
@@ -101,13 +103,14 @@ def find_split(
     return find_pair(graph_nodes(network), [*dense_layers(network).values()], plan.replicas)
 
 
-def multiplications(network: keras.Model, without: list[keras.layers.Layer]) -> int:
-    """How often a forward pass multiplies for one example, in all layers but ``without`` that have a kernel: each of
-    its numbers is used once for each place of the output."""
-    left_out, total = {id(layer) for layer in without}, 0
+def multiplications(network: keras.Model, without: Collection[int]) -> int:
+    """How often a forward pass multiplies for one example by kernels that are trained, but for those whose ids are in
+    ``without``: each number of a kernel is used once for each place of the output.  What is frozen has hardly a
+    backward pass."""
+    trained, total = {id(variable) for variable in network.trainable_variables} - set(without), 0
     for node in graph_nodes(network):
         kernel = getattr(node.operation, "kernel", None)
-        if kernel is not None and id(node.operation) not in left_out:
+        if id(kernel) in trained:
             shape = node.outputs[0].shape
             channels_first = getattr(node.operation, "data_format", None) == "channels_first"
             places = shape[2:] if channels_first else shape[1:-1]
