@@ -2,9 +2,10 @@
 # make train   the main job, a worker per GPU or two  make test    the test suite
 # make lint    ruff                                   make test-faults   the long tests: kills, preemptions, a real Slurm
 # make clean   remove .venv and caches                make test-all      both, and what is only thorough
-#                                                     make test-gpu      what only a GPU can show (docs/gpu.md)
-#                                                     make test-tools    what the long tests need from Debian, as root
-.PHONY: setup train test test-faults test-all test-gpu test-tools lint clean
+# make test-gpu         what only a GPU can show      make test-tools    what the long tests need from Debian, as root
+#                       (docs/gpu.md)
+# make test-gpu-build   make setup GPU=1 in a clean clone, and its checks; no GPU is needed
+.PHONY: setup train test test-faults test-all test-gpu test-gpu-build test-tools lint clean
 
 # A worker per GPU of this machine; two where there is none.
 GPUS := $(wildcard /dev/nvidia[0-9] /dev/nvidia[0-9][0-9])
@@ -38,6 +39,13 @@ test-gpu: setup
 
 test-tools:
 	@bash tests/helpers/install_tools.sh
+
+# The last commit in a clean clone, with a compiler from Debian. Some 12 GB under TMPDIR for the while.
+test-gpu-build:
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; began=$$(date +%s); \
+	bash launch/install/cuda_compiler.sh "$$folder/cuda"; git clone -q . "$$folder/lockstep"; cd "$$folder/lockstep"; \
+	PATH="$$folder/cuda/bin:$$PATH" XDG_CACHE_HOME="$$folder/cache" GPU=1 bash launch/install/setup.sh; \
+	echo "test-gpu-build: passed after $$(($$(date +%s) - began)) s"
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -151,9 +151,8 @@ def tree(page):
 
 def test_contributing_names_every_file_of_every_room_and_no_other():
     named = tree("CONTRIBUTING.md")
-    files = {str(path.relative_to(ROOT)) for path in SOURCES if path.name != "__init__.py"} | {
-        "launch/install/setup.sh"
-    }
+    scripts = sorted((ROOT / "launch" / "install").glob("*.sh"))
+    files = {str(path.relative_to(ROOT)) for path in (*SOURCES, *scripts) if path.name != "__init__.py"}
     files = {file for file in files if str(Path(file).parent) not in ONE_LINE}
     assert {f"{folder}/{name}" for folder, names in named.items() for name in names} == files
     assert all(len(names) == len(set(names)) for names in named.values())

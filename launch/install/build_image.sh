@@ -2,7 +2,7 @@
 # Build the Dockerfile's CPU variant where no container engine is at hand, and train in it on two ranks.
 #
 #   apt-get install --no-install-recommends buildah debootstrap
-#   bash launch/install/build_image.sh            as root; about 15 minutes on 2 cores, 8 GB of disk
+#   bash launch/install/build_image.sh            as root
 #   MIRROR=http://mirror/debian bash launch/install/build_image.sh
 #
 # What is built is the last commit of this checkout.  Both base images are Debian 12, made by debootstrap.  The image

@@ -28,8 +28,8 @@ apt update >"$work/log" 2>&1 && (cd "$work/debs" && apt download nvidia-cuda-too
 for package in "$work"/debs/*.deb; do
     # Of nvidia-cuda-dev's 2.5 GB nearly all is mathematics.
     dpkg --fsys-tarfile "$package" | tar -x -C "$work/files" --wildcards --no-wildcards-match-slash \
-        --exclude='./usr/share' --exclude='./usr/lib/*/lib[!c]*' --exclude='./usr/lib/*/libc[!u]*' \
-        --exclude='./usr/lib/*/libcu[!d]*' --exclude='./usr/lib/nvidia-cuda-toolkit/compute-sanitizer'
+        --exclude='./usr/share' --exclude='./usr/lib/x86_64-linux-gnu/lib[!c]*' --exclude='./usr/lib/x86_64-linux-gnu/libc[!u]*' \
+        --exclude='./usr/lib/x86_64-linux-gnu/libcu[!d]*' --exclude='./usr/lib/nvidia-cuda-toolkit/compute-sanitizer'
 done
 
 # Debian scatters it over /usr; here it is the tree that NVIDIA's own installer makes.
