@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.datasets import DataError, FileSource
-from data.formats.naming import by_split, few, is_like_split, is_litter, is_picture, joined, split_of
+from data.formats.naming import by_split, few, is_like_split, is_litter, is_picture, joined, refuse_odd_names, split_of
 
 FORMATS = "JPEG, PNG, GIF or BMP files"
 
@@ -83,6 +83,7 @@ def class_folders(root: str, chosen: Sequence[str] | None = None, *, may_be_empt
     entries = [entry for entry in folder.folders if chosen is None or entry.name in chosen]
     if all(entry.name.isdecimal() for entry in entries):
         entries.sort(key=lambda entry: (int(entry.name), entry.name))  # 2 before 10
+    refuse_odd_names((entry.name for entry in entries), f"{root}: class folder")
     found = {entry.name: list(_pictures(entry.path, entry.name, others, (root,))) for entry in entries}
     empty = [name for name, paths in found.items() if not paths]
     _refuse_wrong_level(folder, entries, empty)
