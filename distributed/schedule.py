@@ -42,6 +42,7 @@ class Schedule:
         warmup_steps: steps over which the rate goes in a line from its start to the scaled one.
         total_steps: the length of the run.
         minimum: the rate never falls below it once the warmup is over.
+        given: rates in the place of ``base`` and the decay, each for ``given_every`` steps in turn; None: these.
         warmup_from: of ``WARMUP_STARTS``: ``base``, the unscaled rate (Goyal et al. 2017, section 2.2), or
             ``hundredth``, a hundredth of the scaled rate (torchvision's classification recipes).
     """
@@ -54,6 +55,8 @@ class Schedule:
     warmup_steps: int
     total_steps: int
     minimum: float = 0.0
+    given: tuple[float, ...] | None = None
+    given_every: int = 1
     warmup_from: str = "base"
 
     @property
@@ -63,11 +66,13 @@ class Schedule:
 
     @property
     def peak(self) -> float:
-        """The scaled rate, reached after the warmup."""
-        return self.base * self.factor
+        """The scaled rate, reached after the warmup; the largest where rates are given."""
+        return (self.base if self.given is None else max(self.given)) * self.factor
 
     def rate(self, step: int, plateau_factor: float = 1.0) -> float:
         """The rate of step ``step``, counted from 0; ``plateau_factor`` is what ReduceLROnPlateau made of it so far."""
+        if self.given is not None:
+            return self.given[step // self.given_every] * self._warmup(step) * plateau_factor
         rate = self.base * self._warmup(step) * self._decay(step) * plateau_factor
         return max(rate, min(self.minimum, self.peak)) if step >= self.warmup_steps else rate
 

@@ -31,6 +31,7 @@ GROUP = """
 # What to write behind a flag whose type does not say it.
 WORDS = {
     "callbacks": "FILE.py:FUNCTION",
+    "class_weights": "balanced\\|FILE",
     "classes": "NAME,...\\|FILE",
     "dataset": "FILE.py:FUNCTION",
     "image_feature": "NAME",
@@ -39,7 +40,10 @@ WORDS = {
     "model": "FILE.py:FUNCTION",
     "monitor": "METRIC",
     "profile_steps": "A,B",
+    "schedule": "FILE.py:FUNCTION",
     "resume": "auto|never|PATH",
+    "freeze": "base\\|LAYER,...",
+    "unfreeze": "LAYER,...",
     "weights": "PATH",
 }
 

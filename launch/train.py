@@ -7,6 +7,7 @@ horovodrun -np 4 python launch/train.py                         # four processes
 horovodrun -np 8 -H a:4,b:4 python launch/train.py              # on two nodes
 mpirun -np 4 python launch/train.py
 sbatch launch/slurm/multi_node.sbatch                           # srun, one task per GPU
+python launch/train.py --list-models                            # what --model may name
 
 ... --config launch/recipes/alexnet_cifar10.yaml --epochs 20    # settings from a file; a flag beats the file
 """
@@ -41,6 +42,8 @@ def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> 
     from launch.job.run import run
 
     argv = sys.argv[1:] if argv is None else argv
+    if "--list-models" in argv:
+        return list_models()
     world = World()
     try:
         world = World.from_environment(os.environ)
@@ -53,6 +56,16 @@ def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> 
         return 2
     code, _ = run(config, world, stop_request, **given)
     return code
+
+
+def list_models() -> int:
+    """Print what ``--model`` may name, which TensorFlow has to be loaded for, and return 0."""
+    from launch.job import environment
+
+    with environment.loading(quiet=True):
+        from launch.job import model_list
+    print("\n".join(model_list.lines()))
+    return 0
 
 
 if __name__ == "__main__":

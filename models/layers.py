@@ -1,4 +1,4 @@
-"""Layers that Keras lacks, and the parts that networks share: image input, initialisation, normalisation, classifier."""
+"""Layers that Keras lacks, and what networks share: image input, initialisation, normalisation, classifier."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 DENSE_UNITS = 4096  # both hidden dense layers of both papers
+
+
+class ModelError(ValueError):
+    """A model that cannot be built as asked; one sentence: what came, what was expected, how to mend it."""
 
 
 @dataclass(frozen=True)

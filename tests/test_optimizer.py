@@ -14,7 +14,7 @@ from distributed import optimizer as module
 from distributed.optimizer import INITIAL_LOSS_SCALE, synchronize
 
 NAN, INF = float("nan"), float("inf")
-CLASSES = ("SGD", "RMSprop", "Adam", "Adagrad", "Adadelta", "Adamax", "Nadam")
+CLASSES = ("SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lamb", "Lion")
 GOOD = [[0.1, -0.2], [0.3]]
 GRAPHS = {}
 
@@ -88,10 +88,12 @@ def test_sgd_is_the_reference(scaled, settings):
     assert int(optimizer.iterations) == len(steps)
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_without_anything_to_do_a_step_is_kerass(name):
-    ours, mine = make(name=name, weight_decay=0.01)
-    plain = getattr(keras.optimizers, name)(learning_rate=0.1, weight_decay=0.01)
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in CLASSES), ("SGD", {"momentum": 0.9, "nesterov": True})]
+)
+def test_without_anything_to_do_a_step_is_kerass(name, settings):
+    ours, mine = make(name=name, weight_decay=0.01, **settings)
+    plain = getattr(keras.optimizers, name)(learning_rate=0.1, weight_decay=0.01, **settings)
     theirs = [keras.Variable(np.float32(weight)) for weight in ((1.0, 2.0), (3.0,))]
     for gradients in ([[0.1, -2.0], [3.0]], [[0.3, 1.0], [-0.5]]):
         step(ours, mine, gradients)

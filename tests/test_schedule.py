@@ -67,6 +67,14 @@ def test_rates(settings, plateau, rates):
     assert {step: schedule.rate(step, plateau) for step in rates} == pytest.approx(rates, abs=1e-12)
 
 
+def test_given_rates_are_scaled_warmed_up_and_multiplied_as_others_are():
+    given = {"given": (0.3, 0.2, 0.1), "given_every": 40}
+    schedule = Schedule(0.1, "linear", 256, 64, "rates.py:by_epoch", 20, 120, **given)
+    expected = {0: 0.3, 10: 0.75, 20: 1.2, 39: 1.2, 40: 0.8, 79: 0.8, 80: 0.4, 119: 0.4}
+    assert {step: schedule.rate(step) for step in expected} == pytest.approx(expected)
+    assert schedule.rate(40, 0.5) == pytest.approx(0.4) and schedule.peak == pytest.approx(1.2)
+
+
 @pytest.mark.parametrize(("scaling", "peak"), (LINEAR, SQRT, NONE))
 @pytest.mark.parametrize("kind", ("constant", "cosine", "step", "polynomial"))
 @pytest.mark.parametrize("warmup", (0, 1, 20))

@@ -10,8 +10,9 @@ gradients overflow; "weight", "slot" and "copy" change one of its values, "versi
 "example" has it overlook a validation example; "SIGUSR1@step",
 "loop@saving" and the like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step]
 copies that run as it was after a kill with step's checkpoint as the newest: what was logged after it is there, later
-checkpoints, links and the summary are not; names after the step are facts that its checkpoint lacks.  ["limit", step,
-bytes] lets no file of the chief's grow beyond that from the save of that step on.
+checkpoints, links and the summary are not; names after the step are facts that its checkpoint lacks; ["forget",
+setting, 0] after it makes these checkpoints those of a version that did not know the setting.  ["limit", step, bytes]
+lets no file of the chief's grow beyond that from the save of that step on.
 """
 
 import hashlib
@@ -189,6 +190,7 @@ def main(folder: Path) -> int:
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
     with environment.loading(quiet=False):
+        import checkpoints
         import deaths
         import numpy as np
 
@@ -225,6 +227,8 @@ def main(folder: Path) -> int:
                 inputs.validation_batches = lost_example(validation, *place)
             elif kind == "limit":
                 Saver.save = limited(save, *place)
+            elif kind == "forget":
+                checkpoints.forget(folder / name / "checkpoints", place[0])
             elif kind != "cut":
                 deaths.plant(kind, *place)
             elif world.is_chief:

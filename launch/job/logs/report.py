@@ -22,7 +22,7 @@ from data.splits import test_place
 from distributed import convert
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
-from launch.job.preparation import exchange
+from launch.job.preparation import exchange, freezing
 from launch.trained import record as records
 from launch.trained.record import Record
 
@@ -107,13 +107,16 @@ def introduce(training: "Training") -> None:
     device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {cores} per process"
     parameters = f"{training.model.network.count_params():,} parameters"
     say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
-    for sentence in training.begun_with:
-        say(sentence)
+    for sentence in (*training.begun_with, freezing.sentence(training.model.network)):
+        if sentence:
+            say(sentence)
     say(f"workers: {training.strategy.name}, {replicas} in {processes} ({device})")
     held_out = f"{len(validation):,} validation" if validation else "no validation"
     classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"
     say(f"data: {training.code.data_name(config)}, {len(train):,} training and {held_out} images, {classes}, {size}")
     say(f"classes: {class_counts(train, validation)}")
+    if training.class_weights is not None:
+        say(f"class weights: {shown_weights(train, training.class_weights)} ({config.class_weights})")
     if note := train.note:
         say(f"note: {note}")
     data_dir = config.data_dir and str(config.data_dir)
@@ -138,6 +141,13 @@ def class_counts(train: Source, validation: Source | None) -> str:
     of_each = zip(train.classes[:SHOWN], counts, plus, strict=False)
     shown = [f"{name} {count:,}{more}" for name, count, more in of_each]
     rest = len(counts) - SHOWN
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+
+
+def shown_weights(train: Source, weights: Sequence[float]) -> str:
+    """The first classes with their weights, in words."""
+    shown = [f"{name} {weight:.4g}" for name, weight in zip(train.classes[:SHOWN], weights, strict=False)]
+    rest = len(weights) - SHOWN
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 

@@ -46,6 +46,8 @@ def keep(measured: Measured | None, directory: Path) -> None:
 
 def sentence(choices: dict[str, Choice]) -> str:
     """Who travels how, and the bytes per step."""
+    if not choices:
+        return "exchange: all gradients summed; there is no dense layer to train"
     ways = []
     for scheme, words in (("split", "split between the workers"), ("factors", "by factors"), ("allreduce", "summed")):
         if names := [name for name, choice in choices.items() if choice.scheme == scheme]:

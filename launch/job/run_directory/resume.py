@@ -99,6 +99,20 @@ def restore(
     return state | {"path": str(path), "notes": notes, "reported": _reported(directory.parent, state["step"])}
 
 
+def has_thawed(config: TrainConfig, strategy: Strategy, directory: Path) -> bool | None:
+    """On the chief, whether the checkpoint that ``restore`` will load was made after frozen layers had thawed."""
+    if not strategy.is_chief or config.unfreeze_epoch is None:
+        return None
+    path, _ = find(config.resume, directory)
+    if path is None:
+        return False
+    try:
+        state = json.loads((path / "state.json").read_text())
+        return isinstance(state, dict) and state.get("thawed", False) is True
+    except (OSError, ValueError, RecursionError):
+        return False  # what is wrong with it, restore says
+
+
 def find(resume: str, directory: Path) -> tuple[Path | None, list[str]]:
     """The checkpoint to begin from, or None; and why newer ones were passed over."""
     manager.recover(directory)
