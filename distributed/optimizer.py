@@ -39,7 +39,7 @@ class LockstepOptimizer:
 
     def prepare(
         self,
-        sum_replicas: Callable[[list], list],
+        sum_replicas: Callable[[list, tf.Tensor | float], list],
         clip_norm: float | None,
         scaled: bool,
         moving: MovingStatistics | None,
@@ -99,7 +99,8 @@ class LockstepOptimizer:
             self._penalized(*pair) if isinstance(pair[0], Owned) else pair[0]
             for pair in zip(gradients, variables, strict=True)
         ]
-        *gradients, report = self._sum_replicas([*gradients, *([] if rows is None else [rows]), report])
+        shares = [*gradients, *([] if rows is None else [rows]), report]
+        *gradients, report = self._sum_replicas(shares, self.loss_scale.value if self._scaled else 1.0)
         moved = [] if rows is None else self._moving.moved(gradients.pop().values)
         if self._clip_norm is not None or self._penalties:
             gradients = [_multiplied(gradient) for gradient in gradients]
@@ -178,6 +179,8 @@ class LockstepOptimizer:
             return halted
 
         fine = tf.logical_and(tf.logical_and(loss_finite, gradient_finite), tf.equal(self.halted, 0))
+        # On a GPU the host reads this condition in every step.  A select instead would read and write all weights and
+        # slots once more: of SGD with momentum on 20 M weights, on two CPU cores, 770 ms where the branch takes 53 ms.
         return tf.cond(fine, good, bad)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -244,7 +247,7 @@ def synchronize(
         optimizer_class: a class of ``keras.optimizers``.
         settings: its constructor's arguments; clipping is not among them.
         variables: what it is to train.
-        sum_replicas: sums a list of tensors over all replicas, inside a step.
+        sum_replicas: sums a list of tensors over all replicas, inside a step; it is told the loss scale, too.
         clip_norm: largest global norm of the reduced gradient, or None.
         scaled: whether the loss is scaled (float16).
         split: those of the variables that are divided between the workers.

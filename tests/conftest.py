@@ -15,6 +15,8 @@ HELPERS = ROOT / "tests" / "helpers"
 sys.path[:0] = [str(ROOT), str(HELPERS)]
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What these tests start computes on the CPU, also where there is a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 BIN = Path(sys.executable).parent
 

@@ -14,7 +14,7 @@ from parity import EXACT, FURTHER, FURTHER_EXACT, REST, TRAINING
 
 from distributed import convert
 from distributed.dropout import SampleDropout
-from launch import compare, evaluate, export, predict
+from launch import compare, doctor, evaluate, export, predict
 from launch.job import arguments
 from launch.job.config import TrainConfig
 from launch.job.user import callbacks
@@ -111,7 +111,13 @@ def test_every_file_that_is_named_is_there(page):
 
 
 # Programs for what was trained, each with a command line of its own.
-TRAINED = {"evaluate.py": evaluate, "predict.py": predict, "export.py": export, "compare.py": compare}
+TRAINED = {
+    "evaluate.py": evaluate,
+    "predict.py": predict,
+    "export.py": export,
+    "compare.py": compare,
+    "doctor.py": doctor,
+}
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:

@@ -21,14 +21,18 @@ GRAPHS = {}
 
 def of_others(*gradients):
     """A sum over replicas, of which the others hold these gradients and a loss of 0."""
-    return lambda tensors: [tensor + other for tensor, other in zip(tensors, [*gradients, 0.0], strict=True)]
+    return lambda tensors, _: [tensor + other for tensor, other in zip(tensors, [*gradients, 0.0], strict=True)]
 
 
-def of_three(tensors):
+def of_three(tensors, _):
     return [3 * tensor for tensor in tensors]
 
 
-def make(weights=((1.0, 2.0), (3.0,)), name="SGD", *, sum_replicas=list, clip=None, scaled=False, **settings):
+def alone(tensors, _):
+    return list(tensors)
+
+
+def make(weights=((1.0, 2.0), (3.0,)), name="SGD", *, sum_replicas=alone, clip=None, scaled=False, **settings):
     settings = {"learning_rate": 0.1} | settings
     cls = getattr(keras.optimizers, name)
     variables = [keras.Variable(np.float32(weight)) for weight in weights]
@@ -197,7 +201,7 @@ from distributed.optimizer import synchronize
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
-def sum_replicas(tensors):
+def sum_replicas(tensors, _):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
 def run(steps, scaled=False, **settings):
     settings = {"learning_rate": 1.0} | settings

@@ -1,4 +1,4 @@
-"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with five differences.
+"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with eight differences.
 
 * The stock one loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several seconds and
   a screenful of noise before anything starts.  setup.sh has asked already.
@@ -10,6 +10,11 @@
 * A Ctrl-C in its first second ends it.  The stock one asks for MPI's version through a process between, and waits for
   ever where the signal has ended that one.
 * Over Gloo the exit code is that of the first process that failed, not 1, and no traceback hides what that one said.
+* On other machines it finds the MPI of .venv: a shell that ssh opens there has neither its programs nor their place,
+  which mpirun's --prefix hands over.
+* A host that cannot be reached, and whatever else Horovod refuses, is one sentence and exit code 2, not a traceback.
+* Nothing is kept in the home directory, which may not be writable.  The stock one keeps there for an hour which hosts
+  it has reached.
 """
 
 import contextlib
@@ -21,11 +26,17 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from horovod.runner import launch
-from horovod.runner.common.util import tiny_shell_exec
+from horovod.runner import launch, mpi_run
+from horovod.runner.common.util import hosts, tiny_shell_exec
+from horovod.runner.common.util.timeout import TimeoutException
+from horovod.runner.util import network
+from horovod.runner.util.remote import get_remote_command
 
 SAME_REQUEST = 0.5  # seconds; a signal to the process group may come twice
+SSH_ATTEMPTS, SSH_TIMEOUT = 2, 10  # seconds
 
 
 def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> None:
@@ -99,12 +110,56 @@ def run_briefly(command: str, env: dict[str, str] | None = None) -> tuple[str, i
     return done.stdout, done.returncode
 
 
+def run_on_hosts(settings, nics: set[str], environment: dict[str, str], command: list[str]) -> None:
+    """Call Horovod's ``mpi_run``; where ranks run on other machines too, the wheel's MPI is told where it lies there,
+    which is where it lies here."""
+    names, _ = hosts.parse_hosts_and_slots(settings.hosts)
+    if (Path(sys.prefix) / "lib" / "libmpi.so").exists() and network.filter_local_addresses(names):
+        settings.extra_mpi_args = f"--prefix {sys.prefix} {settings.extra_mpi_args or ''}".strip()
+    mpi_run.mpi_run(settings, nics, environment, command)
+
+
+class Unreachable(ValueError):
+    """Hosts on which no command can be run; one sentence."""
+
+
+def reach_hosts(names: list[str], port: int | None, identity: str | None, fn_cache: None = None) -> bool:
+    """Stand in for Horovod's check that each of these hosts runs a command by ssh; all that do not are named at once.
+
+    Raises:
+        Unreachable: with ssh's own reason for each.
+    """
+
+    def problem(name):
+        command = get_remote_command("true", host=name, port=port, identity_file=identity, timeout_s=SSH_TIMEOUT)
+        for _ in range(SSH_ATTEMPTS):
+            done = subprocess.run(
+                command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            if done.returncode == 0:
+                return None
+        said = done.stdout.decode(errors="replace").strip().splitlines()
+        return f"{name} ({said[-1].strip() if said else f'exit code {done.returncode}'})"
+
+    with ThreadPoolExecutor(max(1, min(len(names), 64))) as pool:
+        problems = [found for found in pool.map(problem, names) if found]
+    if problems:
+        raise Unreachable(
+            f"cannot run a command by ssh on {', '.join(problems)}; see that `ssh HOST true` works without a password "
+            "and without a question for each host of -H"
+        )
+    return True
+
+
 def main() -> int:
     """Run Horovod's own main function, and return the exit code."""
     if "--check-build" not in sys.argv and "-cb" not in sys.argv:
         launch.mpi_built = launch.gloo_built = lambda verbose=False: True
     os.execve = run_mpirun
     tiny_shell_exec.execute = run_briefly
+    launch.mpi_run = run_on_hosts
+    launch._check_all_hosts_ssh_successful = reach_hosts
+    launch.cache.Cache = lambda *_: None
     for number in (signal.SIGUSR1, signal.SIGUSR2, *hangup()):
         # Over Gloo: as SIGTERM, which Horovod hands on to the ranks, with 5 seconds to leave.
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -112,11 +167,11 @@ def main() -> int:
         return launch.run_commandline()
     except KeyboardInterrupt:
         return 130
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OSError, TimeoutException) as error:
         code = re.search(r"Exit code: (\d+)", str(error))
         if code is None:
-            raise
-        return int(code[1])
+            print(f"horovodrun: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return int(code[1]) if code else 2
 
 
 # The guard matters: horovodrun starts helpers that import this file again.

@@ -60,6 +60,8 @@ class TrainConfig(
     @classmethod
     def _none_in_words(cls, value, info):
         annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and info.field_name == "tf32":
+            return "on" if value else "off"  # which are YAML's words for true and false
         if isinstance(value, bool) and annotation is not bool:
             # pydantic would take true for 1.
             raise pydantic_core.PydanticCustomError("switch", "a number or a word")
@@ -79,6 +81,11 @@ class TrainConfig(
             for problem in group.problems(self):
                 raise ValueError(problem)
         return self
+
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether GPUs may round the factors of float32 products to 10 bits."""
+        return self.tf32 == "on" or (self.tf32 == "auto" and not self.deterministic)
 
     @property
     def exact(self) -> bool:

@@ -13,7 +13,7 @@ import psutil
 from distributed import cuda, placement
 from distributed.placement import Cores
 from distributed.world import World
-from launch.job import leftovers
+from launch.job import cuda_libraries, leftovers
 
 LAUNCHERS = (
     "mpirun",
@@ -57,9 +57,22 @@ def prepare(world: World, *, verbose: bool, cpu: bool = False) -> Cores:
     if world.uses_mpi and (prefix / "lib" / "libmpi.so").exists():
         # Started by srun, the MPI of the wheel does not know where it is installed; mpirun tells it.
         settings["OPAL_PREFIX"] = str(prefix)
+    if cpu:
+        # Not set by default but at all events; CUDA's libraries are not even loaded then.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     return cores
+
+
+def on_cpu(settings) -> bool:
+    """Whether the CPU is meant, also where there is a GPU: by ``--cpu`` or ``--cpu-devices``, or by the -1 that people
+    give to CUDA_VISIBLE_DEVICES.
+
+    Args:
+        settings: with ``cpu`` and ``cpu_devices``.
+    """
+    return settings.cpu or bool(settings.cpu_devices) or placement.means_cpu(os.environ)
 
 
 def raise_file_limit() -> None:
@@ -96,13 +109,14 @@ def silence(enabled: bool):
 
 @contextlib.contextmanager
 def loading(*, quiet: bool):
-    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib, and
-    without the user's keras.json.
+    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib and the user's
+    keras.json, and with the wheels' CUDA libraries.
 
     Keras loads matplotlib wherever it is installed, for pictures that nobody draws here: a sixth of the time that a
     rank takes to load.
     """
     hidden = sys.modules.setdefault("matplotlib", None) is None
+    cuda_libraries.load_first()
     try:
         with silence(quiet), leftovers.without_keras_file():
             yield

@@ -70,7 +70,7 @@ def train(
         RuntimeError: the run ended in another way that its message names.
     """
     config = config or TrainConfig()
-    world = World.from_environment(os.environ)
+    world = World.from_environment(os.environ, config.strategy)
     stop_request = preemption.listen()
     outlive_readers()
     try:
@@ -111,7 +111,7 @@ def run(
         and the result of a run that came to its end or was asked to leave.
     """
     stop_request.patience = 0.0 if world.is_chief else 1.0
-    cores = environment.prepare(world, verbose=config.verbose)
+    cores = environment.prepare(world, verbose=config.verbose, cpu=environment.on_cpu(config))
     launcher = environment.launcher()
     heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
     code = 1

@@ -11,6 +11,7 @@ from distributed.health.preemption import StopRequest, code_of
 from distributed.placement import Cores
 from distributed.world import World, WorldError
 from launch.job import config as configuration
+from launch.job import environment
 from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
 from launch.job.failure import fail
@@ -38,7 +39,12 @@ def execute(
     began = time.perf_counter()
     try:
         strategy = create_strategy(
-            config.strategy, world, cpu_devices=config.cpu_devices, threads=cores.threads, exact=config.exact
+            config.strategy,
+            world,
+            cpu_devices=config.cpu_devices,
+            threads=cores.threads,
+            exact=config.exact,
+            cpu=environment.on_cpu(config),
         )
     except Exception as error:
         if raises:

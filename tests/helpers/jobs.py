@@ -169,6 +169,13 @@ def limited(save, step: int, size: int):
     return planted
 
 
+def card_of(kinds: int, cards: int, rank: int):
+    """One card of so many kinds, and of so many cards, in turn by rank."""
+    from distributed.cuda import Card
+
+    return [Card(f"card {rank % kinds}", "9.0", f"0000:0{rank % cards}:00.0", str(rank % cards))]
+
+
 def cut(run: Path, target: Path, step: int, *unknown: str) -> None:
     shutil.copytree(run, target, symlinks=True)
     for path in (target / "checkpoints").iterdir():
@@ -194,7 +201,7 @@ def main(folder: Path) -> int:
         import deaths
         import numpy as np
 
-        from distributed import control
+        from distributed import control, devices
         from distributed.checkpoint.saver import Saver
         from launch.job import checks
         from launch.job.logs import report
@@ -207,12 +214,14 @@ def main(folder: Path) -> int:
         control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
     pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
     losses, check = build.example_losses, checks.check_replicas
+    cards_in_use = devices.cards_in_use
     save, versions, model_sha256 = Saver.save, report.versions, report.model_sha256
     for name, line in jobs["lines"].items():
         seen = []
         build.example_losses, checks.check_replicas, Saver.save = losses, check, save
         inputs.training_batches, inputs.validation_batches = record(pipeline, seen), validation
         report.versions, report.model_sha256 = versions, model_sha256
+        devices.cards_in_use = cards_in_use
         deaths.plant(None)
         for kind, *place in jobs["plants"].get(name, []):
             if kind in FACTORS:
@@ -221,6 +230,8 @@ def main(folder: Path) -> int:
                 checks.check_replicas = changed(kind, check, *place)
             elif kind == "versions":
                 report.versions = lambda: versions() | {"numpy": f"that of rank {world.rank}"}
+            elif kind == "card":
+                devices.cards_in_use = partial(card_of, *place, world.rank)
             elif kind == "model":
                 report.model_sha256 = lambda network: f"that of rank {world.rank}"
             elif kind == "example":

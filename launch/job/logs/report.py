@@ -99,18 +99,16 @@ def split_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
 
 def introduce(training: "Training") -> None:
     """Say what is about to run: the model, the workers, the data, the batch arithmetic, the exchange."""
-    config, inputs, world, say = training.config, training.inputs, training.strategy.world, training.console.say
+    config, inputs, say = training.config, training.inputs, training.console.say
     plan, (train, validation) = inputs.plan, training.splits
-    replicas = f"{plan.replicas} replica{'s' * (plan.replicas > 1)}"
-    processes = f"{world.size} process{'es' * (world.size > 1)}"
-    cores = f"{training.cores.threads} core{'s' * (training.cores.threads > 1)}"
-    device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {cores} per process"
     parameters = f"{training.model.network.count_params():,} parameters"
     say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
     for sentence in (*training.begun_with, freezing.sentence(training.model.network)):
         if sentence:
             say(sentence)
-    say(f"workers: {training.strategy.name}, {replicas} in {processes} ({device})")
+    say(workers_sentence(training))
+    for warning in training.cores.warnings:
+        training.console.warn(warning)
     held_out = f"{len(validation):,} validation" if validation else "no validation"
     classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"
     say(f"data: {training.code.data_name(config)}, {len(train):,} training and {held_out} images, {classes}, {size}")
@@ -130,6 +128,15 @@ def introduce(training: "Training") -> None:
     if plan.replicas > 1:
         say(exchange.sentence(training.choices))
     say(f"run directory: {training.directory}")
+
+
+def workers_sentence(training: "Training") -> str:
+    """Who computes, and on what."""
+    replicas, size, threads = training.inputs.plan.replicas, training.strategy.world.size, training.cores.threads
+    gpus = tf.config.get_visible_devices("GPU")
+    device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
+    who = f"{replicas} replica{'s' * (replicas > 1)} in {size} process{'es' * (size > 1)}"
+    return f"workers: {training.strategy.name}, {who} ({device}, {threads} core{'s' * (threads > 1)} per process)"
 
 
 def class_counts(train: Source, validation: Source | None) -> str:

@@ -11,16 +11,16 @@ import tensorflow as tf
 from data.datasets import Source
 from distributed import convert
 from distributed.batch_norm import MovingStatistics
-from distributed.gradients import cost_model
 from distributed.gradients.cost_model import Calibration, Choice
-from distributed.gradients.reduction import Exchange, dense_layers, graph_nodes
-from distributed.gradients.tensor_parallel import SplitPair, find_pair
+from distributed.gradients.reduction import Exchange
+from distributed.gradients.tensor_parallel import SplitPair
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
 from distributed.optimizer import LockstepOptimizer, synchronize
 from distributed.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.preparation import exchange as exchanges
 from launch.job.preparation import freezing, optimizers
 from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.user.network import build_network
@@ -81,44 +81,6 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
     return config.monitor
 
 
-def choose_exchange(
-    config: TrainConfig,
-    plan: BatchPlan,
-    strategy: Strategy,
-    network: keras.Model,
-    pair: tuple | None,
-    calibration: Calibration | None,
-) -> dict[str, Choice]:
-    """Dense layer's name -> how its gradient travels."""
-    exchange, dense = config.exchange, dense_layers(network)
-    names = {id(layer): name for name, layer in dense.items()}
-    if exchange in ("auto", "split") and not config.exact and strategy.shares_memory and plan.replicas > 1:
-        # In one memory summing costs less than multiplying for all of them.
-        exchange = "allreduce"
-    return cost_model.choose(
-        {name: tuple(layer.kernel.shape) for name, layer in dense.items()},
-        exchange=exchange,
-        global_batch=plan.global_batch,
-        replicas=plan.replicas,
-        item_bytes=4 if config.precision == "float32" else 2,
-        calibration=calibration,
-        pair=pair and (names[id(pair[0])], names[id(pair[1])]),
-        gather_every=min(filter(None, (plan.steps_per_epoch, config.checkpoint_every_steps, config.check_replicas))),
-    )
-
-
-def find_split(
-    config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model, penalties: Penalties
-) -> tuple | None:
-    """The two dense layers that this run may divide between its workers, and the dropout between them; or None."""
-    if strategy.shares_memory or config.exact or config.precision != "float32" or plan.accumulate > 1:
-        # Sums of half-precision products would be rounded once more than one worker rounds them.
-        return None
-    if config.optimizer in optimizers.UNDIVIDED or not penalties.divisible:
-        return None
-    return find_pair(graph_nodes(network), [*dense_layers(network).values()], plan.replicas)
-
-
 def choose_span(config: TrainConfig, strategy: Strategy) -> tuple[int | None, Strategy | None]:
     """By how many of a replica's examples batch normalisation goes (None: its micro-batch), and over whose replicas it
     takes these together (None: each replica goes by its own)."""
@@ -153,8 +115,11 @@ def build(
     """
     if classes == 2 and "top5" in config.metrics:
         raise ConfigError(f"--metrics {','.join(config.metrics)} asks for top5 of two classes; leave top5 out")
+    if config.tf32 == "on" and not tf.config.get_visible_devices("GPU"):
+        raise ConfigError("--tf32 on is a way of GPUs to multiply, and this run has none; leave it out")
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(config.allows_tf32)
     with _computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
         freezing.freeze(network, config)
@@ -209,8 +174,8 @@ def prepare_steps(
     moving = MovingStatistics(norms) if norms else None
     trained = network.trainable_variables
     penalties = Penalties(trained, config.l1, config.l2)
-    pair = find_split(config, plan, strategy, network, penalties) if may_split else None
-    choices = choose_exchange(config, plan, strategy, network, pair, calibration)
+    pair = exchanges.find_split(config, plan, strategy, network, penalties) if may_split else None
+    choices = exchanges.choose(config, plan, strategy, network, pair, calibration)
     schemes = {name: choice.scheme for name, choice in choices.items()}
     split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
     _, over = choose_span(config, strategy)

@@ -19,11 +19,13 @@ from data.pipeline import AUGMENTATIONS
 from distributed import control
 from distributed.checkpoint.commit import CheckpointError
 from distributed.convert import LayerError
+from distributed.devices import check_devices
 from distributed.gradients.cost_model import Choice
 from distributed.health import heartbeat
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import WorldError
+from launch.job import environment
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.logs import report
 from launch.job.logs.console import Console
@@ -67,7 +69,9 @@ def load_user_code(config: TrainConfig, strategy: Strategy, given: dict) -> User
 
 
 def agree_on_settings(config: TrainConfig, strategy: Strategy, code: UserCode) -> None:
-    """See that all workers run the same settings, versions and files of the user."""
+    """See that all workers run the same settings, versions and files of the user, each on a device of its own, all on
+    one kind of device."""
+    check_devices(strategy, cpu=environment.on_cpu(config))
     files = {f"file of --{flag}": digest for flag, digest in code.sha256.items()}
     control.check_agreement(strategy.control, config.model_dump(mode="json") | report.versions() | files)
 
