@@ -10,6 +10,7 @@ import time
 import pytest
 from conftest import ROOT, counted, environment, run_command, summary
 from deaths import Job
+from user_files import SMALL
 
 LINE = [*"--dataset npz --global-batch-size 12 --steps-per-epoch 12 --hang-timeout 60".split()]
 TRAIN = ROOT / "launch" / "train.py"
@@ -40,6 +41,13 @@ def test_sighup_is_a_request_but_for_nohup(before, told):
         assert process.stdout.read() == told
 
 
+def train(folder, data) -> list:
+    """The real program on a network that trains in a moment."""
+    (folder / "net.py").write_text(SMALL)
+    given = ["--data-dir", data, "--model", folder / "net.py:build", "--run-dir", folder / "run"]
+    return [sys.executable, TRAIN, *LINE, *given]
+
+
 def on_terminal(words: list, folder) -> tuple[subprocess.Popen, int]:
     """A command as the session of a terminal of its own, with our end of the terminal."""
     ours, theirs = pty.openpty()
@@ -57,8 +65,8 @@ def on_terminal(words: list, folder) -> tuple[subprocess.Popen, int]:
 @pytest.mark.parametrize("before", ((), ("nohup",)), ids=("terminal", "nohup"))
 def test_a_terminal_is_closed(tmp_path, tiny_data, launcher, before):
     epochs = 40 if before else 9000
-    words = [*before, *launcher, sys.executable, TRAIN, *LINE, "--epochs", epochs, "--data-dir", tiny_data]
-    process, terminal = on_terminal([*words, "--run-dir", tmp_path / "run"], tmp_path)
+    words = [*before, *launcher, *train(tmp_path, tiny_data), "--epochs", epochs]
+    process, terminal = on_terminal(words, tmp_path)
     with counted("a terminal was closed"):
         end = time.monotonic() + 240
         while not (tmp_path / "run" / "metrics.csv").exists():
@@ -96,18 +104,7 @@ def test_the_launcher_got_sighup(tmp_path, tiny_data, launcher):
     ids=("one process", "horovodrun", "gloo"),
 )
 def test_output_that_nobody_reads_ends_nothing(tmp_path, tiny_data, launcher):
-    words = [
-        *launcher,
-        sys.executable,
-        TRAIN,
-        *LINE,
-        "--epochs",
-        12,
-        "--data-dir",
-        tiny_data,
-        "--run-dir",
-        tmp_path / "run",
-    ]
+    words = [*launcher, *train(tmp_path, tiny_data), "--epochs", 12]
     line = f"({' '.join(map(str, words))} 2>&1; echo $? > {tmp_path}/code) | head -1; while [ ! -s {tmp_path}/code ]; "
     run_command("bash", "-c", f"{line}do sleep 0.1; done")
     assert (tmp_path / "code").read_text() == "0\n"

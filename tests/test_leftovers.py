@@ -4,18 +4,11 @@ import json
 
 import pytest
 from conftest import ROOT, run_command, summary
+from user_files import SMALL
 
 from launch.job.leftovers import KERAS_DEFAULTS, LEFTOVERS, overrule
 
 TRAIN, EVALUATE = ROOT / "launch" / "train.py", ROOT / "launch" / "evaluate.py"
-NETWORK = """
-import keras
-
-def build(classes, image_size):
-    layers = keras.layers
-    return keras.Sequential([keras.Input((image_size, image_size, 3)), layers.Rescaling(1 / 255),
-        layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(), layers.Flatten(), layers.Dense(classes)])
-"""
 LINE = "--dataset npz --global-batch-size 16 --epochs 1 --learning-rate 0.05 --micro-batch-size 8 --deterministic"
 # Values of which each breaks something, or changes bits, where it is not taken out.
 HOSTILE = {
@@ -66,7 +59,7 @@ def test_a_keras_json_is_named_only_for_what_differs(tmp_path):
 
 
 def test_no_bit_of_training_and_evaluation_depends_on_them(tmp_path, tiny_data, home):
-    (tmp_path / "net.py").write_text(NETWORK)
+    (tmp_path / "net.py").write_text(SMALL)
     line = [*LINE.split(), "--data-dir", tiny_data, "--model", f"{tmp_path}/net.py:build"]
     variables = HOSTILE | {"HOME": str(home)}
     for name, given in (("clean", {}), ("hostile", variables)):
