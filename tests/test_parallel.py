@@ -127,6 +127,15 @@ def test_not_a_bit_depends_on_the_steps_per_call(run, workers):
     assert history(rows[0]) == history(rows[1]) == history(rows[2])
 
 
+@pytest.mark.parametrize("workers", EVERYWHERE)
+def test_not_a_bit_depends_on_whether_features_are_computed_once(run, workers):
+    frozen, cached = (run(workers, row) for row in ("exact_frozen", "exact_cached"))
+    compare_bits(frozen, cached)
+    # A convolution is frozen, and its kernel stays as the seed made it; features of both splits lie in the run.
+    assert np.array_equal(weights(cached)["conv1/kernel"], weights(run(workers, "exact_frozen"))["conv1/kernel"])
+    assert len(list((cached / "features").glob("*.npy"))) == 2 and not (frozen / "features").exists()
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("workers", list(WORKERS))
 def test_nor_without_exact_mode(run, workers):

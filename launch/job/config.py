@@ -60,7 +60,7 @@ class TrainConfig(
     @classmethod
     def _none_in_words(cls, value, info):
         annotation = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and info.field_name == "tf32":
+        if isinstance(value, bool) and "on" in get_args(annotation):
             return "on" if value else "off"  # which are YAML's words for true and false
         if isinstance(value, bool) and annotation is not bool:
             # pydantic would take true for 1.

@@ -65,6 +65,8 @@ EXACT = {
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
     "exact_batch_norm": "--micro-batch-size 2 --global-batch-size 24 --batch-norm-span global --dropout 0.5",
     "exact_batch_norm_bfloat16": "--micro-batch-size 4 --global-batch-size 48 --batch-norm-span 2 --precision bfloat16",
+    "exact_frozen": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --cache-features off",
+    "exact_cached": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --cache-features on",
     "exact_thawed": (
         "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --unfreeze-epoch 2 --layer-decay 0.7"
     ),
