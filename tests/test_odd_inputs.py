@@ -100,6 +100,19 @@ def test_classes_of_one_picture_stay_in_training_and_numbers_keep_their_order(tm
     assert (len(train), len(validation)) == (22, 10) and "class 10, 11 has one example" in train.note
 
 
+def test_accents_of_macos_and_of_others_are_one_name(tmp_path):
+    put(tmp_path, "train/caf\u00e9/1.jpg", "train/dog/1.jpg", "val/cafe\u0301/1.jpg", "val/dog/1.jpg")
+    train, validation = folder(tmp_path)
+    assert validation.classes == train.classes == ("caf\u00e9", "dog") and validation.labels.tolist() == [0, 1]
+    assert train.note is None
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    put(tmp_path, "photos.zip", content=b"PK")
+    with pytest.raises(DataError, match="photos.zip is a file: expected a folder; unpack it"):
+        folder(tmp_path / "photos.zip")
+
+
 def test_names_that_are_not_utf_8_are_refused_or_read(tmp_path):
     put(tmp_path / "set", "cat/1.jpg", "dog/1.jpg", os.fsdecode(b"dog/caf\xe9.jpg"))
     assert len(folder(tmp_path / "set").train) == 3

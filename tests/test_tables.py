@@ -24,6 +24,7 @@ from data.datasets import DataError
         ('path,label,notes\n1.jpg,cat,"two\nlines, one field"\n2.jpg,dog,\n', "column notes not used"),
         ("image,cat,dog,age\n1.jpg,1.0,0.0,7\n2.jpg,0.0,1.0,9\n", "one of cat, dog is 1: the class"),
         ("path,label\nthere.jpg,cat\nthere2.jpg,dog\n", "pictures were found in pictures/"),
+        ("path,label\npictures\\there.jpg,cat\npictures\\there2.jpg,dog\n", "\\ in paths is read as /"),
     ],
 )
 def test_tables_of_pandas_kaggle_and_spreadsheets(tmp_path, text, note):
@@ -106,6 +107,17 @@ def test_archives_with_names_of_medmnist_and_pixels_from_0_to_1(tmp_path):
     np.savez(tmp_path / "x.npz", x_train=images / 255.0, y_train=labels, x_val=images / 1.0, y_val=labels)
     with pytest.raises(DataError, match="x_val is not in the range 0 to 1"):
         opened("npz", tmp_path / "x.npz")
+
+
+def test_archives_with_labels_of_other_types(tmp_path):
+    images = np.zeros((4, 5, 5, 3), np.uint8)
+    for labels in (np.eye(2, dtype=bool)[[0, 1, 1, 0]], np.array([0.0, 1.0, 1.0, 0.0], np.float32)):
+        np.savez(tmp_path / "x.npz", x_train=images, y_train=labels)
+        assert opened("npz", tmp_path / "x.npz").train.labels.tolist() == [0, 1, 1, 0]
+    for labels in ([0.5, 1, 1, 0], [0, 1, np.nan, 0], ["a", "b", "b", "a"]):
+        np.savez(tmp_path / "x.npz", x_train=images, y_train=labels)
+        with pytest.raises(DataError, match="y_train is .* expected integers"):
+            opened("npz", tmp_path / "x.npz")
 
 
 def test_hdf5_files_are_read_where_they_are_asked_for(tmp_path):

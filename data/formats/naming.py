@@ -25,7 +25,7 @@ LITTER = {
 
 
 def split_of(name: str) -> str | None:
-    """"train", "val" or "test" where a name, in any case, means that split; else None."""
+    """ "train", "val" or "test" where a name, in any case, means that split; else None."""
     return _SPLIT_OF.get(name.lower())
 
 
