@@ -11,7 +11,7 @@ from data.formats.cifar10 import load_cifar10
 from data.formats.folders import load_image_folder
 from data.formats.hdf5 import load_hdf5
 from data.formats.headers import check_pictures
-from data.formats.naming import expand, few, joined
+from data.formats.naming import expand, few, joined, refuse_odd_names
 from data.formats.npz import load_npz
 from data.formats.shapes import load_shapes
 from data.formats.tables import load_csv
@@ -105,6 +105,7 @@ def open_sources(
     if classes is not None and dataset in TAKES_CHOSEN:
         arguments["chosen"] = classes
     data_dir = data_dir and expand(data_dir)
+    refuse_odd_names([data_dir or ""], "the path")
     try:
         return SOURCES[dataset](data_dir, seed, **arguments)
     except OSError as error:

@@ -19,6 +19,14 @@ class DataError(ValueError):
     Its message is one sentence: what came, what was expected, how to mend it. It ends the run with exit code 2.
     """
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """The text, with bytes of file names that are not UTF-8 as Python escapes them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
 
 class Source:
     """A data set of labelled images with random access; the base of all sources.

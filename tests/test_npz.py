@@ -48,7 +48,7 @@ def test_validation_is_val_else_test(tmp_path):
         ({"x_train": X.reshape(4, -1), "y_train": Y}, "x_train has shape"),
         ({"x_train": X[:0], "y_train": Y[:0]}, "none of them 0"),
         ({"x_train": X, "y_train": Y[:3]}, "y_train has 3 labels for 4 images"),
-        ({"x_train": X, "y_train": Y / 1}, "y_train is float64"),
+        ({"x_train": X, "y_train": Y / 2}, "y_train is float64"),
         ({"x_train": X, "y_train": 2 * np.eye(4, dtype=int)}, r"of shape \(4, 4\)"),
         ({"x_train": X, "y_train": Y - 1}, r"y_train\[0\] is -1, out of range"),
         ({"x_train": X, "y_train": np.array([0, 1, 9, 1])}, r"y_train\[2\] is 9, out of range, as no .* label 2"),

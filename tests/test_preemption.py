@@ -16,7 +16,7 @@ from distributed.health.preemption import StopRequest
 
 pytestmark = pytest.mark.faults
 
-TERM, USR1, USR2, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT
+TERM, USR1, USR2, INT, HUP = signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def clock(monkeypatch):
     return now
 
 
-@pytest.mark.parametrize(("number", "code"), ((TERM, 85), (USR1, 85), (USR2, 85), (INT, 130)))
+@pytest.mark.parametrize(("number", "code"), ((TERM, 85), (USR1, 85), (USR2, 85), (HUP, 85), (INT, 130)))
 def test_before_training_a_signal_ends_the_process(clock, number, code):
     codes = []
     StopRequest(codes.append).hear(number)
     assert codes == [code]
 
 
-@pytest.mark.parametrize(("number", "name"), ((TERM, "leave"), (USR1, "leave"), (USR2, "leave"), (INT, "interrupt")))
+@pytest.mark.parametrize(("number", "name"), ((TERM, "leave"), (USR1, "leave"), (HUP, "leave"), (INT, "interrupt")))
 def test_in_training_the_first_is_told_and_the_second_ends(clock, number, name):
     codes, told = [], []
     stop_request = StopRequest(codes.append)

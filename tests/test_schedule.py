@@ -12,7 +12,7 @@ LINEAR, SQRT, NONE = ("linear", 0.4), ("sqrt", 0.2), ("none", 0.1)
 
 
 def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, batches=(256, 64), start="base"):
-    return Schedule(0.1, scaling, *batches, kind, warmup, total, minimum, start)
+    return Schedule(0.1, scaling, *batches, kind, warmup, total, minimum, warmup_from=start)
 
 
 @pytest.mark.parametrize(

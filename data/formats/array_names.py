@@ -92,7 +92,7 @@ def scale_note(scale: float | None, pixels: np.ndarray, name: str) -> str | None
 
 def one_hot_labels(labels: np.ndarray) -> np.ndarray:
     """Labels [n] of rows with one 1 each, [n, classes > 1]; others as they are."""
-    if labels.ndim != 2 or labels.shape[1] < 2 or not np.issubdtype(labels.dtype, np.number):
+    if labels.ndim != 2 or labels.shape[1] < 2 or labels.dtype.kind not in "biuf":
         return labels
     bits = np.all((labels == 0) | (labels == 1)) and np.all(labels.sum(axis=1) == 1)
     return labels.argmax(axis=1) if bits else labels

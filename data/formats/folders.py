@@ -6,11 +6,12 @@ Nothing is left out in silence: what is found and not used is said in the source
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
 from data.datasets import DataError, FileSource
-from data.formats.naming import by_split, few, is_like_split, is_litter, is_picture, joined, split_of
+from data.formats.naming import by_split, few, is_like_split, is_litter, is_picture, joined, refuse_odd_names, split_of
 
 FORMATS = "JPEG, PNG, GIF or BMP files"
 
@@ -83,6 +84,7 @@ def class_folders(root: str, chosen: Sequence[str] | None = None, *, may_be_empt
     entries = [entry for entry in folder.folders if chosen is None or entry.name in chosen]
     if all(entry.name.isdecimal() for entry in entries):
         entries.sort(key=lambda entry: (int(entry.name), entry.name))  # 2 before 10
+    refuse_odd_names((entry.name for entry in entries), f"{root}: class folder")
     found = {entry.name: list(_pictures(entry.path, entry.name, others, (root,))) for entry in entries}
     empty = [name for name, paths in found.items() if not paths]
     _refuse_wrong_level(folder, entries, empty)
@@ -135,8 +137,10 @@ def _pictures(path: str, relative: str, others: _Others, above: tuple[str, ...])
 
 def _labelled(source: FileSource, train: FileSource, val_dir: str, train_dir: str) -> FileSource:
     """Validation with the labels of training, some of which may not occur."""
-    index_of = {name: index for index, name in enumerate(train.classes)}
-    unknown = [name for name in source.classes if name not in index_of]
+    # macOS writes an accent as a letter of its own, others do not: the same name to people.
+    index_of = {normalize("NFC", name): index for index, name in enumerate(train.classes)}
+    index_of |= {name: index for index, name in enumerate(train.classes)}
+    unknown = [name for name in source.classes if normalize("NFC", name) not in index_of]
     if unknown:
         raise DataError(
             f"class {few(unknown)} has no folder in {train_dir}: expected no other classes in {val_dir} than there; "
@@ -144,8 +148,8 @@ def _labelled(source: FileSource, train: FileSource, val_dir: str, train_dir: st
         )
     if not len(source):
         raise DataError(f"{val_dir} has no pictures in class folders: expected {FORMATS}; add some, or remove it.")
-    lacking = [name for name in train.classes if name not in source.classes]
-    labels = np.array([index_of[name] for name in source.classes])[source.labels]
+    labels = np.array([index_of.get(name, index_of[normalize("NFC", name)]) for name in source.classes])[source.labels]
+    lacking = [train.classes[label] for label in np.setdiff1d(np.arange(len(train.classes)), labels)]
     labelled = FileSource(source.name, train.classes, source.root, source.paths, labels)
     labelled.note = joined(source.note, lacking and f"{val_dir} has no picture of class {few(lacking)}")
     return labelled
@@ -226,6 +230,10 @@ def _list(path: str) -> _Folder:
     try:
         with os.scandir(path) as entries:
             kept = sorted((e for e in entries if not is_litter(e.name)), key=lambda entry: entry.name)
+    except NotADirectoryError as error:
+        raise DataError(
+            f"{path} is a file: expected a folder; unpack it if it is an archive, and name that."
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}): expected a folder; correct --data-dir.") from error
     folders = [entry for entry in kept if entry.is_dir()]

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from data.datasets import DataError
+from data.datasets import DataError, printable
 
 SPLIT_WORDS = {
     "train": ("train", "training"),
@@ -25,7 +25,7 @@ LITTER = {
 
 
 def split_of(name: str) -> str | None:
-    """"train", "val" or "test" where a name, in any case, means that split; else None."""
+    """ "train", "val" or "test" where a name, in any case, means that split; else None."""
     return _SPLIT_OF.get(name.lower())
 
 
@@ -77,4 +77,10 @@ def expand(path: str) -> str:
 
 def joined(*notes: str | None) -> str | None:
     """Several notes as one, or None."""
-    return "; ".join(note for note in notes if note) or None
+    return printable("; ".join(note for note in notes if note)) or None
+
+
+def refuse_odd_names(names: Iterable[str], what: str) -> None:
+    """Raise DataError if a name is not UTF-8: the files of a run could not hold it."""
+    if odd := [name for name in names if printable(name) != name]:
+        raise DataError(f"{what} {few(odd)} has bytes that are not UTF-8: expected a name in UTF-8; rename it.")

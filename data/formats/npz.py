@@ -84,6 +84,8 @@ def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
 
 def _labels(labels: np.ndarray) -> np.ndarray:
     labels = one_hot_labels(labels)
+    if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, np.rint(labels)):
+        labels = labels.astype(np.int64)  # 0.0, 1.0, ...
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 

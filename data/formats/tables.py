@@ -143,8 +143,9 @@ def _checked(file: str, columns: Columns, rows: list[tuple[int, list[str]]]) -> 
         raise DataError(f"{file} " + "\n  ".join(problems[:SHOWN]) + more)
     folder = f"{file}: pictures were found in {find.folder}/ beside it" if find.folder else None
     ending = f"{file}: the ending {find.suffix} was added to paths" if find.suffix else None
+    slashes = f"{file}: \\ in paths is read as /" if find.backslashes else None
     header = columns.note() and f"{file}: {columns.note()}"
-    return table._replace(note=joined(header, folder, ending))
+    return table._replace(note=joined(header, folder, ending, slashes))
 
 
 def _only(table: _Table, chosen: Sequence[str] | None) -> _Table:
@@ -178,12 +179,14 @@ class _Finder:
     Attributes:
         suffix: what was added to a path without an ending, or None.
         folder: the subfolder in which paths were found, or None.
+        backslashes: whether paths were found once / stood in the place of \\, as Windows writes them.
     """
 
     def __init__(self, file: str):
         self.root = os.path.dirname(file)
         self.suffix: str | None = None
         self.folder: str | None = None
+        self.backslashes = False
 
     def __call__(self, written: str) -> str | None:
         if not written:
@@ -193,6 +196,19 @@ class _Finder:
         if written[0] == "~" or "$" in written:
             written = expand(written)
         folders = (None,) if os.path.isabs(written) else (None, self.folder) if self.folder else (None, *self._below())
+        found = self._look(folders, written)
+        if not found and "\\" in written:
+            found = self._look(folders, written.replace("\\", "/"))
+            self.backslashes = self.backslashes or bool(found)
+        # In two subfolders, nobody knows which is meant.
+        if not found or (found[0][0] is not None and len(found) > 1):
+            return None
+        folder, suffix, path = found[0]
+        self.folder, self.suffix = folder or self.folder, suffix or self.suffix
+        return path
+
+    def _look(self, folders: Sequence[str | None], written: str) -> list[tuple[str | None, str, str]]:
+        """(folder, ending, path) of the file, for each folder that holds it."""
         found = []
         for folder in folders:
             inside = os.path.join(folder, written) if folder else written
@@ -201,12 +217,7 @@ class _Finder:
                 if self._is_file(inside + suffix):
                     found.append((folder, suffix, inside + suffix))
                     break
-        # In two subfolders, nobody knows which is meant.
-        if not found or (found[0][0] is not None and len(found) > 1):
-            return None
-        folder, suffix, path = found[0]
-        self.folder, self.suffix = folder or self.folder, suffix or self.suffix
-        return path
+        return found
 
     def _is_file(self, path: str) -> bool:
         return os.path.isfile(os.path.join(self.root, path))

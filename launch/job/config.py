@@ -48,6 +48,16 @@ class TrainConfig(
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
+    def _refuse_odd_names(cls, value):
+        if isinstance(value, str | Path) and not str(value).isascii():
+            try:
+                str(value).encode()
+            except UnicodeEncodeError:
+                raise pydantic_core.PydanticCustomError("name", "a name in UTF-8; rename it") from None
+        return value
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
     def _none_in_words(cls, value, info):
         annotation = cls.model_fields[info.field_name].annotation
         if isinstance(value, bool) and "on" in get_args(annotation):

@@ -86,6 +86,7 @@ FURTHER = {
 FURTHER_EXACT = {
     "exact_lamb": "--micro-batch-size 2 --global-batch-size 24 --optimizer lamb --learning-rate 0.005 --decay-all "
     "--weight-decay 0.01",
+    "exact_warmup": "--micro-batch-size 2 --global-batch-size 24 --warmup-epochs 1 --dropout 0.5",
     "exact_lion": "--micro-batch-size 2 --global-batch-size 24 --optimizer lion --learning-rate 0.0005",
 }
 VALIDATION_EXAMPLES = {"metrics": 1003, "validation_2": 2, "validation_1": 1, "no_validation": 0}

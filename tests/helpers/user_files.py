@@ -5,6 +5,16 @@ import textwrap
 
 from launch.job.user import code as user_code
 
+# A network that trains in a moment, for real command lines.
+SMALL = """
+import keras
+
+def build(classes, image_size):
+    layers = keras.layers
+    return keras.Sequential([keras.Input((image_size, image_size, 3)), layers.Rescaling(1 / 255),
+        layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(), layers.Flatten(), layers.Dense(classes)])
+"""
+
 
 def nothing_stays_imported():
     """Each test imports its files anew, and leaves none behind."""

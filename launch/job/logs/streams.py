@@ -42,7 +42,7 @@ def outlive_readers() -> None:
         lasting = io.TextIOWrapper(
             io.BufferedWriter(raw) if plain is io.BufferedWriter else raw,  # python -u has no buffer
             encoding=stream.encoding,
-            errors=stream.errors,
+            errors="backslashreplace",  # a name that the terminal's encoding lacks ends no run
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,
         )

@@ -47,9 +47,10 @@ class BatchPlan:
                 f" = {schedule.peak / schedule.factor:.4g} x {schedule.factor:.4g} ({schedule.scaling}, "
                 f"{self.global_batch}/{schedule.base_batch})"
             )
-        start = schedule.rate(0)
-        warmup = f", warm-up {schedule.warmup_steps} steps" if schedule.warmup_steps and start != schedule.peak else ""
-        warmup += f" from {start:.4g}" if warmup and schedule.warmup_from != "base" else ""
+        from_base = schedule.warmup_from == "base"
+        level = schedule.warmup_steps == 0 or (from_base and schedule.factor == 1)
+        warmup = "" if level else f", warm-up {schedule.warmup_steps} steps"
+        warmup += "" if level or from_base else f" from {schedule.rate(0):.4g}"
         return (
             f"batch: {self.micro_batch} per replica x {self.replicas} replicas x {self.accumulate} accumulation = "
             f"{self.global_batch} global; "

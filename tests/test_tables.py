@@ -1,0 +1,183 @@
+"""Tables, archives and shards as people have them, and what is said of each."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from layouts import JPEG, PNG, opened, paths, put, shard
+
+from data.datasets import DataError
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (",path,label\n0,1.jpg,cat\n1,2.jpg,dog\n", None),
+        ("Unnamed: 0,PATH,Label\n0,1.jpg,cat\n1,2.jpg,dog\n", None),
+        ("width,label,path,split\n4,cat,1.jpg,train\n4,dog,2.jpg,train\n", "columns width, split not used"),
+        ("filename,class\n1.jpg,cat\n2.jpg,dog\n", "column filename is the path, column class is the class"),
+        ("id,label\n1,cat\n2,dog\n", "the ending .jpg was added"),
+        ("path;label\n1.jpg;cat\n2.jpg;dog\n", None),
+        ("Path\tLabel\n1.jpg\tcat\n2.jpg\tdog\n", None),
+        ('path,label,notes\n1.jpg,cat,"two\nlines, one field"\n2.jpg,dog,\n', "column notes not used"),
+        ("image,cat,dog,age\n1.jpg,1.0,0.0,7\n2.jpg,0.0,1.0,9\n", "one of cat, dog is 1: the class"),
+        ("path,label\nthere.jpg,cat\nthere2.jpg,dog\n", "pictures were found in pictures/"),
+        ("path,label\npictures\\there.jpg,cat\npictures\\there2.jpg,dog\n", "\\ in paths is read as /"),
+    ],
+)
+def test_tables_of_pandas_kaggle_and_spreadsheets(tmp_path, text, note):
+    put(tmp_path, "1.jpg", "2.jpg", "pictures/there.jpg", "pictures/there2.jpg")
+    (tmp_path / "labels.csv").write_text(text)
+    train, _ = opened("csv", tmp_path / "labels.csv")
+    assert train.classes == ("cat", "dog") and train.labels.tolist() == [0, 1]
+    assert all(map(os.path.isfile, paths(train)))
+    assert note in train.note if note else train.note is None
+
+
+def test_all_rows_without_a_file_or_label_are_named_at_once(tmp_path):
+    put(tmp_path, "1.jpg")
+    rows = [f"gone{number}.jpg,a\n" for number in range(30)]
+    (tmp_path / "train.csv").write_text("path,label\n1.jpg,a\n1.jpg,\n" + "".join(rows))
+    with pytest.raises(DataError) as caught:
+        opened("csv", tmp_path)
+    lines = str(caught.value).split("\n")
+    assert "line 3: has an empty label" in lines[0] and "line 4: no file 'gone0.jpg'" in lines[1]
+    assert len(lines) == 21 and lines[-1].strip() == "... and 11 more lines"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,cat,dog\n1.jpg,1,1\n", "line 2: has a 1 in 2 of the columns cat, dog"),
+        ("path,label\n1.jpg,0\n1.jpg,5\n1.jpg,17\n", "--classes 0,5,17"),
+        ("label,path,path\n0,1.jpg,1.jpg\n", "more than one column path"),
+        ("path,label\n1.jpg,a,b\n", "line 2 has 3 fields, its header 2"),
+    ],
+)
+def test_tables_that_nobody_understands_say_what_would_be(tmp_path, text, words):
+    put(tmp_path, "1.jpg")
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        opened("csv", tmp_path)
+
+
+def test_labels_from_1_keep_their_names_in_tables_and_archives(tmp_path):
+    put(tmp_path, "1.jpg")
+    (tmp_path / "train.csv").write_text("path,label\n1.jpg,3\n1.jpg,1\n1.jpg,02\n")
+    (tmp_path / "val.csv").write_text("path,label\n1.jpg,2\n")
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "s.npz", x_train=images, y_train=[3, 1, 2], x_val=images[:1], y_val=[2])
+    for dataset, place in (("csv", tmp_path), ("npz", tmp_path / "s.npz")):
+        train, validation = opened(dataset, place)
+        assert train.classes == ("1", "2", "3") and "labels are 1 to 3" in train.note
+        assert (train.labels.tolist(), validation.labels.tolist()) == ([2, 0, 1], [1])
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "labels"),
+    [
+        ("path,label\n1.jpg,0.0\n2.jpg,1.0\n", ("0.0", "1.0"), [0, 1]),
+        ("path,label\n1.jpg,[1 0]\n2.jpg,[0 1]\n", ("[0 1]", "[1 0]"), [1, 0]),
+        ("path,label\n1.jpg,03\n2.jpg,3\n1.jpg,2\n2.jpg,1\n", ("1", "2", "3"), [2, 2, 1, 0]),
+        ("image,MEL,NV\n1,0.0,1.0\n2,1.0,0.0\n", ("MEL", "NV"), [1, 0]),
+    ],
+)
+def test_labels_of_all_kinds_have_one_class_each(tmp_path, text, classes, labels):
+    put(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "train.csv").write_text(text)
+    train, _ = opened("csv", tmp_path)
+    assert (train.classes, train.labels.tolist()) == (classes, labels)
+
+
+def test_archives_with_names_of_medmnist_and_pixels_from_0_to_1(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3), dtype=np.uint8)
+    labels = np.array([[0], [1], [1], [0]])
+    arrays = {f"{split}_images": images for split in ("train", "val", "test")}
+    np.savez(tmp_path / "m.npz", **arrays, **{f"{split}_labels": labels for split in ("train", "val", "test")})
+    train, validation = opened("npz", tmp_path / "m.npz")
+    assert train.labels.tolist() == validation.labels.tolist() == [0, 1, 1, 0] and train.note is None
+    for pixels, words in ((images / np.float32(255), "0 to 1: multiplied by 255"), (images / 1.0, "0 to 255: rounded")):
+        np.savez(tmp_path / "x.npz", x_train=pixels, y_train=np.eye(2)[labels[:, 0]], x_val=pixels, y_val=labels)
+        train, validation = opened("npz", tmp_path / "x.npz")
+        np.testing.assert_array_equal(train.pixels, images)
+        np.testing.assert_array_equal(validation.pixels, images)
+        assert words in train.note and train.labels.tolist() == [0, 1, 1, 0]
+    np.savez(tmp_path / "x.npz", x_train=images / 255.0, y_train=labels, x_val=images / 1.0, y_val=labels)
+    with pytest.raises(DataError, match="x_val is not in the range 0 to 1"):
+        opened("npz", tmp_path / "x.npz")
+
+
+def test_archives_with_labels_of_other_types(tmp_path):
+    images = np.zeros((4, 5, 5, 3), np.uint8)
+    for labels in (np.eye(2, dtype=bool)[[0, 1, 1, 0]], np.array([0.0, 1.0, 1.0, 0.0], np.float32)):
+        np.savez(tmp_path / "x.npz", x_train=images, y_train=labels)
+        assert opened("npz", tmp_path / "x.npz").train.labels.tolist() == [0, 1, 1, 0]
+    for labels in ([0.5, 1, 1, 0], [0, 1, np.nan, 0], ["a", "b", "b", "a"]):
+        np.savez(tmp_path / "x.npz", x_train=images, y_train=labels)
+        with pytest.raises(DataError, match="y_train is .* expected integers"):
+            opened("npz", tmp_path / "x.npz")
+
+
+def test_hdf5_files_are_read_where_they_are_asked_for(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.create_dataset("x_train", data=images, chunks=(2, 5, 4, 3), compression="gzip")
+        file["y_train"], file["x_val"], file["y_val"] = [1, 2, 1, 2, 1, 2], images[:2, ..., 0], [[2], [1]]
+    train, validation = opened("hdf5", tmp_path)
+    assert train.classes == ("1", "2") and "labels are 1 to 2" in train.note
+    assert (train.labels.tolist(), validation.labels.tolist()) == ([0, 1] * 3, [1, 0])
+    batches = tf.data.Dataset.from_tensors(tf.constant([5, 0, 5], tf.int64)).map(train.read)
+    np.testing.assert_array_equal(next(iter(batches)), images[[5, 0, 5]])
+    np.testing.assert_array_equal(validation.read(tf.constant([1], tf.int64)), images[1:2, ..., :1].repeat(3, 3))
+    before = train.fingerprint()
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["x_train"], file["y_train"] = np.where(np.arange(6)[:, None, None, None] == 3, 0, images), [1, 2] * 3
+    assert opened("hdf5", tmp_path / "t.h5").train.fingerprint() != before
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "t.h5").read_bytes()[:500])
+    with pytest.raises(DataError, match="cut.h5.*expected a whole HDF5 file"):
+        opened("hdf5", tmp_path / "cut.h5")
+
+
+def test_shards_of_other_tools(tmp_path):
+    ours = [{"image/encoded": JPEG, "image/class/label": number % 2} for number in range(4)]
+    theirs = [{"image": PNG, "class": number % 2} for number in range(4)]
+    shard(tmp_path / "tfds" / "cats-train.tfrecord-00000-of-00001", ours)
+    shard(tmp_path / "one" / "Train.tfrecord", ours)
+    shard(tmp_path / "named" / "train-00000-of-00001", theirs)
+    shard(tmp_path / "kaggle" / "00-192x192-798.tfrec", theirs)
+    for kind in ("GZIP", "ZLIB"):
+        shard(tmp_path / kind / "train-00000-of-00001", ours, kind)
+        with pytest.raises(DataError, match=f"compressed with {kind.lower()}.*decompress the shards"):
+            opened("tfrecord", tmp_path / kind)
+    assert len(opened("tfrecord", tmp_path / "tfds").train) == len(opened("tfrecord", tmp_path / "one").train) == 4
+    with pytest.raises(DataError, match=r"and one .* but class \(int64\), image \(bytes\); name .*--image-feature"):
+        opened("tfrecord", tmp_path / "named")
+    train = opened("tfrecord", tmp_path / "named", features=("image", "class")).train
+    assert train.labels.tolist() == [0, 1, 0, 1]
+    assert train.read(tf.constant([3], tf.int64)).numpy().tolist() == [PNG]
+    with pytest.raises(DataError, match="but 00-192x192-798.tfrec; .*rename these"):
+        opened("tfrecord", tmp_path / "kaggle")
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ({"image/class/text": b"cat"}, "image/class/text .bytes"),
+        ({"image/class/label": b"1"}, "image/class/label .bytes"),
+        ({"image/object/class/label": 1}, "image/object/class/label"),
+    ],
+)
+def test_shards_without_a_label_name_what_they_hold(tmp_path, features, words):
+    shard(tmp_path / "train-00000-of-00001", [{"image/encoded": JPEG} | features] * 3)
+    with pytest.raises(DataError, match=f"does not hold one image/encoded .* but .*{words}.*--label-feature"):
+        opened("tfrecord", tmp_path)
+
+
+def test_test_shards_are_left_alone_and_labels_from_1_are_shifted(tmp_path):
+    ours = [{"image/encoded": PNG, "image/class/label": 1 + number % 2} for number in range(4)]
+    for split in ("train", "test"):
+        shard(tmp_path / f"{split}-00000-of-00001", ours)
+    train, validation = opened("tfrecord", tmp_path)
+    assert train.labels.tolist() == [0, 1, 0, 1] and validation is None and "labels start at 1" in train.note
