@@ -33,10 +33,11 @@ WORDS = {
     "callbacks": "FILE.py:FUNCTION",
     "classes": "NAME,...\\|FILE",
     "dataset": "FILE.py:FUNCTION",
+    "head_units": "N,...",
     "image_feature": "NAME",
     "label_feature": "NAME",
     "metrics": "NAME,...",
-    "model": "FILE.py:FUNCTION",
+    "model": "keras:NAME\\|FILE.py:FUNCTION",
     "monitor": "METRIC",
     "profile_steps": "A,B",
     "resume": "auto|never|PATH",
@@ -67,7 +68,7 @@ def default(value) -> str:
 
 
 def row(name: str, field) -> str:
-    behind = "\\|".join(words(name, field.annotation))
+    behind = "\\|".join(dict.fromkeys(words(name, field.annotation)))
     flag = f"--{name.replace('_', '-')} {behind}".strip()
     cells = f"`{flag}`", default(field.default), " ".join(field.description.split()).replace("|", "\\|")
     return f"| {' | '.join(cells)} |"

@@ -14,6 +14,7 @@ from parity import (
     COMMON,
     EXACT,
     LATER,
+    NETWORKS,
     REST,
     STEPS,
     TRAINING,
@@ -35,6 +36,7 @@ def run(tmp_path_factory, tiny_data):
 
     def get(workers: str, row: str) -> Path:
         tables = (TRAINING, REST, EXACT) if workers in LATER else (TRAINING | REST, EXACT)
+        tables = (*tables, NETWORKS)
         number, table = next((number, table) for number, table in enumerate(tables) if row in table)
         if (workers, number) not in folders:
             # Kept even if it fails, or each of its rows would start it again.
@@ -54,7 +56,8 @@ def run(tmp_path_factory, tiny_data):
 
 
 def in_folder(line: str, data: Path) -> list[str]:
-    return line.replace("DATA", str(data.parent)).split()
+    helpers = Path(__file__).parent / "helpers"
+    return line.replace("DATA", str(data.parent)).replace("HELPERS", str(helpers)).split()
 
 
 def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = ()):
@@ -69,6 +72,16 @@ def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = ()):
 @on_all_workers(EXACT, LATER)
 def test_same_bits(run, row, workers):
     """Not a bit differs: weights, optimizer state, every metric of every epoch."""
+    compare_bits(run, row, workers)
+
+
+@pytest.mark.thorough
+@on_all_workers(NETWORKS)
+def test_same_bits_with_networks_of_keras_applications(run, row, workers):
+    compare_bits(run, row, workers)
+
+
+def compare_bits(run, row: str, workers: str) -> None:
     one, many = run("single", row), run(workers, row)
     assert summary(many)["weights_sha256"] == summary(one)["weights_sha256"]
     assert summary(many)["final"] == summary(one)["final"] and summary(many)["best"] == summary(one)["best"]

@@ -38,6 +38,9 @@ REST = {
     "batch_norm_accumulate": (
         "--batch-norm-span global --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --learning-rate 0.005"
     ),
+    "own_file": "--model HELPERS/own_network.py:build --dropout none --exchange factors",
+    "own_file_split": "--model HELPERS/own_network.py:build --dropout none --exchange split --learning-rate 0.01",
+    "own_file_frozen": "--model HELPERS/own_network.py:with_frozen_layers --dropout none --exchange factors",
     "steps_1": "--momentum 0.9 --steps-per-call 1",
     "steps_3": "--momentum 0.9 --steps-per-call 3",
     "steps_auto": "--momentum 0.9 --steps-per-call auto --checkpoint-every-steps 5",
@@ -50,9 +53,22 @@ EXACT = {
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
     "exact_batch_norm": "--micro-batch-size 2 --global-batch-size 24 --batch-norm-span global --dropout 0.5",
     "exact_batch_norm_bfloat16": "--micro-batch-size 4 --global-batch-size 48 --batch-norm-span 2 --precision bfloat16",
+    "exact_own_file": "--model HELPERS/own_network.py:build --dropout none --micro-batch-size 4 --global-batch-size 48",
     "exact_steps_1": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 1",
     "exact_steps_3": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 3",
     "exact_steps_auto": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call auto",
+}
+# Networks of keras.applications, for a few steps: equal to the last bit too. Each takes a minute to be traced.
+_FEW = "--image-size 32 --dropout none --steps-per-epoch 2 --learning-rate 0.001 --data-dir DATA/val2.npz"
+NETWORKS = {
+    "exact_resnet50": f"--model keras:ResNet50 --micro-batch-size 4 --global-batch-size 48 {_FEW}",
+    "exact_mobilenet_bfloat16": (
+        f"--model keras:MobileNetV3Small --precision bfloat16 --micro-batch-size 4 --global-batch-size 48 {_FEW}"
+    ),
+    "exact_head": (
+        "--model keras:MobileNetV3Small --head average --head-units 64 --dropout 0.2 "
+        f"--micro-batch-size 4 --global-batch-size 48 {_FEW}"
+    ).replace("--dropout none ", ""),
 }
 VALIDATION_EXAMPLES = {"metrics": 1003, "validation_2": 2, "validation_1": 1, "no_validation": 0}
 # Launcher, and flags.
