@@ -55,7 +55,8 @@ def test_a_pair_lies_within_a_nested_network_and_nothing_of_it_leaves():
         last = keras.layers.Dense(6, name="second")(hidden)
         inner = keras.Model(inputs, [{"hidden": hidden, "last": last}[name] for name in outputs])
         images = keras.Input((4,))
-        found = keras.layers.Concatenate()(inner(images)) if len(outputs) > 1 else inner(images)
+        found = inner(images)
+        found = keras.layers.Concatenate()(found) if len(found) > 1 else found[0]
         network = keras.Model(images, keras.layers.Dense(3, name="third")(found))
         return find_pair(graph_nodes(network), [*dense_layers(network).values()], 2)
 
