@@ -43,7 +43,7 @@ def convert(
             one of these layers or one is in a RematScope, or one draws a single mask for all examples. The network is
             then as it was.
     """
-    layers = _layers(network)
+    layers = all_layers(network)
     _refuse_random(layers)
     _refuse_norms(layers)
     _refuse_holders(layers)
@@ -71,7 +71,7 @@ def plain(network: keras.Model) -> keras.Model:
     Returns:
         The same network.
     """
-    for layer in _layers(network):
+    for layer in all_layers(network):
         if type(layer) in (SampleDropout, SampleStochasticDepth):
             _set_type(layer, keras.layers.Dropout if type(layer) is SampleDropout else StochasticDepth)
             del layer.key
@@ -80,18 +80,28 @@ def plain(network: keras.Model) -> keras.Model:
             for name in ("span", "strategy"):
                 # TensorFlow does not keep on a layer what its class says already.
                 vars(layer).pop(name, None)
-        # Gradients are taken by wrappers around ``call``.
+    unwrap(network)
+    return network
+
+
+def unwrap(network: keras.Model) -> None:
+    """Give each layer the ``call`` of its class again: gradients are taken by wrappers around it."""
+    for layer in all_layers(network):
         if (getattr(vars(layer).get("call"), "__module__", None) or "").startswith("distributed."):
             del layer.call
-    return network
+
+
+def draws(layer: keras.layers.Layer) -> bool:
+    """Whether a layer of a converted network drops something in training, frozen or not."""
+    return _is_dropout(layer) and _rate(layer) > 0
 
 
 def batch_norm_layers(network: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The layers that normalise by the batch in training; frozen ones normalise by what they have stored."""
-    return [layer for layer in _layers(network) if _normalises_by_batch(layer)]
+    return [layer for layer in all_layers(network) if normalises_by_batch(layer)]
 
 
-def _layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[keras.layers.Layer]:
+def all_layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[keras.layers.Layer]:
     """The layer and all below it that Keras tracks, each once, in the order in which they were added."""
     seen = set() if seen is None else seen
     if id(layer) in seen:
@@ -99,7 +109,7 @@ def _layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[ker
     seen.add(id(layer))
     # Keras has no public way to the layers inside of a layer.
     children = layer._flatten_layers(include_self=False, recursive=False)
-    return [layer, *(found for child in children for found in _layers(child, seen))]
+    return [layer, *(found for child in children for found in all_layers(child, seen))]
 
 
 def _is_plain_dropout(layer: keras.layers.Layer) -> bool:
@@ -121,7 +131,7 @@ def _is_batch_norm(layer: keras.layers.Layer) -> bool:
     return type(layer) in (keras.layers.BatchNormalization, SpanBatchNorm) and not layer.renorm
 
 
-def _normalises_by_batch(layer: keras.layers.Layer) -> bool:
+def normalises_by_batch(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
 
 
@@ -154,7 +164,7 @@ def _draws(layer: keras.layers.Layer) -> bool:
 def _refuse_random(layers: list[keras.layers.Layer]) -> None:
     drawing = [layer for layer in layers if _draws(layer)]
     # Nobody has written the cell of an LSTM into a network.
-    parts = {id(part) for layer in drawing if _is_kerass(layer) for part in _layers(layer)[1:]}
+    parts = {id(part) for layer in drawing if _is_kerass(layer) for part in all_layers(layer)[1:]}
     if drawing:
         raise LayerError(
             f"random numbers drawn by {_named(layer for layer in drawing if id(layer) not in parts)} would depend on "
@@ -164,7 +174,7 @@ def _refuse_random(layers: list[keras.layers.Layer]) -> None:
 
 
 def _refuse_norms(layers: list[keras.layers.Layer]) -> None:
-    others = [layer for layer in layers if _normalises_by_batch(layer) and not _is_batch_norm(layer)]
+    others = [layer for layer in layers if normalises_by_batch(layer) and not _is_batch_norm(layer)]
     if others:
         raise LayerError(
             f"{_named(others)} would normalise by the batch that one worker sees, so that the result would depend on "
@@ -178,7 +188,7 @@ def _refuse_holders(layers: list[keras.layers.Layer]) -> None:
         if not (subclassed or layer._remat_mode):
             continue
         if held := [
-            inner for inner in _layers(layer) if _is_dropout(inner) and _rate(inner) or _normalises_by_batch(inner)
+            inner for inner in all_layers(layer) if _is_dropout(inner) and _rate(inner) or normalises_by_batch(inner)
         ]:
             if subclassed:
                 why = "is a keras.Model with a call() of its own", "build it as a functional or Sequential model"

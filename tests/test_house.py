@@ -19,7 +19,8 @@ WITHOUT_TENSORFLOW += [
 ]
 WITHOUT_TENSORFLOW += [f"distributed.health.{name}" for name in ("heartbeat", "preemption", "watchdog")]
 WITHOUT_TENSORFLOW += [f"launch.job.run_directory.{name}" for name in ("create", "liveness", "lock")]
-WITHOUT_TENSORFLOW += [f"launch.{name}" for name in ("evaluate", "predict", "export", "compare")]
+WITHOUT_TENSORFLOW += [f"launch.{name}" for name in ("evaluate", "predict", "export", "compare", "doctor")]
+WITHOUT_TENSORFLOW += [f"launch.diagnosis.{name}" for name in ("machine", "software", "storage", "speed", "findings")]
 WITHOUT_TENSORFLOW += [f"launch.trained.{name}" for name in ("record", "program")]
 WITHOUT_TENSORFLOW += [
     f"launch.evaluation.{name}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import re
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import slurm_cluster
-from conftest import ROOT, record_fault, summary
+from conftest import BIN, ROOT, record_fault, summary
 from slurm_cluster import Cluster, wait_for
 
 pytestmark = [
@@ -230,3 +231,15 @@ def test_the_time_limit_on_a_single_node(cluster, tmp_path_factory, flags):
     job.wait(lambda: job.log.count("epoch ") > 1, "train on")
     job.cancel()
     assert job.field("Restarts") == "1"
+
+
+def test_the_doctor_looks_at_both_nodes(cluster, tmp_path_factory, tiny_data):
+    folder = tmp_path_factory.mktemp("doctor")
+    flags = f"--data-dir {tiny_data.parent} --run-dir {folder} --json {folder}/doctor.json"
+    command = f"PATH={BIN}:$PATH srun --mpi=pmix python {ROOT}/launch/doctor.py {flags}"
+    job = cluster.run("sbatch", "--parsable", *NODES, f"--output={folder}/log.txt", f"--wrap={command}").strip()
+    wait_for(lambda: "JobState=COMPLETED" in cluster.run("scontrol", "show", "job", job), "the doctor", 240)
+    log, numbers = (folder / "log.txt").read_text(), json.loads((folder / "doctor.json").read_text())
+    assert log.splitlines()[-1].startswith("ready") and f"JOB_ID {job}, JOB_NUM_NODES 2, NTASKS 2" in log
+    assert (numbers["ranks"], numbers["per_host"]) == (2, 1) and numbers["allreduce"]["bytes_per_s"] > 0
+    assert [fact["launcher"] for fact in numbers["facts"]] == ["srun-pmix"] * 2

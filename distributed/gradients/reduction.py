@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras.src.models.functional import Functional
 
 from distributed import step_context
+from distributed.gradients.compression import compress, decompress
 from distributed.gradients.matmul import kernel_gradient, multiply, times
 from distributed.gradients.tensor_parallel import SplitPair
 from distributed.strategies import Strategy
@@ -167,9 +168,12 @@ class Exchange:
             _, loss, sums = tf.while_loop(lambda index, *_: index < count, add, start, parallel_iterations=1)
         return loss, [self._joined(share) for share in sums]
 
-    def sum(self, shares: Sequence) -> list:
+    def sum(self, shares: Sequence, loss_scale: tf.Tensor | float = 1.0) -> list:
         """Sum over all replicas, inside a step: shares as ``accumulate`` gives them, and behind them one plain tensor
         of any shape that travels along.
+
+        Args:
+            loss_scale: what the loss was multiplied by.
 
         Returns:
             The sums in the same order; what came as ``Factors`` or ``Rows`` is that of all replicas, what came as
@@ -179,7 +183,7 @@ class Exchange:
         if owned := [share for share in shares if isinstance(share, Owned)]:
             others = [share for share in shares if not isinstance(share, Owned)]
             squares = tf.stack([share.square for share in owned])
-            *others, report = self.sum([*others, tf.concat([report, squares], 0)])
+            *others, report = self.sum([*others, tf.concat([report, squares], 0)], loss_scale)
             report, squares = tf.split(report, [-1, len(owned)])
             others, owned = iter(others), map(Owned, (share.gradient for share in owned), tf.unstack(squares))
             return [*(next(owned if isinstance(share, Owned) else others) for share in shares), report]
@@ -191,7 +195,7 @@ class Exchange:
             factors, plain = gathered[: len(factors)], [tf.reduce_sum(part, 0) for part in gathered[len(factors) :]]
         else:
             # The factors of the dense layers are known first in a backward pass, and need not wait for the rest.
-            factors, plain = self._strategy.gather_replicas(factors), self._sum_plain(plain)
+            factors, plain = self._strategy.gather_replicas(factors), self._sum_plain(plain, loss_scale)
         factors, plain = iter(factors), iter(plain)
 
         def joined(share):
@@ -200,12 +204,12 @@ class Exchange:
 
         return list(map(joined, shares))
 
-    def _sum_plain(self, tensors: list) -> list:
+    def _sum_plain(self, tensors: list, loss_scale: tf.Tensor | float) -> list:
         if not self._compress:
             return self._strategy.sum_replicas(tensors)
-        *gradients, report = tensors
-        *sums, report = self._strategy.sum_replicas([*(tf.cast(part, tf.float16) for part in gradients), report])
-        return [*(tf.cast(total, part.dtype) for total, part in zip(sums, gradients, strict=True)), report]
+        (*gradients, report), scale = tensors, (self._strategy.replicas, loss_scale)
+        *sums, report = self._strategy.sum_replicas([*(compress(part, *scale) for part in gradients), report])
+        return [*(decompress(*pair, *scale) for pair in zip(sums, gradients, strict=True)), report]
 
     def _is_stacked(self, share) -> bool:
         return self._exact and not isinstance(share, Factors | Rows)

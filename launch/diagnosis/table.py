@@ -114,7 +114,9 @@ def _written(rank: dict) -> str | None:
 def _products(precision: str) -> Callable[[dict], str | None]:
     def shown(rank):
         rate = rank.get("matmul_tflops", {}).get(precision)
-        return None if rate is None else f"{rate:.3g} TFLOP/s"
+        if rate is None:
+            return None
+        return f"{rate:.3g} TFLOP/s" if rate >= 1 else f"{1000 * rate:.3g} GFLOP/s"
 
     return shown
 
@@ -128,7 +130,9 @@ MEASURED: dict[str, Callable[[dict], str | None]] = {
     "data folder": _read,
     "run folder": _written,
     "free space": lambda rank: _gb(rank["write"]["free"]) if "write" in rank else None,
-    "clock": lambda rank: f"{rank['clock'] * 1e3:+.1f} ms of rank 0" if "clock" in rank and rank["size"] > 1 else None,
+    "clock": lambda rank: (
+        f"{rank['clock'] * 1e3:+.1f} ms beside rank 0's" if "clock" in rank and rank["size"] > 1 else None
+    ),
 }
 
 

@@ -11,7 +11,7 @@ import pydantic
 import pydantic_core
 import yaml
 
-from launch.job.settings import batches, data, decisions, files, network, optimization, workers
+from launch.job.settings import batches, data, decisions, files, network, optimization, transfer, workers
 
 
 class ConfigError(ValueError):
@@ -25,6 +25,7 @@ class TrainConfig(
     decisions.DecisionSettings,
     optimization.OptimizationSettings,
     batches.BatchSettings,
+    transfer.TransferSettings,
     network.NetworkSettings,
     data.DataSettings,
 ):
@@ -49,6 +50,8 @@ class TrainConfig(
     @classmethod
     def _none_in_words(cls, value, info):
         annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and "on" in get_args(annotation):
+            return "on" if value else "off"  # which are YAML's words for true and false
         if isinstance(value, bool) and annotation is not bool:
             # pydantic would take true for 1.
             raise pydantic_core.PydanticCustomError("switch", "a number or a word")
@@ -64,10 +67,15 @@ class TrainConfig(
 
     @pydantic.model_validator(mode="after")
     def _check_combinations(self):
-        for group in (data, network, batches, optimization, decisions, workers, files):
+        for group in (data, network, transfer, batches, optimization, decisions, workers, files):
             for problem in group.problems(self):
                 raise ValueError(problem)
         return self
+
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether GPUs may round the factors of float32 products to 10 bits."""
+        return self.tf32 == "on" or (self.tf32 == "auto" and not self.deterministic)
 
     @property
     def exact(self) -> bool:

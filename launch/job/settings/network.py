@@ -40,9 +40,6 @@ class NetworkSettings(Settings):
     classifier; default: the network's own."""
     head_units: tuple[Positive, ...] | None = None
     """Units of the hidden dense layers of head, such as 4096,4096 or 256; none: straight to the logits."""
-    weights: str | None = None
-    """Begin at step 0 with these weights wherever layers and shapes fit, and train on: a run, a checkpoint, a file of
-    Keras or safetensors. To go on with a run, optimizer and all, is --resume."""
     dropout: Share | None = None
     """Dropout rate of the dense layers; default: the architecture's, with head 0."""
     batch_norm_span: Literal["global"] | Positive = "global"
