@@ -34,7 +34,6 @@ WORDS = {
     "class_weights": "balanced\\|FILE",
     "classes": "NAME,...\\|FILE",
     "dataset": "FILE.py:FUNCTION",
-    "head_units": "N,...",
     "image_feature": "NAME",
     "label_feature": "NAME",
     "metrics": "NAME,...",
