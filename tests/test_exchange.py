@@ -157,9 +157,9 @@ def nested(frozen=()):
 
 
 def test_dense_layers_of_nested_networks_are_found_unless_frozen_or_called_twice():
-    assert [*dense_layers(nested())] == ["one/fc", "deepest", "two/fc", "last"]
-    assert [*dense_layers(nested(frozen=("one",)))] == ["fc", "last"]
-    assert [*dense_layers(nested(frozen=("deepest", "last")))] == ["one/fc", "two/fc"]
+    assert {*dense_layers(nested())} == {"one/fc", "deepest", "two/fc", "last"}
+    assert {*dense_layers(nested(frozen=("one",)))} == {"fc", "last"}
+    assert {*dense_layers(nested(frozen=("deepest", "last")))} == {"one/fc", "two/fc"}
 
 
 @pytest.mark.parametrize("frozen", ((), ("one",), ("last",)))
