@@ -72,7 +72,7 @@ def default(value) -> str:
 
 
 def row(name: str, field) -> str:
-    behind = "\\|".join(words(name, field.annotation))
+    behind = "\\|".join(dict.fromkeys(words(name, field.annotation)))
     flag = f"--{name.replace('_', '-')} {behind}".strip()
     cells = f"`{flag}`", default(field.default), " ".join(field.description.split()).replace("|", "\\|")
     return f"| {' | '.join(cells)} |"

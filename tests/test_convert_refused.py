@@ -5,7 +5,6 @@ import re
 import keras
 import numpy as np
 import pytest
-from keras.src.applications.convnext import StochasticDepth
 from networks import flat, noise, stack
 
 from distributed.convert import LayerError, batch_norm_layers, convert
@@ -81,7 +80,6 @@ def test_all_layers_that_draw_are_named_in_one_sentence():
         layers.SimpleRNN(4, dropout=0.1, name="m"),
         layers.ConvLSTM2D(4, 2, dropout=0.1, name="n"),
         layers.LSTMCell(4, dropout=0.1, name="o"),
-        StochasticDepth(0.1, name="p"),
         MyDropout(0.1, name="q"),
         *image_layers(),
     ]

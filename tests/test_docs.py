@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tyro
 from conftest import BIN, ROOT, environment
-from parity import EXACT, FURTHER, FURTHER_EXACT, REST, TRAINING
+from parity import EXACT, FURTHER, FURTHER_EXACT, NETWORKS, REST, TRAINING
 
 from distributed import convert
 from distributed.dropout import SampleDropout
@@ -63,8 +63,8 @@ def test_the_page_of_flags_is_current_and_whole():
 
 def test_the_parity_page_has_the_rows_of_the_tests_and_no_others():
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", TEXTS["docs/parity.md"], re.MULTILINE)
-    tables = TRAINING | REST | EXACT | FURTHER | FURTHER_EXACT
-    assert dict(rows) == {row: flags.replace("DATA/", "") for row, flags in tables.items()}
+    tables = TRAINING | REST | EXACT | FURTHER | FURTHER_EXACT | NETWORKS
+    assert dict(rows) == {row: re.sub("DATA/|HELPERS/", "", flags) for row, flags in tables.items()}
 
 
 def test_the_readme_tells_of_every_recipe():

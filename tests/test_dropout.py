@@ -4,7 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.applications.convnext import StochasticDepth
+from networks import in_step
 
+from distributed.convert import convert, plain
 from distributed.dropout import LayerError, SampleDropout
 from distributed.step_context import enter
 
@@ -206,3 +209,32 @@ def test_a_key_takes_the_place_of_a_seed():
     layer.key = 3
     with enter(tf.constant(0, tf.int64), tf.constant([5], tf.int64)):
         assert np.array_equal(layer(tf.ones([1, WIDTH]), training=True), masks([5], seed=3))
+
+
+def test_stochastic_depth_drops_examples_as_a_whole_whoever_computes_them():
+    def network():
+        inputs = keras.Input((4, 4, 2))
+        return convert(keras.Model(inputs, StochasticDepth(0.5, name="depth")(inputs)), seed=1)
+
+    ones, ids = tf.ones([64, 4, 4, 2]), np.arange(64)
+    (whole,) = in_step(network(), ones, ids)
+    assert {part.min() for part in whole} == {part.max() for part in whole} == {0.0, 2.0}
+    for part in (ids[:5], ids[[7, 3]]):
+        assert np.array_equal(in_step(network(), ones[: len(part)], part)[0], whole[part])
+    assert not np.array_equal(in_step(network(), ones, ids, step=4)[0], whole)
+    # In files, and out of a step, it is Keras' own.
+    layer = network().get_layer("depth")
+    assert layer.__class__ is StochasticDepth and np.array_equal(layer(ones, training=False), ones)
+    assert type(plain(network()).get_layer("depth")) is StochasticDepth
+
+
+def test_stochastic_depth_leaves_the_masks_of_dropout_where_they_were():
+    def network(*between):
+        x = inputs = keras.Input((8,))
+        for layer in (*between, keras.layers.Dropout(0.5)):
+            x = layer(x)
+        return convert(keras.Model(inputs, x), seed=1)
+
+    ones, ids = tf.ones([16, 8]), np.arange(16)
+    without = in_step(network(), ones, ids)[0]
+    assert np.array_equal(in_step(network(StochasticDepth(0.0)), ones, ids)[0], without)

@@ -139,6 +139,41 @@ def test_dense_layers_are_found_by_kind_and_rank():
     assert [*dense_layers(model)] == ["on_vectors"]
 
 
+def nested(frozen=()):
+    """Dense layers in networks that are layers: a functional one, one that is called twice, and two of one name."""
+    keras.utils.set_random_seed(1)
+
+    def inner(name, *layers):
+        return keras.Sequential([keras.Input((8,)), *layers], name=name)
+
+    dense = keras.layers.Dense
+    one = inner("one", dense(8, "relu", name="fc"), inner("deep", dense(8, "tanh", name="deepest")))
+    two, twice = inner("two", dense(8, name="fc")), inner("twice", dense(8, name="shared"))
+    images = keras.Input((8,))
+    network = keras.Model(images, dense(3, name="last")(twice(twice(two(one(images))))))
+    for layer in network._flatten_layers():
+        layer.trainable = layer.name not in frozen
+    return network
+
+
+def test_dense_layers_of_nested_networks_are_found_unless_frozen_or_called_twice():
+    assert {*dense_layers(nested())} == {"one/fc", "deepest", "two/fc", "last"}
+    assert {*dense_layers(nested(frozen=("one",)))} == {"fc", "last"}
+    assert {*dense_layers(nested(frozen=("deepest", "last")))} == {"one/fc", "two/fc"}
+
+
+@pytest.mark.parametrize("frozen", ((), ("one",), ("last",)))
+def test_gradients_of_nested_and_frozen_networks_are_those_of_the_tape(frozen):
+    images, model = tf.random.stateless_normal((16, 8), (1, 2)), nested(frozen)
+    loss, expected = reference(model, images)
+    exchange = Exchange(model, Replicas([]), dict.fromkeys(dense_layers(model), "factors"))
+    actual_loss, gradients = shares(exchange, model, images)
+    assert sum(isinstance(gradient, Factors) for gradient in gradients) == len(dense_layers(model))
+    np.testing.assert_allclose(actual_loss, loss, rtol=1e-5)
+    for gradient, other in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(multiplied(gradient), other, rtol=1e-4, atol=1e-6)
+
+
 def test_a_layer_that_is_called_twice_has_a_plain_gradient():
     """Its factors would be those of one call only."""
     inputs, shared = keras.Input((6,)), keras.layers.Dense(6, "tanh", name="shared")

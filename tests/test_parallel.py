@@ -16,6 +16,7 @@ from parity import (
     FURTHER,
     FURTHER_EXACT,
     LATER,
+    NETWORKS,
     REST,
     STEPS,
     TRAINING,
@@ -37,7 +38,7 @@ def run(tmp_path_factory, tiny_data):
 
     def get(workers: str, row: str) -> Path:
         tables = (TRAINING, REST, EXACT) if workers in LATER else (TRAINING | REST, EXACT)
-        tables += FURTHER, FURTHER_EXACT
+        tables += FURTHER, FURTHER_EXACT, NETWORKS
         number, table = next((number, table) for number, table in enumerate(tables) if row in table)
         if (workers, number) not in folders:
             # Kept even if it fails, or each of its rows would start it again.
@@ -57,7 +58,8 @@ def run(tmp_path_factory, tiny_data):
 
 
 def in_folder(line: str, data: Path) -> list[str]:
-    return line.replace("DATA", str(data.parent)).split()
+    helpers = Path(__file__).parent / "helpers"
+    return line.replace("DATA", str(data.parent)).replace("HELPERS", str(helpers)).split()
 
 
 def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = (), mark=pytest.mark.faults):
@@ -76,6 +78,11 @@ def test_same_bits(run, row, workers):
 
 @on_all_workers(FURTHER_EXACT, tuple(WORKERS), pytest.mark.thorough)
 def test_same_bits_of_further_rows(run, row, workers):
+    compare_bits(run("single", row), run(workers, row))
+
+
+@on_all_workers(NETWORKS, tuple(WORKERS), pytest.mark.thorough)
+def test_same_bits_with_networks_of_keras_applications(run, row, workers):
     compare_bits(run("single", row), run(workers, row))
 
 

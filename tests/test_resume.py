@@ -294,3 +294,18 @@ def test_a_finished_run_stays_as_it_is(runs, moved):
     folder, codes, said = moved
     assert codes["finished"] == 0 and "is already finished" in said["finished"]
     assert summary(folder / "finished") == summary(runs("horovod") / "whole")
+
+
+def test_batch_normalisation_goes_on_in_mid_epoch_with_the_same_bits(tmp_path, tiny_data):
+    """On two ranks over whose examples together it goes: weights, moving statistics and the optimizer's state."""
+    line = [*LINE.split(), "--batch-norm-span", "global", "--data-dir", tiny_data]
+    jobs, plants = {"whole": line, "20": line}, {"20": [["cut", "whole", 20]]}
+    assert run_jobs(tmp_path, jobs, "horovodrun", "-np", "2", plants=plants) == dict.fromkeys(jobs, 0)
+    for file in ("weights.safetensors", "optimizer.safetensors"):
+        expected, actual = (load_file(tmp_path / run / "checkpoints" / "step-00000064" / file) for run in jobs)
+        assert expected.keys() == actual.keys()
+        assert all(np.array_equal(actual[name], expected[name]) for name in expected), file
+        if file.startswith("weights"):
+            before = load_file(tmp_path / "whole" / "checkpoints" / "step-00000020" / file)
+            assert not np.array_equal(before["norm1/moving_mean"], expected["norm1/moving_mean"])
+    assert summary(tmp_path / "20")["final"] == summary(tmp_path / "whole")["final"]

@@ -46,3 +46,19 @@ def test_layers_of_a_sequential_network_count_once():
     assert find_pair(graph_nodes(network), [*dense_layers(network).values()], 2) is not None
     network.add(keras.layers.Dense(2, name="more"))
     assert [*dense_layers(network)] == ["first", "last", "more"]
+
+
+def test_a_pair_lies_within_a_nested_network_and_nothing_of_it_leaves():
+    def find(*outputs):
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dense(8, "relu", name="first")(inputs)
+        last = keras.layers.Dense(6, name="second")(hidden)
+        inner = keras.Model(inputs, [{"hidden": hidden, "last": last}[name] for name in outputs])
+        images = keras.Input((4,))
+        found = inner(images)
+        found = keras.layers.Concatenate()(found) if len(found) > 1 else found[0]
+        network = keras.Model(images, keras.layers.Dense(3, name="third")(found))
+        return find_pair(graph_nodes(network), [*dense_layers(network).values()], 2)
+
+    assert [layer.name for layer in find("last")[:2]] == ["first", "second"]
+    assert find("last", "hidden") is None

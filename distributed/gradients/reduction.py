@@ -239,7 +239,7 @@ def dense_layers(network: keras.Model) -> dict[str, keras.layers.Dense]:
     once in a step; also those of networks nested in this one.
 
     Returns:
-        By name, in the order of the network; layers that share their name go by the path of their weights.
+        By name, in the same order on all workers; layers that share their name go by the path of their weights.
     """
     nodes = {id(node.operation): node for node in graph_nodes(network)}
     calls = Counter(id(node.operation) for node in graph_nodes(network))

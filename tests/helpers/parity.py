@@ -43,6 +43,9 @@ REST = {
     "batch_norm_accumulate": (
         "--batch-norm-span global --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --learning-rate 0.005"
     ),
+    "own_file": "--model HELPERS/own_network.py:build --dropout none --exchange factors",
+    "own_file_split": "--model HELPERS/own_network.py:build --dropout none --exchange split --learning-rate 0.01",
+    "own_file_frozen": "--model HELPERS/own_network.py:with_frozen_layers --dropout none --exchange factors",
     "frozen": "--freeze base --momentum 0.9 --dropout 0.5",
     "thawed": "--freeze base --unfreeze-epoch 2 --optimizer adam --learning-rate 0.002 --layer-decay 0.7",
     "thawed_split": "--freeze base,fc7 --unfreeze-epoch 2 --exchange split --momentum 0.9 --check-replicas 5",
@@ -65,6 +68,7 @@ EXACT = {
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
     "exact_batch_norm": "--micro-batch-size 2 --global-batch-size 24 --batch-norm-span global --dropout 0.5",
     "exact_batch_norm_bfloat16": "--micro-batch-size 4 --global-batch-size 48 --batch-norm-span 2 --precision bfloat16",
+    "exact_own_file": "--model HELPERS/own_network.py:build --dropout none --micro-batch-size 4 --global-batch-size 48",
     "exact_frozen": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --cache-features off",
     "exact_cached": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --cache-features on",
     "exact_thawed": (
@@ -77,6 +81,18 @@ EXACT = {
     "exact_steps_1": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 1",
     "exact_steps_3": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 3",
     "exact_steps_auto": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call auto",
+}
+# Networks of keras.applications, for a few steps: equal to the last bit too. Each takes a minute to be traced.
+_FEW = "--image-size 32 --dropout none --steps-per-epoch 2 --learning-rate 0.001 --data-dir DATA/val2.npz"
+NETWORKS = {
+    "exact_resnet50": f"--model keras:ResNet50 --micro-batch-size 4 --global-batch-size 48 {_FEW}",
+    "exact_mobilenet_bfloat16": (
+        f"--model keras:MobileNetV3Small --precision bfloat16 --micro-batch-size 4 --global-batch-size 48 {_FEW}"
+    ),
+    "exact_head": (
+        "--model keras:MobileNetV3Small --head average --head-units 64 --dropout 0.2 "
+        f"--micro-batch-size 4 --global-batch-size 48 {_FEW}"
+    ).replace("--dropout none ", ""),
 }
 # In make test-all alone.
 FURTHER = {

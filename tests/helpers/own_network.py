@@ -1,0 +1,33 @@
+"""A user's file with networks for the real command line: batch normalisation, dropout, nested and frozen layers."""
+
+import keras
+from keras import layers
+
+
+def build(classes, image_size):
+    """A convolution, and a network nested in this one that holds both hidden dense layers."""
+    head = [
+        keras.Input((6 * 6 * 8,)),
+        layers.Dense(48, "relu", name="fc6"),
+        layers.Dropout(0.5, name="fc6_dropout"),
+        layers.Dense(48, "relu", name="fc7"),
+    ]
+    return _network(classes, image_size, keras.Sequential(head, name="head"))
+
+
+def with_frozen_layers(classes, image_size):
+    """The same, but that neither the first dense layer nor the batch normalisation is trained."""
+    network = build(classes, image_size)
+    network.get_layer("head").get_layer("fc6").trainable = False
+    network.get_layer("norm").trainable = False
+    return network
+
+
+def _network(classes, image_size, head):
+    images = keras.Input((image_size, image_size, 3))
+    x = layers.Rescaling(1 / 127.5, -1.0)(images)
+    x = layers.Conv2D(8, 5, use_bias=False, name="conv")(x)
+    x = layers.BatchNormalization(momentum=0.9, name="norm")(x)
+    x = layers.MaxPooling2D()(layers.ReLU()(x))
+    x = layers.Flatten()(x)
+    return keras.Model(images, layers.Dense(classes, name="fc8")(head(x)))
