@@ -44,16 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     facts = machine.facts(world)
     facts["problems"] = problems | _folders(options, facts)
     if problems:
-        return _alone(facts)
-    for name, why in software.failing_imports().items():
+        return _alone(options, facts)
+    if failing := software.failing_imports():
         remedy = "make setup installs it, make clean before it begins anew"
-        facts["problems"][name] = f"{name} does not load ({why}): {remedy}"
-    if any(name in facts["problems"] for name in ("TensorFlow", "Keras", "Horovod")):
-        return _alone(facts)
+        facts["problems"] |= {name: f"{name} does not load ({why}): {remedy}" for name, why in failing.items()}
+        return _alone(options, facts)
 
     def refused(sentence: str) -> int:
         facts["problems"]["device"] = sentence
-        return _alone(facts)
+        return _alone(options, facts)
 
     options.strategy, options.cpu_devices = "horovod" if world.size > 1 else "single", None
     return program.run(options, lambda workers: _together(options, workers, facts), exact=False, refused=refused)
@@ -74,13 +73,18 @@ def _folders(options, facts: dict) -> dict[str, str]:
     return problems
 
 
-def _alone(facts: dict) -> int:
+def _alone(options, facts: dict) -> int:
     """Say what this rank has found without the others, who cannot be reached: all of it at the chief."""
     found = findings.judge([facts])
     lines = table.lines([facts], found) if facts["rank"] == 0 else table.verdict(found, 1)
     if facts["size"] > 1:
         lines = [f"rank {facts['rank']} on {facts['host']}: {line}" for line in lines]
     print("\n".join(lines), flush=True)
+    if options.json is not None and facts["rank"] == 0:
+        try:
+            _write(options.json, table.numbers([facts], found))
+        except OSError as error:
+            print(f"error: {options.json} cannot be written ({error.strerror})", file=sys.stderr, flush=True)
     return 2
 
 

@@ -71,9 +71,7 @@ def broken_tensorflow(folder: Path) -> dict[str, str]:
 
 
 def test_whatever_is_broken_is_a_line_and_all_of_it_is_said_at_once(tmp_path):
-    secret = tmp_path / "data" / "secret"
-    secret.mkdir(parents=True)
-    words = ("--data-dir", tmp_path / "nowhere", "--run-dir", "/proc/runs")
+    words = ("--data-dir", tmp_path / "nowhere", "--run-dir", "/proc/runs", "--json", tmp_path / "doctor.json")
     ended = run_command(BIN / "python", DOCTOR, *words, **broken_tensorflow(tmp_path))
     assert (ended.returncode, ended.stderr) == (2, "")
     mended = ended.stdout.partition("to mend:\n")[2].splitlines()
@@ -81,6 +79,8 @@ def test_whatever_is_broken_is_a_line_and_all_of_it_is_said_at_once(tmp_path):
     assert "nowhere cannot be read (No such file or directory)" in mended[0]
     assert "/proc cannot be written" in mended[1]
     assert "TensorFlow does not load (ImportError: libcudart.so.12: cannot open): make setup" in mended[2]
+    numbers = json.loads((tmp_path / "doctor.json").read_text())
+    assert not numbers["ready"] and numbers["matmul_tflops"] == {} and len(numbers["findings"]) == 3
 
 
 def test_a_rank_that_cannot_go_on_speaks_for_itself(tmp_path):

@@ -20,7 +20,7 @@ BUILT = {"CUDA": "cuda_version", "cuDNN": "cudnn_version"}
 
 
 def failing_imports() -> dict[str, str]:
-    """Load TensorFlow, Keras and Horovod; what does not load, and why, in one line each."""
+    """Load TensorFlow, Keras, Horovod and MPI; what does not load, and why, in one line each."""
     failing = {}
 
     def attempt(name: str, load: Callable) -> None:
@@ -34,6 +34,7 @@ def failing_imports() -> dict[str, str]:
         if not failing:
             attempt("Keras", lambda: __import__("keras"))
             attempt("Horovod", _horovod)
+            attempt("mpi4py", _mpi)
     return failing
 
 
@@ -42,6 +43,12 @@ def reason(error: BaseException) -> str:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
+
+
+def _mpi() -> str:
+    from distributed.control import mpi_library
+
+    return mpi_library()
 
 
 def _horovod() -> dict:
@@ -65,7 +72,6 @@ def facts(*, expected: bool) -> dict:
     """
     import tensorflow as tf
 
-    from distributed.control import mpi_library
     from launch.job.logs.report import versions
 
     horovod, build = _horovod(), tf.sysconfig.get_build_info()
@@ -85,7 +91,7 @@ def facts(*, expected: bool) -> dict:
         "gpu_complaints": cuda.tensorflow_complaints() if expected and not mine else [],
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled() if mine else None,
         "horovod": horovod | {"nccl": dotted(horovod["nccl"], "NCCL") if horovod["nccl"] else None},
-        "mpi": mpi_library(),
+        "mpi": _mpi(),
     }
 
 
