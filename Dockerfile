@@ -12,9 +12,9 @@
 # Own images and results: -v /data/flowers:/data:ro -v "$PWD/runs":/home/lockstep/lockstep/runs (writable by user 1001).
 # The ranks of one host exchange gradients through /dev/shm, for which Docker's 64 MB are too few.
 #
-# What was built: not with Docker yet, no engine was at hand.  The CPU variant's steps were gone through by hand in two
-# bare Ubuntu 24.04 trees with these packages (Python 3.12, g++ 13), the README's commands then in the second, which
-# has no compiler.  make setup GPU=1 was built on Debian 12 with nvcc 13.0 and loads NCCL; it has not run on a GPU.
+# Across hosts, over InfiniBand: --network host --device /dev/infiniband --ulimit memlock=-1 (docs/clusters.md).
+#
+# Without an engine: launch/install/build_image.sh.  What was built, and when: docs/built.md.
 
 # With GPU=1 the first image needs nvcc; the second needs no CUDA, its libraries come with the Python packages.
 # Both must have the same python3, 3.11 or 3.12.
@@ -36,12 +36,17 @@ WORKDIR /home/lockstep/lockstep
 COPY --chown=lockstep Makefile pyproject.toml requirements.txt requirements-gpu.txt requirements-export.txt ./
 COPY --chown=lockstep launch/install/ launch/install/
 RUN make setup GPU=${GPU} && rm -rf /home/lockstep/.cache
+# What only compiling and the tests need, and the tests run in a checkout: a third of .venv.
+RUN .venv/bin/python -m pip uninstall --quiet --yes cmake libclang ruff scikit-learn scipy uv \
+    && rm -rf .venv/lib/python3.*/site-packages/tensorflow/include \
+    && strip --strip-debug .venv/lib/python3.*/site-packages/horovod/tensorflow/mpi_lib*.so
 
 FROM ${RUNTIME_IMAGE}
-# make for the README's commands, the ssh client for horovodrun across hosts.
+# make for the README's commands, the ssh client for horovodrun across hosts; the rest is InfiniBand's, which NCCL and
+# Open MPI look for at run time.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        ca-certificates make openssh-client python3 \
+        ca-certificates make openssh-client python3 libibverbs1 ibverbs-providers librdmacm1 \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1001 lockstep
 USER lockstep

@@ -29,6 +29,7 @@ class Source:
         labels: int32 [n].
         image_size: (height, width) in pixels if all images share it and lie in memory, else None.
         encoded: True if `read` gives JPEG or PNG bytes, False if it gives pixels.
+        ready: True if `read` gives what the network takes, which is not to be resized or augmented.
         note: a sentence on how the data was understood, for people to read, or None.
     """
 
@@ -37,6 +38,7 @@ class Source:
     labels: np.ndarray
     image_size: tuple[int, int] | None
     encoded: bool
+    ready: bool = False
     note: str | None = None
 
     def __init__(

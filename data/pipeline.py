@@ -173,6 +173,8 @@ AUGMENTATIONS = {
 
 def _central_images(source: Source, indices: tf.Tensor, augment: str, size: int) -> tf.Tensor:
     """Evaluation views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
+    if source.ready:
+        return source.read(indices)
     eighths = AUGMENTATIONS[augment].eighths
     if not source.encoded:
         return decode.central(source.read(indices), size, eighths)

@@ -110,13 +110,20 @@ class HorovodCollectives(Collectives):
     def broadcast_variables(self, variables):
         self._horovod.broadcast_variables(list(variables), root_rank=0)
 
+    # On the CPU: by them it is settled whether the GPUs can be used.
     @waiting()
     def broadcast_bytes(self, payload):
-        return self._horovod.broadcast_object(payload if self.world.is_chief else None, root_rank=0, name="bytes")
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            return self._horovod.broadcast_object(payload if self.world.is_chief else None, root_rank=0, name="bytes")
 
     @waiting()
     def gather_bytes(self, payload):
-        return self._horovod.allgather_object(payload, name="gathered_bytes")
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            return self._horovod.allgather_object(payload, name="gathered_bytes")
 
 
 def horovod_build() -> dict:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from distributed.collectives import Collectives
 from distributed.health import heartbeat
+from distributed.placement import ranks_in_words
 from distributed.world import WorldError
 
 
@@ -141,8 +142,11 @@ def check_agreement(control: Control, value: dict) -> None:
     """Compare one flat JSON mapping per worker, before step 1.
 
     Raises:
-        WorldError: on every worker, naming the first field that differs and its value on each rank.
+        WorldError: on every worker, naming the first field that differs and which ranks have which value.
     """
     for field, by_rank in differences(control.gather(value)):
-        values = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(by_rank))
+        ranks = {}
+        for rank, value in enumerate(by_rank):
+            ranks.setdefault(json.dumps(value), (value, []))[1].append(rank)
+        values = ", ".join(f"{ranks_in_words(group)}: {value}" for value, group in ranks.values())
         raise WorldError(f"the ranks were started with different {field} ({values}); start all of them with the same")

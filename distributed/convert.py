@@ -11,11 +11,11 @@ import keras
 import numpy as np
 
 from distributed.batch_norm import SpanBatchNorm
-from distributed.dropout import LayerError, SampleDropout, one_mask_for_all
+from distributed.dropout import LayerError, SampleDropout, SampleStochasticDepth, StochasticDepth, one_mask_for_all
 from distributed.strategies import Strategy
 
 # What Keras' own layers call the rate at which they drop without a Dropout of the network's.
-RATES = ("dropout", "recurrent_dropout", "drop_path_rate")
+RATES = ("dropout", "recurrent_dropout")
 # Layer.__class__ may be an attribute of the layer's own; this sets what type() gives.
 _set_type = object.__dict__["__class__"].__set__
 
@@ -25,9 +25,9 @@ def convert(
 ) -> keras.Model:
     """Put Lockstep's own layer in the place of each layer whose result would depend on who computes it.
 
-    These are keras.layers.Dropout and keras.layers.BatchNormalization, wherever they stand: in nested models, in
-    wrappers, inside of layers of the user's.  Outside of a training step and in files they are what they were, and
-    nothing else of the network changes.
+    These are keras.layers.Dropout, the stochastic depth of keras.applications' ConvNeXt, and
+    keras.layers.BatchNormalization, wherever they stand: in nested models, in wrappers, inside of layers of the user's.
+    Outside of a training step and in files they are what they were, and nothing else of the network changes.
 
     Args:
         network: built.
@@ -43,18 +43,20 @@ def convert(
             one of these layers or one is in a RematScope, or one draws a single mask for all examples. The network is
             then as it was.
     """
-    layers = _layers(network)
+    layers = all_layers(network)
     _refuse_random(layers)
     _refuse_norms(layers)
     _refuse_holders(layers)
-    dropouts = [layer for layer in layers if _is_dropout(layer)]
+    # Keys go by the place: a dropout at rate 0 keeps its own.
+    dropouts = [layer for layer in layers if _is_plain_dropout(layer) or _is_dropout(layer) and _rate(layer)]
     for layer in dropouts:
-        if layer.rate and _has_one_mask(layer):
+        if _is_plain_dropout(layer) and layer.rate and _has_one_mask(layer):
             raise LayerError(one_mask_for_all(layer))
     for place, layer in enumerate(dropouts):
-        if layer.rate:
-            _set_type(layer, SampleDropout)
-            layer.key = _derived(seed, place) if layer.seed is None else layer.seed
+        if _rate(layer):
+            _set_type(layer, SampleDropout if _is_plain_dropout(layer) else SampleStochasticDepth)
+            own = getattr(layer, "seed", None)
+            layer.key = _derived(seed, place) if own is None else own
     for layer in layers:
         if _is_batch_norm(layer):
             _set_type(layer, SpanBatchNorm)
@@ -69,27 +71,37 @@ def plain(network: keras.Model) -> keras.Model:
     Returns:
         The same network.
     """
-    for layer in _layers(network):
-        if type(layer) is SampleDropout:
-            _set_type(layer, keras.layers.Dropout)
+    for layer in all_layers(network):
+        if type(layer) in (SampleDropout, SampleStochasticDepth):
+            _set_type(layer, keras.layers.Dropout if type(layer) is SampleDropout else StochasticDepth)
             del layer.key
         if type(layer) is SpanBatchNorm:
             _set_type(layer, keras.layers.BatchNormalization)
             for name in ("span", "strategy"):
                 # TensorFlow does not keep on a layer what its class says already.
                 vars(layer).pop(name, None)
-        # Gradients are taken by wrappers around ``call``.
+    unwrap(network)
+    return network
+
+
+def unwrap(network: keras.Model) -> None:
+    """Give each layer the ``call`` of its class again: gradients are taken by wrappers around it."""
+    for layer in all_layers(network):
         if (getattr(vars(layer).get("call"), "__module__", None) or "").startswith("distributed."):
             del layer.call
-    return network
+
+
+def draws(layer: keras.layers.Layer) -> bool:
+    """Whether a layer of a converted network drops something in training, frozen or not."""
+    return _is_dropout(layer) and _rate(layer) > 0
 
 
 def batch_norm_layers(network: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The layers that normalise by the batch in training; frozen ones normalise by what they have stored."""
-    return [layer for layer in _layers(network) if _normalises_by_batch(layer)]
+    return [layer for layer in all_layers(network) if normalises_by_batch(layer)]
 
 
-def _layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[keras.layers.Layer]:
+def all_layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[keras.layers.Layer]:
     """The layer and all below it that Keras tracks, each once, in the order in which they were added."""
     seen = set() if seen is None else seen
     if id(layer) in seen:
@@ -97,12 +109,21 @@ def _layers(layer: keras.layers.Layer, seen: set[int] | None = None) -> list[ker
     seen.add(id(layer))
     # Keras has no public way to the layers inside of a layer.
     children = layer._flatten_layers(include_self=False, recursive=False)
-    return [layer, *(found for child in children for found in _layers(child, seen))]
+    return [layer, *(found for child in children for found in all_layers(child, seen))]
+
+
+def _is_plain_dropout(layer: keras.layers.Layer) -> bool:
+    """Whether it is Keras' very own: what derives from it does something else, as SpatialDropout2D."""
+    return type(layer) in (keras.layers.Dropout, SampleDropout)
 
 
 def _is_dropout(layer: keras.layers.Layer) -> bool:
-    """Whether it is Keras' very own: what derives from it does something else, as SpatialDropout2D."""
-    return type(layer) in (keras.layers.Dropout, SampleDropout)
+    """Whether it drops, and can be converted."""
+    return _is_plain_dropout(layer) or type(layer) in (StochasticDepth, SampleStochasticDepth)
+
+
+def _rate(layer: keras.layers.Layer) -> float:
+    return layer.rate if _is_plain_dropout(layer) else layer.drop_path_rate
 
 
 def _is_batch_norm(layer: keras.layers.Layer) -> bool:
@@ -110,7 +131,7 @@ def _is_batch_norm(layer: keras.layers.Layer) -> bool:
     return type(layer) in (keras.layers.BatchNormalization, SpanBatchNorm) and not layer.renorm
 
 
-def _normalises_by_batch(layer: keras.layers.Layer) -> bool:
+def normalises_by_batch(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
 
 
@@ -132,16 +153,18 @@ def _has_one_mask(layer: keras.layers.Dropout) -> bool:
 
 def _draws(layer: keras.layers.Layer) -> bool:
     """Whether the layer itself draws random numbers in training, other than dropout of the above kind."""
+    if _is_dropout(layer):
+        return False
     rates = [getattr(layer, name, None) for name in RATES] if _is_kerass(layer) else []
     if any(isinstance(rate, int | float) for rate in rates):
         return any(rates)
-    return bool(layer._seed_generators) and not _is_dropout(layer)
+    return bool(layer._seed_generators)
 
 
 def _refuse_random(layers: list[keras.layers.Layer]) -> None:
     drawing = [layer for layer in layers if _draws(layer)]
     # Nobody has written the cell of an LSTM into a network.
-    parts = {id(part) for layer in drawing if _is_kerass(layer) for part in _layers(layer)[1:]}
+    parts = {id(part) for layer in drawing if _is_kerass(layer) for part in all_layers(layer)[1:]}
     if drawing:
         raise LayerError(
             f"random numbers drawn by {_named(layer for layer in drawing if id(layer) not in parts)} would depend on "
@@ -151,7 +174,7 @@ def _refuse_random(layers: list[keras.layers.Layer]) -> None:
 
 
 def _refuse_norms(layers: list[keras.layers.Layer]) -> None:
-    others = [layer for layer in layers if _normalises_by_batch(layer) and not _is_batch_norm(layer)]
+    others = [layer for layer in layers if normalises_by_batch(layer) and not _is_batch_norm(layer)]
     if others:
         raise LayerError(
             f"{_named(others)} would normalise by the batch that one worker sees, so that the result would depend on "
@@ -165,7 +188,7 @@ def _refuse_holders(layers: list[keras.layers.Layer]) -> None:
         if not (subclassed or layer._remat_mode):
             continue
         if held := [
-            inner for inner in _layers(layer) if _is_dropout(inner) and inner.rate or _normalises_by_batch(inner)
+            inner for inner in all_layers(layer) if _is_dropout(inner) and _rate(inner) or normalises_by_batch(inner)
         ]:
             if subclassed:
                 why = "is a keras.Model with a call() of its own", "build it as a functional or Sequential model"

@@ -10,8 +10,11 @@ import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from distributed import placement
 
 DRIVER = "libcuda.so.1"
 CONTROL_DEVICE = Path("/dev/nvidiactl")
@@ -68,15 +71,28 @@ def _card(driver: ctypes.CDLL, index: int) -> Card:
     )
 
 
-def why_expected() -> str | None:
-    """Why a GPU is expected here, in words; None where none is."""
+def why_no_gpu(environment: Mapping[str, str]) -> str | None:
+    """One sentence about why TensorFlow, which sees no GPU, sees none, where one is expected; else None.
+
+    A GPU is expected where there is one, and where ``make setup GPU=1`` has made this environment.  To find
+    TensorFlow's own reason takes seconds.
+    """
+    found = cards()
     if CONTROL_DEVICE.exists():
-        return f"this machine has an NVIDIA GPU ({CONTROL_DEVICE} exists)"
-    if is_gpu_build():
-        return f"this environment was made with make setup GPU=1 ({SETUP})"
-    if found := cards():
-        return f"the driver shows {found[0].name}"
-    return None
+        expected = f"this machine has an NVIDIA GPU ({CONTROL_DEVICE} exists)"
+    elif found:
+        expected = f"the driver shows {len(found)}, the first of them {found[0].name}"
+    elif is_gpu_build():
+        expected = "this .venv was made with make setup GPU=1"
+    else:
+        return None
+    if placement.hides_gpus(environment):
+        value = environment["CUDA_VISIBLE_DEVICES"]
+        reason = f"CUDA_VISIBLE_DEVICES={value!r} hides all of them; unset it, or ask the scheduler for GPUs"
+    else:
+        complaints = read_complaints(_tensorflow_log())
+        reason = f"{'; '.join(complaints) or 'TensorFlow does not say why'}; {_remedy(complaints)}"
+    return f"TensorFlow sees no GPU, but {expected}: {reason}; or say with --cpu that the CPU is meant"
 
 
 def is_gpu_build() -> bool:
@@ -87,27 +103,36 @@ def is_gpu_build() -> bool:
         return False
 
 
-def tensorflow_complaints() -> list[str]:
-    """What TensorFlow says while it looks for GPUs, the lines that tell why it takes none; takes seconds.
+def _remedy(complaints: list[str]) -> str:
+    if any(DRIVER in complaint for complaint in complaints):
+        return "install NVIDIA's driver, or start the container with --gpus all"
+    if not is_gpu_build():
+        return "run make setup GPU=1, which brings CUDA's libraries"
+    if any(".so" in complaint for complaint in complaints):
+        return "run make clean and make setup GPU=1 again"
+    return "see what nvidia-smi says, and whether the driver is new enough for CUDA 12"
 
-    It says so only as it is loaded, and only with its log on, hence in another process.
-    """
+
+def _tensorflow_log() -> str:
+    """What TensorFlow writes while it looks for GPUs: only as it is loaded, with its log on, hence by another
+    process."""
     words = [sys.executable, "-c", "import tensorflow; tensorflow.config.list_physical_devices('GPU')"]
     loud = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
     try:
-        log = subprocess.run(words, env=loud, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, timeout=120).stderr
+        done = subprocess.run(words, env=loud, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, timeout=120)
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return read_complaints(log.decode(errors="replace"))
+        return ""
+    return done.stderr.decode(errors="replace")
 
 
 def read_complaints(log: str) -> list[str]:
-    """The lines of TensorFlow's log that say why it takes no GPU, in words, each once."""
-    patterns = (
-        (r"Could not load dynamic library '([^']+)'; dlerror: (.+)", r"\2"),
-        (r"failed call to cuInit: (.+)", r"the driver does not start: \1"),
-        (r"(kernel version .+ does not match DSO version .+)", r"\1"),
-        (r"(Ignoring visible gpu device .+)", r"\1"),
-    )
-    found = [match.expand(words) for pattern, words in patterns for match in re.finditer(pattern, log)]
-    return list(dict.fromkeys(line.strip().rstrip(".") for line in found))
+    """What in TensorFlow's log says why it takes no GPU: libraries that cannot be loaded, by the linker's reason for
+    them; else what the driver answered, or which GPU is passed over."""
+    missing = {}
+    for name, reason in re.findall(r"Could not load dynamic library '([^']+)'; dlerror: [^:\n]+: ([^;\n]+)", log):
+        missing.setdefault(reason.strip(), {})[name] = None
+    if missing:
+        return [f"{', '.join(names)}: {reason}" for reason, names in missing.items()]
+    lines = re.findall(r"(kernel version .+ does not match DSO version .+|Ignoring visible gpu device .+)", log)
+    lines += [f"the driver does not start: {reason}" for reason in re.findall(r"failed call to cuInit: (.+)", log)]
+    return list(dict.fromkeys(line.strip().rstrip(".") for line in lines))

@@ -1,12 +1,18 @@
-"""Choose the way to run, and give this process its device and its share of the cores."""
+"""Choose the way to run, give this process its device and its share of the cores, and compare all workers' devices."""
+
+import os
+from dataclasses import asdict
 
 import tensorflow as tf
 
+from distributed import control, cuda, placement
 from distributed.strategies import Horovod, Mirrored, SingleDevice, Strategy
 from distributed.world import World, WorldError
 
 
-def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads: int, exact: bool = False) -> Strategy:
+def create_strategy(
+    name: str, world: World, *, cpu_devices: int | None, threads: int, exact: bool = False, cpu: bool = False
+) -> Strategy:
     """Create the strategy of that name; must be called before anything touches a device.
 
     Args:
@@ -17,16 +23,19 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
         cpu_devices: how many devices to split the CPU into for ``mirrored``; None leaves the CPU whole.
         threads: cores that this process may use.
         exact: compute each operation on one core, as its result may depend on how many share it.
+        cpu: compute on the CPU, also where there is a GPU.
 
     Raises:
         WorldError: if the choice does not fit the launcher or the machine.
     """
-    gpus = _visible_gpus()
+    if cpu:
+        tf.config.set_visible_devices([], "GPU")
+    gpus = [] if cpu else _visible_gpus()
     if name == "auto":
         name = "horovod" if world.size > 1 else "mirrored" if cpu_devices or len(gpus) > 1 else "single"
     if world.size > 1 and name != "horovod":
         raise WorldError(
-            f"strategy {name} runs in one process, but {world.launcher} started {world.size}; "
+            f"strategy {name} runs in one process, but {world.launcher} started {world.size} ({world.seen}); "
             "use --strategy horovod or auto, or start it with plain python"
         )
     if cpu_devices and name != "mirrored":
@@ -38,14 +47,51 @@ def create_strategy(name: str, world: World, *, cpu_devices: int | None, threads
     tf.config.threading.set_inter_op_parallelism_threads(max(2, threads) if name == "mirrored" else threads)
     if name == "mirrored":
         return Mirrored(world, _mirrored_devices(gpus, cpu_devices))
-    # A scheduler that shows each task only its own GPU leaves one to choose from.
-    mine = gpus[world.local_rank % len(gpus) :][:1] if gpus else []
-    if len(gpus) > 1 and world.local_size > len(gpus):
-        raise WorldError(
-            f"{world.local_size} processes on {world.host} share {len(gpus)} GPUs; start at most one process per GPU"
-        )
-    tf.config.set_visible_devices(mine, "GPU")
+    place = placement.choose_gpu(world.local_rank, len(gpus))
+    tf.config.set_visible_devices([] if place is None else gpus[place], "GPU")
     return Horovod(world) if name == "horovod" else SingleDevice(world)
+
+
+def check_devices(strategy: Strategy, *, cpu: bool) -> None:
+    """See that each worker has a device of its own, and all have one kind of device, before any of them is used.
+
+    NCCL would refuse two ranks on one card at length; a rank on the CPU would let all others wait for it.
+
+    Args:
+        cpu: whether the CPU is meant, also where there is a GPU.
+
+    Raises:
+        WorldError: on all workers.
+    """
+    mine = cards_in_use()
+
+    def look():
+        if not mine and not cpu and (problem := cuda.why_no_gpu(os.environ)):
+            raise WorldError(problem)
+        if len(kinds := {kind_of_device([card]) for card in mine}) > 1:
+            raise WorldError(
+                f"the GPUs of this process are of different kinds ({', '.join(sorted(kinds))}); "
+                "choose those of one kind with CUDA_VISIBLE_DEVICES"
+            )
+
+    control.together(strategy.control, (WorldError,), look)
+    control.check_agreement(strategy.control, {"device": kind_of_device(mine)})
+    card = asdict(mine[0]) if mine and strategy.world.size > 1 else None
+    if problem := placement.shared_cards(strategy.control.gather({"host": strategy.world.host, "card": card})):
+        raise WorldError(problem)
+
+
+def cards_in_use() -> list[cuda.Card]:
+    """The GPUs on which this process computes."""
+    visible = tf.config.get_visible_devices("GPU")
+    found = cuda.cards() if visible else []
+    # The number in TensorFlow's name is CUDA's.
+    return [found[int(gpu.name.rpartition(":")[2])] for gpu in visible]
+
+
+def kind_of_device(cards: list[cuda.Card]) -> str:
+    """The kind of the first card, in words, or CPU."""
+    return f"{cards[0].name} (compute capability {cards[0].capability})" if cards else "CPU"
 
 
 def _visible_gpus() -> list:
@@ -63,7 +109,8 @@ def _mirrored_devices(gpus: list, cpu_devices: int | None) -> list[str]:
         return [f"CPU:{index}" for index in range(cpu_devices)]
     if not gpus:
         raise WorldError(
-            "strategy mirrored found no GPU; "
+            cuda.why_no_gpu(os.environ)
+            or "strategy mirrored found no GPU; "
             "add --cpu-devices N to split the CPU in N devices, or use --strategy single"
         )
     return [f"GPU:{index}" for index in range(len(gpus))]

@@ -5,7 +5,7 @@ compiled call: the rates of all of them go in as one vector, and what the host w
 array.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
@@ -67,6 +67,7 @@ class LockstepModel:
         moving: MovingStatistics | None = None,
         penalties: Penalties | None = None,
         *,
+        class_weights: Sequence[float] | None = None,
         global_batch: int,
         accumulate: int,
     ):
@@ -80,17 +81,36 @@ class LockstepModel:
             exchange: takes and sums the gradients of ``network``.
             moving: statistics of ``network`` that follow the steps, as the optimizer has them.
             penalties: of the network's weights, as the optimizer has them.
+            class_weights: what the loss of an example of each class is multiplied by in training; None: by 1.  The
+                mean is by the number of examples, not by the sum of their weights, as in Keras.
             global_batch: examples per optimizer step over all replicas.
             accumulate: micro-batches into which a replica cuts its share of them, one after the other.
         """
-        self.network, self.optimizer = network, optimizer
-        self._strategy, self._losses, self._metrics, self._exchange = strategy, losses, metrics, exchange
-        self._moving, self._penalties = moving, penalties
+        self.network, self._strategy, self._losses, self._metrics = network, strategy, losses, metrics
+        self._class_weights = class_weights
         self._global_batch, self._accumulate = global_batch, accumulate
         # Set by this worker's host between calls, summed over all replicas with the gradients: telling costs nothing.
         self._notices = keras.Variable(
             tf.zeros(len(NOTICES)), dtype="float32", trainable=False, aggregation="only_first_replica", name="notices"
         )
+        self.take_up(optimizer, exchange, moving, penalties)
+
+    def take_up(
+        self,
+        optimizer: LockstepOptimizer,
+        exchange: Exchange,
+        moving: MovingStatistics | None,
+        penalties: Penalties | None,
+    ) -> None:
+        """Take steps by these from now on, as at the beginning and where other layers begin to train; arguments as
+        above.  Steps are compiled anew: one that was compiled goes on training what it was compiled for."""
+        self.optimizer, self._exchange, self._moving, self._penalties = optimizer, exchange, moving, penalties
+        self.look_at(None)
+
+    def look_at(self, head: keras.Model | None) -> None:
+        """Compute only ``head``, the last part of the network, from now on: batches bring what the rest puts out.
+        None: all of it, on images.  Call it before the first step or after ``take_up``."""
+        self._computed = self.network if head is None else head
         self._gathered_at = None  # the step at which what is split was last whole
         # XLA makes convolutions on CPUs 6-7 times slower, and does not know Horovod's operations.
         self._train_step = tf.function(self._train_on, jit_compile=False, autograph=False)
@@ -156,8 +176,10 @@ class LockstepModel:
         images, labels, sample_ids = data
         step = tf.cast(self.optimizer.iterations.value, tf.int64)
         with step_context.enter(step, sample_ids) as context, tf.GradientTape() as tape:
-            logits = self.network(images, training=True)
+            logits = self._computed(images, training=True)
             losses = self._losses(labels, logits)
+            if self._class_weights is not None:
+                losses *= tf.gather(tf.constant(self._class_weights, tf.float32), labels)
             loss = tf.reduce_sum(losses) / self._global_batch
             scaled = self.optimizer.scale_loss(loss)
         self._metrics.update(labels, logits, losses)
@@ -178,7 +200,7 @@ class LockstepModel:
 
     def _test_on(self, data):
         images, labels, weights = data
-        logits = self.network(images, training=False)
+        logits = self._computed(images, training=False)
         self._metrics.update(labels, logits, self._losses(labels, logits), weights)
 
     def tell(self, names: set[str]) -> None:

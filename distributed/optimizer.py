@@ -17,7 +17,7 @@ Otherwise, and whenever a replica's *loss* is not finite, the optimizer halts: n
 that the weights stay those of the last good step until the host has noticed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -39,11 +39,12 @@ class LockstepOptimizer:
 
     def prepare(
         self,
-        sum_replicas: Callable[[list], list],
+        sum_replicas: Callable[[list, tf.Tensor | float], list],
         clip_norm: float | None,
         scaled: bool,
         moving: MovingStatistics | None,
         penalties: Penalties | None,
+        rate_factors: Mapping[str, float],
     ) -> None:
         """Say how to reduce and clip; called once, in the strategy's scope, before ``build``."""
         self._sum_replicas = sum_replicas
@@ -51,6 +52,7 @@ class LockstepOptimizer:
         self._scaled = scaled
         self._moving = moving
         self._penalties = penalties
+        self._rate_factors = rate_factors
         self._split = self._of_parts = None
         make = self.add_variable
         # Loss scale and the good steps since it last changed; halted is 1 from the first bad step on.
@@ -97,7 +99,8 @@ class LockstepOptimizer:
             self._penalized(*pair) if isinstance(pair[0], Owned) else pair[0]
             for pair in zip(gradients, variables, strict=True)
         ]
-        *gradients, report = self._sum_replicas([*gradients, *([] if rows is None else [rows]), report])
+        shares = [*gradients, *([] if rows is None else [rows]), report]
+        *gradients, report = self._sum_replicas(shares, self.loss_scale.value if self._scaled else 1.0)
         moved = [] if rows is None else self._moving.moved(gradients.pop().values)
         if self._clip_norm is not None or self._penalties:
             gradients = [_multiplied(gradient) for gradient in gradients]
@@ -180,12 +183,21 @@ class LockstepOptimizer:
         # slots once more: of SGD with momentum on 20 M weights, on two CPU cores, 770 ms where the branch takes 53 ms.
         return tf.cond(fine, good, bad)
 
+    def update_step(self, gradient, variable, learning_rate):
+        """One variable's step, at its own part of the rate."""
+        if self._rate_factors:
+            # Under MirroredStrategy it is a bare tf.Variable, without the path.
+            path = self._trainable_variables[self._get_variable_index(variable)].path
+            learning_rate = learning_rate * self._rate_factors.get(path, 1.0)
+        super().update_step(gradient, variable, learning_rate)
+
     def _apply_to_parts(self, pairs):
         # Before ``apply``, which counts the step.
         parts = [self._split.part_of(variable) for _, variable in pairs]
         self._apply_weight_decay(parts)
-        for (gradient, _), part in zip(pairs, parts, strict=True):
-            self._of_parts.update_step(gradient.gradient, part, self.learning_rate)
+        for (gradient, variable), part in zip(pairs, parts, strict=True):
+            rate = self.learning_rate * self._rate_factors.get(variable.path, 1.0)
+            self._of_parts.update_step(gradient.gradient, part, rate)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # Keras would sum over the replicas here, after clipping; the sum has been taken.
@@ -200,8 +212,9 @@ class LockstepOptimizer:
         def apply(distribution, variables):
             for variable in variables:
                 if self._use_weight_decay(variable):
+                    own = decay * self._rate_factors.get(variable.path, 1.0) if self._rate_factors else decay
                     distribution.extended.update(
-                        variable.value, lambda weights: weights.assign_sub(weights * decay), group=False
+                        variable.value, lambda weights, own=own: weights.assign_sub(weights * own), group=False
                     )
 
         tf.__internal__.distribute.interim.maybe_merge_call(apply, self._distribution_strategy, variables)
@@ -224,6 +237,7 @@ def synchronize(
     moving: MovingStatistics | None = None,
     penalties: Penalties | None = None,
     undecayed: Sequence = (),
+    rate_factors: Mapping[str, float] | None = None,
 ):
     """Build a Keras optimizer whose steps are taken by all replicas together.
 
@@ -233,18 +247,19 @@ def synchronize(
         optimizer_class: a class of ``keras.optimizers``.
         settings: its constructor's arguments; clipping is not among them.
         variables: what it is to train.
-        sum_replicas: sums a list of tensors over all replicas, inside a step.
+        sum_replicas: sums a list of tensors over all replicas, inside a step; it is told the loss scale, too.
         clip_norm: largest global norm of the reduced gradient, or None.
         scaled: whether the loss is scaled (float16).
         split: those of the variables that are divided between the workers.
         moving: statistics that follow the steps; see ``batch_norm.py``.
         penalties: of the variables; see ``regularization.py``.
         undecayed: those of the variables that weight decay leaves alone.
+        rate_factors: by variable's path what its learning rate is multiplied by; 1 for one that is missing.
     """
     names = {"__module__": optimizer_class.__module__, "__qualname__": optimizer_class.__qualname__}
     fused = (FusedSGD,) if optimizer_class is keras.optimizers.SGD else ()
     optimizer = type(optimizer_class.__name__, (LockstepOptimizer, *fused, optimizer_class), names)(**settings)
-    optimizer.prepare(sum_replicas, clip_norm, scaled, moving, penalties)
+    optimizer.prepare(sum_replicas, clip_norm, scaled, moving, penalties, rate_factors or {})
     parts = [] if split is None else [part for part in map(split.part_of, undecayed) if part is not None]
     optimizer.exclude_from_weight_decay([*undecayed, *parts])
     optimizer.build(variables)

@@ -21,6 +21,11 @@ SCALINGS: dict[str, Callable[[float], float]] = {
     "sqrt": math.sqrt,
     "none": lambda ratio: 1.0,
 }
+# What the base rate is multiplied by in the first step of the warmup, as a function of what it is multiplied by after.
+WARMUP_STARTS: dict[str, Callable[[float], float]] = {
+    "base": lambda factor: 1.0,
+    "hundredth": lambda factor: factor / 100,
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,12 @@ class Schedule:
         kind: of ``DECAYS``: ``constant``, ``cosine`` (Loshchilov & Hutter 2017, one period without restart), ``step``
             (x 0.1 after 50 % and 75 % of the steps, as He et al. 2016 for CIFAR-10) or ``polynomial`` (power 2, You et
             al. 2017).
-        warmup_steps: steps over which the rate grows from the unscaled to the scaled one (Goyal et al. 2017, section
-            2.2).
+        warmup_steps: steps over which the rate goes in a line from its start to the scaled one.
         total_steps: the length of the run.
         minimum: the rate never falls below it once the warmup is over.
+        given: rates in the place of ``base`` and the decay, each for ``given_every`` steps in turn; None: these.
+        warmup_from: of ``WARMUP_STARTS``: ``base``, the unscaled rate (Goyal et al. 2017, section 2.2), or
+            ``hundredth``, a hundredth of the scaled rate (torchvision's classification recipes).
     """
 
     base: float
@@ -48,6 +55,9 @@ class Schedule:
     warmup_steps: int
     total_steps: int
     minimum: float = 0.0
+    given: tuple[float, ...] | None = None
+    given_every: int = 1
+    warmup_from: str = "base"
 
     @property
     def factor(self) -> float:
@@ -56,18 +66,21 @@ class Schedule:
 
     @property
     def peak(self) -> float:
-        """The scaled rate, reached after the warmup."""
-        return self.base * self.factor
+        """The scaled rate, reached after the warmup; the largest where rates are given."""
+        return (self.base if self.given is None else max(self.given)) * self.factor
 
     def rate(self, step: int, plateau_factor: float = 1.0) -> float:
         """The rate of step ``step``, counted from 0; ``plateau_factor`` is what ReduceLROnPlateau made of it so far."""
+        if self.given is not None:
+            return self.given[step // self.given_every] * self._warmup(step) * plateau_factor
         rate = self.base * self._warmup(step) * self._decay(step) * plateau_factor
         return max(rate, min(self.minimum, self.peak)) if step >= self.warmup_steps else rate
 
     def _warmup(self, step: int) -> float:
         if step >= self.warmup_steps:
             return self.factor
-        return 1.0 + (self.factor - 1.0) * step / self.warmup_steps
+        start = WARMUP_STARTS[self.warmup_from](self.factor)
+        return start + (self.factor - start) * step / self.warmup_steps
 
     def _decay(self, step: int) -> float:
         if step < self.warmup_steps:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from distributed.collectives import Collectives, HorovodCollectives
+from distributed.collectives import BUCKET, Collectives, HorovodCollectives
 from distributed.control import Control, MpiControl
 from distributed.world import World
 
@@ -130,7 +130,9 @@ class Mirrored(SingleDevice):
         return tf.distribute.get_replica_context().replica_id_in_sync_group
 
     def sum_replicas(self, tensors):
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
+        # In packs, the last tensors first, as ``Collectives.sum_tensors``; where NCCL sums, CPUs know no packs.
+        packs = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=BUCKET)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors), options=packs)
 
     def gather_replicas(self, tensors):
         if not tensors:

@@ -31,15 +31,20 @@ GROUP = """
 # What to write behind a flag whose type does not say it.
 WORDS = {
     "callbacks": "FILE.py:FUNCTION",
+    "class_weights": "balanced\\|FILE",
     "classes": "NAME,...\\|FILE",
     "dataset": "FILE.py:FUNCTION",
     "image_feature": "NAME",
     "label_feature": "NAME",
     "metrics": "NAME,...",
-    "model": "FILE.py:FUNCTION",
+    "model": "keras:NAME\\|FILE.py:FUNCTION",
     "monitor": "METRIC",
     "profile_steps": "A,B",
+    "schedule": "FILE.py:FUNCTION",
     "resume": "auto|never|PATH",
+    "head_units": "N,...",
+    "freeze": "base\\|LAYER,...",
+    "unfreeze": "LAYER,...",
     "weights": "PATH",
 }
 
@@ -51,7 +56,7 @@ def words(name: str, annotation) -> list[str]:
         return words(name, arguments[0])
     if origin in (Union, types.UnionType):
         parts = [words(name, part) for part in arguments if part is not type(None)]
-        return [word for part in parts for word in part]
+        return list(dict.fromkeys(word for part in parts for word in part))
     if origin is Literal:
         return list(arguments)
     if annotation is bool:

@@ -7,6 +7,7 @@ python launch/benchmark.py input          # input pipelines alone
 python launch/benchmark.py overhead       # one repeated batch: bare fit
 python launch/benchmark.py overhead --models tiny:8     # what the host costs: fit, a loop by hand, Horovod by hand
 python launch/benchmark.py checkpoint     # what saving costs
+python launch/benchmark.py project --ranks 8,64,512 --link 100gbit --per-host 8 --device a100   # a projection
 
 ... --models alexnet_cifar:64,vgg16:8 --json result.json     # also writes result.png
 
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from distributed.world import World
-from launch.bench import arguments, comparisons, report
+from launch.bench import arguments, comparisons, projection, report
 from launch.bench.exchange import exchange
 from launch.bench.runner import BenchmarkError, Runner
 from launch.job import environment
@@ -44,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, _leave)
     try:
         settings = arguments.parse(argv, __doc__, COMPARISONS)
+        if settings.command == "project":
+            projection.show(settings, console)
+            return 0
         facts = {"benchmark": settings.command, "arguments": argv}
         facts |= {"machine": report.machine(), "load_before": report.load()}
         environment.prepare(World(), verbose=False)

@@ -21,8 +21,11 @@ from typing import Literal
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from launch.job import leftovers
 from launch.job.environment import silence
+from launch.job.logs.streams import outlive_readers
 
+leftovers.overrule(os.environ)
 with silence(True):
     import tensorflow as tf
 import tyro
@@ -225,6 +228,7 @@ def verify(out: Path) -> Manifest:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    outlive_readers()
     config = tyro.cli(PrepareConfig, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     started = time.perf_counter()
     try:

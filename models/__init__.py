@@ -10,11 +10,7 @@ from functools import partial
 import keras
 
 from models import alexnet, resnet, vgg
-from models.layers import Spec
-
-
-class ModelError(ValueError):
-    """A model that cannot be built as asked; one sentence: what came, what was expected, how to mend it."""
+from models.layers import ModelError, Spec
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Architecture:
 
 MODELS: dict[str, Architecture] = {
     "alexnet": Architecture(alexnet.one_tower, 227, 67, 0.5, "AlexNet in one tower, no response normalisation"),
-    "alexnet_bn": Architecture(alexnet.one_tower_bn, 227, 67, 0.5, "the same with batch normalisation"),
+    "alexnet_bn": Architecture(alexnet.one_tower_bn, 227, 67, 0.5, "alexnet with batch normalisation"),
     "alexnet_2012": Architecture(alexnet.two_towers, 227, 67, 0.5, "AlexNet as in the paper: two towers, LRN"),
     "alexnet_cifar": Architecture(alexnet.small, 32, 16, 0.5, "a small AlexNet for 32x32 images"),
     "vgg11": Architecture(partial(vgg.build, convs_per_block=vgg.VGG11), 224, 32, 0.5, "VGG, configuration A"),
@@ -38,16 +34,16 @@ MODELS: dict[str, Architecture] = {
     "vgg16": Architecture(partial(vgg.build, convs_per_block=vgg.VGG16), 224, 32, 0.5, "VGG, configuration D"),
     "vgg19": Architecture(partial(vgg.build, convs_per_block=vgg.VGG19), 224, 32, 0.5, "VGG, configuration E"),
     "vgg11_bn": Architecture(
-        partial(vgg.build, convs_per_block=vgg.VGG11, batch_norm=True), 224, 32, 0.5, "the same with batch normalisation"
+        partial(vgg.build, convs_per_block=vgg.VGG11, batch_norm=True), 224, 32, 0.5, "vgg11 with batch normalisation"
     ),
     "vgg13_bn": Architecture(
-        partial(vgg.build, convs_per_block=vgg.VGG13, batch_norm=True), 224, 32, 0.5, "the same with batch normalisation"
+        partial(vgg.build, convs_per_block=vgg.VGG13, batch_norm=True), 224, 32, 0.5, "vgg13 with batch normalisation"
     ),
     "vgg16_bn": Architecture(
-        partial(vgg.build, convs_per_block=vgg.VGG16, batch_norm=True), 224, 32, 0.5, "the same with batch normalisation"
+        partial(vgg.build, convs_per_block=vgg.VGG16, batch_norm=True), 224, 32, 0.5, "vgg16 with batch normalisation"
     ),
     "vgg19_bn": Architecture(
-        partial(vgg.build, convs_per_block=vgg.VGG19, batch_norm=True), 224, 32, 0.5, "the same with batch normalisation"
+        partial(vgg.build, convs_per_block=vgg.VGG19, batch_norm=True), 224, 32, 0.5, "vgg19 with batch normalisation"
     ),
     "resnet20": Architecture(partial(resnet.build, blocks=3), 32, 8, 0.0, "ResNet of 20 layers for 32x32 images"),
     "resnet56": Architecture(partial(resnet.build, blocks=9), 32, 8, 0.0, "ResNet of 56 layers for 32x32 images"),

@@ -1,4 +1,4 @@
-"""Layers that Keras lacks, and the parts that networks share: image input, initialisation, normalisation, classifier."""
+"""Layers that Keras lacks, and what networks share: image input, initialisation, normalisation, classifier."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 DENSE_UNITS = 4096  # both hidden dense layers of both papers
+
+
+class ModelError(ValueError):
+    """A model that cannot be built as asked; one sentence: what came, what was expected, how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("lockstep")
 class GroupedConv2D(keras.layers.Conv2D):
-    """keras.layers.Conv2D with `groups`, as one ordinary convolution per group.
+    """keras.layers.Conv2D with `groups`: on CPUs one ordinary convolution per group, on GPUs cuDNN's grouped one.
 
     Same arguments, weights and result as Keras' own, which sends grouped convolutions through XLA because TensorFlow's
     CPU kernels do not cover them: conv2 of AlexNet, forward and backward, batch 8, on 2 cores took 500 ms that way
@@ -129,6 +133,10 @@ class GroupedConv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs, kernel):
+        if tf.config.get_visible_devices("GPU"):
+            convolution = {"strides": self.strides, "padding": self.padding.upper(), "dilations": self.dilation_rate}
+            data_format = "NHWC" if self.data_format == "channels_last" else "NCHW"
+            return tf.nn.convolution(inputs, kernel, data_format=data_format, **convolution)
         channels = -1 if self.data_format == "channels_last" else 1
         inputs = keras.ops.split(inputs, self.groups, axis=channels)
         kernels = keras.ops.split(kernel, self.groups, axis=-1)

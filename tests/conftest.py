@@ -15,6 +15,8 @@ HELPERS = ROOT / "tests" / "helpers"
 sys.path[:0] = [str(ROOT), str(HELPERS)]
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What these tests start computes on the CPU, also where there is a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 BIN = Path(sys.executable).parent
 
@@ -107,7 +109,8 @@ def tiny_data(tmp_path_factory) -> Path:
     """Image sets of 7 classes, 16x16, as npz.
 
     ``tiny.npz``, which is returned, has 203 training and 103 validation images: numbers that no worker count divides.
-    Beside it lie ``val1003.npz``, ``val2.npz``, ``val1.npz`` with so many validation images, and ``train_only.npz``.
+    Beside it lie ``val1003.npz``, ``val2.npz``, ``val1.npz`` with so many validation images, and ``train_only.npz``;
+    learning rates of a user's, ``rates.py``, and weights of the classes, ``weights.yaml``.
     """
     import numpy as np
 
@@ -120,6 +123,12 @@ def tiny_data(tmp_path_factory) -> Path:
         base[np.arange(count), labels * 2] += 120
         arrays |= {f"x_{split}": base.astype(np.uint8), f"y_{split}": labels}
     folder = tmp_path_factory.mktemp("data")
+    (folder / "rates.py").write_text(
+        "def by_epoch(epoch, lr):\n    return lr if epoch < 1 else lr * 0.5\n\n\n"
+        "def by_step(step):\n    return 0.02 / (1 + step)\n"
+    )
+    weights = {0: 1.0, 1: 2.5, 2: 0.0, 3: 0.25, 4: 1.0, 5: 3.0, 6: 1.0}
+    (folder / "weights.yaml").write_text("".join(f"{label}: {weight}\n" for label, weight in weights.items()))
     training = {name: array for name, array in arrays.items() if name.endswith("train")}
     np.savez(folder / "train_only.npz", **training)
     for name, count in (("tiny", 103), ("val1003", 1003), ("val2", 2), ("val1", 1)):

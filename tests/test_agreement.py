@@ -26,6 +26,8 @@ def planted(tmp_path_factory, tiny_data):
         "slot": line,
         "versions": line,
         "model": line,
+        "two kinds of cards": line,
+        "two cards": line,
         "unseen": [*line, "--check-replicas", 0],
     }
     lines["overflow"] = [*line, "--precision", "float16", "--clip-norm", 1, "--check-replicas", 1]
@@ -39,6 +41,8 @@ def planted(tmp_path_factory, tiny_data):
         "slot": [["slot", 2, 16]],
         "versions": [["versions", 0, 0]],
         "model": [["model", 0, 0]],
+        "two kinds of cards": [["card", 2, 3]],
+        "two cards": [["card", 1, 2]],
         "unseen": [["weight", 1, 4]],
         "overflow": [["overflow", 1, 5]],
     }
@@ -83,6 +87,18 @@ def test_what_the_ranks_were_started_with_is_compared(planted, name, field):
     assert codes[name] == 2
     values = ", ".join(f"rank {rank}: that of rank {rank}" for rank in range(3))
     assert output.count(f"the ranks were started with different {field} ({values})") == 1
+
+
+def test_ranks_on_two_kinds_of_cards_are_named(planted):
+    _, codes, output = planted
+    said = "different device (ranks 0, 2: card 0 (compute capability 9.0), rank 1: card 1 (compute capability 9.0))"
+    assert codes["two kinds of cards"] == 2 and output.count(said) == 1, output
+
+
+def test_two_ranks_on_one_card_are_named(planted):
+    _, codes, output = planted
+    assert codes["two cards"] == 2
+    assert output.count("have 2 GPUs between them (ranks 0, 2: card 0 at 0000:00:00.0), but each") == 1, output
 
 
 def test_a_changed_copy_of_a_mirrored_weight_is_found(tmp_path, tiny_data):

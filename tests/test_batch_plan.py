@@ -91,6 +91,26 @@ def test_warmup_is_given_in_epochs(epochs, steps):
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "replicas", "first", "words"),
+    (
+        ({"batch_size": 16}, 1, 0.1, "rate 0.1"),
+        ({"batch_size": 16}, 3, 0.1, "16), warm-up 20 steps"),
+        ({"batch_size": 16, "warmup_epochs": 3}, 3, 0.1, "16), warm-up 60 steps"),
+        ({"batch_size": 16, "warmup_epochs": 3}, 1, 0.001, "rate 0.1, warm-up 186 steps from 0.001"),
+        ({"global_batch_size": 12, "warmup_epochs": 1}, 3, 0.001, "rate 0.1, warm-up 83 steps from 0.001"),
+        ({"global_batch_size": 12, "warmup_epochs": 1}, 1, 0.001, "rate 0.1, warm-up 83 steps from 0.001"),
+        ({"batch_size": 16, "lr_scaling": "none", "warmup_epochs": 1}, 3, 0.001, "warm-up 20 steps from 0.001"),
+        ({"batch_size": 16, "base_batch_size": 32, "warmup_epochs": 1}, 1, 0.0005, "warm-up 62 steps from 0.0005"),
+        ({"batch_size": 16, "warmup_epochs": 0}, 1, 0.1, "rate 0.1"),
+    ),
+)
+def test_a_warmup_that_was_asked_for_grows(settings, replicas, first, words):
+    made = plan(replicas, learning_rate=0.1, **settings)
+    assert made.schedule.rate(0) == pytest.approx(first) and made.sentence().endswith(words)
+    assert made.schedule.rate(made.schedule.warmup_steps) == pytest.approx(made.schedule.peak)
+
+
 def test_the_sentence_says_the_arithmetic_aloud():
     sentence = plan(3, batch_size=16, accumulate_steps=2, epochs=4, learning_rate=0.1).sentence()
     assert "16 per replica x 3 replicas x 2 accumulation = 96 global; 10 steps x 4 epochs = 40 steps" in sentence

@@ -82,7 +82,7 @@ def test_values(words, field, value):
     [name for name in TrainConfig.model_fields if config.choices(name) and name != "metrics"],
 )
 def test_every_choice_can_be_chosen_by_flag_and_by_file(recipe, field):
-    needed = {"data_dir": "d"} if field == "dataset" else {}
+    needed = {"dataset": {"data_dir": "d"}, "head": {"model": "keras:VGG16"}}.get(field, {})
     for choice in config.choices(field):
         more = {} if choice in ("shapes", "cifar10") else needed
         flags = [word for name, value in ({field: choice} | more).items() for word in (f"--{name}", value)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tyro
 from conftest import BIN, ROOT, environment
-from parity import EXACT, REST, TRAINING
+from parity import EXACT, FURTHER, FURTHER_EXACT, REST, TRAINING
 
 from distributed import convert
 from distributed.dropout import SampleDropout
@@ -47,6 +47,7 @@ def folder(tmp_path, monkeypatch):
     """The folder in which somebody has written the files that the pages print, and works."""
     (tmp_path / "net.py").write_text(program(README, "build"))
     (tmp_path / "mine.py").write_text(program(OWN_CODE, "squares"))
+    (tmp_path / "rates.py").write_text(program(TEXTS["docs/training.md"], "halve"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -62,7 +63,8 @@ def test_the_page_of_flags_is_current_and_whole():
 
 def test_the_parity_page_has_the_rows_of_the_tests_and_no_others():
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", TEXTS["docs/parity.md"], re.MULTILINE)
-    assert dict(rows) == {row: flags.replace("DATA/", "") for row, flags in (TRAINING | REST | EXACT).items()}
+    tables = TRAINING | REST | EXACT | FURTHER | FURTHER_EXACT
+    assert dict(rows) == {row: flags.replace("DATA/", "") for row, flags in tables.items()}
 
 
 def test_the_readme_tells_of_every_recipe():

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import run_command
 
 from distributed import placement
 from distributed.cuda import Card
@@ -128,6 +129,22 @@ def test_a_rank_bound_to_one_core_of_many_is_told(eight, tmp_path):
     bound, few = cores.warnings
     assert cores.threads == 1 and "each rank to 1 core, though 4 of 8" in bound and "mpirun --bind-to none" in bound
     assert "1 core per GPU" in few
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one core, none is free")
+def test_what_mpirun_binds_by_itself_is_noticed():
+    words = (
+        "import os\nfrom distributed.world import World\nfrom launch.job import environment\n"
+        "cores = environment.prepare(World.from_environment(os.environ), verbose=False)\n"
+        "print(cores.threads, *cores.warnings)"
+    )
+    mpirun = ("mpirun", "--allow-run-as-root", "-np", "1")
+    bound, free = (
+        run_command(*mpirun, *more, sys.executable, "-c", words, PYTHONPATH=str(ROOT))
+        for more in ((), ("--bind-to", "none"))
+    )
+    assert bound.stdout.startswith("1 the launcher has bound each rank to 1 core"), bound.stdout + bound.stderr
+    assert free.stdout.split()[1:] == [], free.stdout + free.stderr
 
 
 def test_as_many_files_may_be_open_as_the_system_allows():

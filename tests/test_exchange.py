@@ -136,14 +136,14 @@ def test_dense_layers_are_found_by_kind_and_rank():
     inputs = keras.Input((3, 4))
     x = keras.layers.Dense(2, name="on_sequences")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2, name="on_vectors")(keras.layers.Flatten()(x)))
-    assert [layer.name for layer in dense_layers(model)] == ["on_vectors"]
+    assert [*dense_layers(model)] == ["on_vectors"]
 
 
 def test_a_layer_that_is_called_twice_has_a_plain_gradient():
     """Its factors would be those of one call only."""
     inputs, shared = keras.Input((6,)), keras.layers.Dense(6, "tanh", name="shared")
     model = keras.Model(inputs, keras.layers.Dense(3, name="last")(shared(shared(inputs))))
-    assert [layer.name for layer in dense_layers(model)] == ["last"]
+    assert [*dense_layers(model)] == ["last"]
     images = tf.random.stateless_normal((16, 6), (0, 1))
     loss, expected = reference(model, images)
     exchange = Exchange(model, Replicas([]), {"shared": "factors", "last": "factors"})

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import kernels
 
-from distributed.gradients.matmul import multiply
+from distributed.gradients.matmul import kernel_gradient, multiply
 from distributed.gradients.reduction import Factors
 
 
@@ -46,3 +47,31 @@ def test_what_a_loss_scale_kept_from_underflow_survives_its_division():
     small = output_gradients * 1e-8
     factors = Factors(tf.cast(inputs, tf.float16), tf.cast(small * scale, tf.float16))
     assert close(factors.multiplied(tf.constant(1 / scale)), (tf.transpose(inputs) @ small).numpy(), 2e-3)
+
+
+@pytest.mark.parametrize("dtype", (tf.float16, tf.bfloat16))
+def test_numbers_of_16_bits_are_numbers_of_tensorfloat_32(dtype):
+    """So that widened factors lose nothing on tensor cores: all 65,536 of them, but for what is not a number."""
+    every = tf.cast(tf.bitcast(np.arange(1 << 16, dtype=np.uint16), dtype), tf.float32).numpy()
+    assert not (every[np.isfinite(every)].view(np.uint32) & 0x1FFF).any()
+
+
+def test_no_kernel_on_gpus_multiplies_16_bits_into_32():
+    """Once TensorFlow has one, ``kernel_gradient`` should take it."""
+    for kernel in kernels.get_registered_kernels_for_op("BatchMatMulV3").kernel:
+        dtypes = [part.allowed_values.list.type[0] for part in kernel.constraint]
+        assert kernel.device_type != "GPU" or len(set(dtypes)) == 1, kernel
+
+
+@pytest.mark.parametrize("dtype", (tf.float16, tf.bfloat16))
+def test_on_gpus_factors_of_16_bits_reach_the_product_unscaled(monkeypatch, dtype):
+    """Only the way that is taken there: what it is worth is seen in test_gpu_arithmetic.py."""
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
+    inputs, _, output_gradients = operands(dtype)
+    product = tf.function(lambda x, dy: kernel_gradient(x, dy, tf.constant(0.3))).get_concrete_function(
+        inputs, output_gradients
+    )
+    (multiplied,) = [operation for operation in product.graph.get_operations() if operation.type == "MatMul"]
+    assert [source.op.type for source in multiplied.inputs] == ["Cast", "Cast"]
+    x, dy = (np.asarray(part, np.float64) for part in (inputs, output_gradients))
+    assert close(product(inputs, output_gradients), 0.3 * x.T @ dy, 1e-6)

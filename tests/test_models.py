@@ -16,6 +16,15 @@ COUNTS = {  # classes, parameters at the default size
     "vgg13": (1000, 133_047_848),
     "vgg16": (1000, 138_357_544),
     "vgg19": (1000, 143_667_240),
+    # Instead of each bias a beta, a gamma and two moving statistics.
+    "alexnet_bn": (1000, 62_378_344 + 3 * 1_376),
+    "vgg11_bn": (1000, 132_863_336 + 3 * 2_752),
+    "vgg13_bn": (1000, 133_047_848 + 3 * 2_944),
+    "vgg16_bn": (1000, 138_357_544 + 3 * 4_224),
+    "vgg19_bn": (1000, 143_667_240 + 3 * 5_504),
+    # 0.27 and 0.85 million in table 6 of the paper.
+    "resnet20": (10, 271_098),
+    "resnet56": (10, 857_082),
 }
 
 
@@ -61,7 +70,9 @@ def test_parameter_count(name, shapes_only):
 def test_smallest_size_leaves_one_pixel_and_one_less_is_refused(name, shapes_only):
     least = MODELS[name].min_size
     model = build_model(name, classes=10, image_size=least)
-    assert model.get_layer("flatten").input.shape[1:3] == (1, 1) and model.output_shape == (None, 10)
+    maps = next(layer for layer in model.layers if layer.name == "flatten" or "global" in type(layer).__name__.lower())
+    # A ResNet halves them twice.
+    assert maps.input.shape[1:3] == ((2, 2) if "resnet" in name else (1, 1)) and model.output_shape == (None, 10)
     with pytest.raises(ModelError, match=f"image size for {name} is {least - 1}.* at least {least}"):
         build_model(name, classes=10, image_size=least - 1)
 
@@ -77,6 +88,41 @@ def test_layer_names_are_the_papers(shapes_only):
     assert names("alexnet_cifar") == f"{head} conv1 pool1 conv2 pool2 conv3 conv4 pool4 conv5 pool5 {tail}"
     reference = " ".join(layer.name for layer in keras.applications.VGG16(weights=None).layers[1:])
     assert names("vgg16") == f"{head} {reference} logits"
+
+
+def test_a_resnet_is_the_papers(shapes_only):
+    """6n + 2 layers with weights, 32, 16 and 8 pixels a side, and shortcuts without weights."""
+    for name, blocks in (("resnet20", 3), ("resnet56", 9)):
+        model = build_model(name, classes=10, image_size=32)
+        weighted = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
+        assert len(weighted) == 6 * blocks + 2
+        sums = [layer.output.shape[1:] for layer in model.layers if isinstance(layer, keras.layers.Add)]
+        assert sums == [shape for shape in ((32, 32, 16), (16, 16, 32), (8, 8, 64)) for _ in range(blocks)]
+
+
+def test_a_shortcut_is_every_second_pixel_and_zeros_behind_its_channels():
+    model = build_model("resnet20", classes=10, image_size=8, seed=1)
+    ends = ("stage1_block3_relu2", "stage2_block1_zeros")
+    before, after = keras.Model(model.inputs, [model.get_layer(name).output for name in ends])(_images(8))
+    assert before.shape[-1] == 16 and np.ptp(before) > 0
+    np.testing.assert_array_equal(after[..., :16], before[:, ::2, ::2])
+    assert after.shape[-1] == 32 and not np.any(after[..., 16:])
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith("_bn") or name.startswith("resnet")])
+def test_a_normalised_convolution_has_no_bias_and_no_activation_of_its_own(name, shapes_only):
+    model = build_model(name, classes=10, image_size=MODELS[name].min_size)
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    for layer in convolutions:
+        (node,) = layer._outbound_nodes
+        assert type(node.operation) is keras.layers.BatchNormalization and not layer.use_bias
+        assert layer.activation is keras.activations.linear
+    assert sum(type(layer) is keras.layers.BatchNormalization for layer in model.layers) == len(convolutions)
+
+
+def test_dropout_of_a_resnet_lies_in_front_of_its_last_layer(shapes_only):
+    model = build_model("resnet20", classes=10, image_size=32, dropout=0.3)
+    assert [layer.name for layer in model.layers][-4:] == ["pool", "dropout", "fc", "logits"]
 
 
 def test_pixels_are_scaled_to_minus_one_to_one():
@@ -231,7 +277,7 @@ def test_a_saved_model_comes_back(tmp_path):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"name": "resnet"}, "model is 'resnet', but must be one of alexnet, alexnet_2012, .*vgg19"),
+        ({"name": "resnet"}, "model is 'resnet', but must be one of alexnet, alexnet_bn, .*resnet56"),
         ({"image_size": 15}, "image size for alexnet_cifar is 15, .* at least 16; use larger images"),
         ({"name": "vgg16", "image_size": 16}, "image size for vgg16 is 16, .* or one of alexnet_cifar"),
         ({"image_size": 32.0}, "image size for alexnet_cifar is 32.0, .* whole number"),

@@ -14,21 +14,25 @@ from distributed import optimizer as module
 from distributed.optimizer import INITIAL_LOSS_SCALE, synchronize
 
 NAN, INF = float("nan"), float("inf")
-CLASSES = ("SGD", "RMSprop", "Adam", "Adagrad", "Adadelta", "Adamax", "Nadam")
+CLASSES = ("SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lamb", "Lion")
 GOOD = [[0.1, -0.2], [0.3]]
 GRAPHS = {}
 
 
 def of_others(*gradients):
     """A sum over replicas, of which the others hold these gradients and a loss of 0."""
-    return lambda tensors: [tensor + other for tensor, other in zip(tensors, [*gradients, 0.0], strict=True)]
+    return lambda tensors, _: [tensor + other for tensor, other in zip(tensors, [*gradients, 0.0], strict=True)]
 
 
-def of_three(tensors):
+def of_three(tensors, _):
     return [3 * tensor for tensor in tensors]
 
 
-def make(weights=((1.0, 2.0), (3.0,)), name="SGD", *, sum_replicas=list, clip=None, scaled=False, **settings):
+def alone(tensors, _):
+    return list(tensors)
+
+
+def make(weights=((1.0, 2.0), (3.0,)), name="SGD", *, sum_replicas=alone, clip=None, scaled=False, **settings):
     settings = {"learning_rate": 0.1} | settings
     cls = getattr(keras.optimizers, name)
     variables = [keras.Variable(np.float32(weight)) for weight in weights]
@@ -88,10 +92,12 @@ def test_sgd_is_the_reference(scaled, settings):
     assert int(optimizer.iterations) == len(steps)
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_without_anything_to_do_a_step_is_kerass(name):
-    ours, mine = make(name=name, weight_decay=0.01)
-    plain = getattr(keras.optimizers, name)(learning_rate=0.1, weight_decay=0.01)
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in CLASSES), ("SGD", {"momentum": 0.9, "nesterov": True})]
+)
+def test_without_anything_to_do_a_step_is_kerass(name, settings):
+    ours, mine = make(name=name, weight_decay=0.01, **settings)
+    plain = getattr(keras.optimizers, name)(learning_rate=0.1, weight_decay=0.01, **settings)
     theirs = [keras.Variable(np.float32(weight)) for weight in ((1.0, 2.0), (3.0,))]
     for gradients in ([[0.1, -2.0], [3.0]], [[0.3, 1.0], [-0.5]]):
         step(ours, mine, gradients)
@@ -195,7 +201,7 @@ from distributed.optimizer import synchronize
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
-def sum_replicas(tensors):
+def sum_replicas(tensors, _):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
 def run(steps, scaled=False, **settings):
     settings = {"learning_rate": 1.0} | settings

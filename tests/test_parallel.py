@@ -13,6 +13,8 @@ from conftest import run_jobs, summary
 from parity import (
     COMMON,
     EXACT,
+    FURTHER,
+    FURTHER_EXACT,
     LATER,
     REST,
     STEPS,
@@ -35,6 +37,7 @@ def run(tmp_path_factory, tiny_data):
 
     def get(workers: str, row: str) -> Path:
         tables = (TRAINING, REST, EXACT) if workers in LATER else (TRAINING | REST, EXACT)
+        tables += FURTHER, FURTHER_EXACT
         number, table = next((number, table) for number, table in enumerate(tables) if row in table)
         if (workers, number) not in folders:
             # Kept even if it fails, or each of its rows would start it again.
@@ -57,10 +60,10 @@ def in_folder(line: str, data: Path) -> list[str]:
     return line.replace("DATA", str(data.parent)).split()
 
 
-def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = ()):
-    """Parametrize a test with each row on each set of workers but the single process."""
+def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = (), mark=pytest.mark.faults):
+    """Parametrize a test with each row on each set of workers but the single process; ``mark`` is that of the later."""
     pairs = [(row, workers) for workers in WORKERS if workers != "single" for row in rows]
-    marks = dict.fromkeys(later, (pytest.mark.faults,))
+    marks = dict.fromkeys(later, (mark,))
     return pytest.mark.parametrize(
         ("row", "workers"), [pytest.param(*pair, marks=marks.get(pair[1], ())) for pair in pairs]
     )
@@ -68,8 +71,16 @@ def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = ()):
 
 @on_all_workers(EXACT, LATER)
 def test_same_bits(run, row, workers):
+    compare_bits(run("single", row), run(workers, row))
+
+
+@on_all_workers(FURTHER_EXACT, tuple(WORKERS), pytest.mark.thorough)
+def test_same_bits_of_further_rows(run, row, workers):
+    compare_bits(run("single", row), run(workers, row))
+
+
+def compare_bits(one: Path, many: Path) -> None:
     """Not a bit differs: weights, optimizer state, every metric of every epoch."""
-    one, many = run("single", row), run(workers, row)
     assert summary(many)["weights_sha256"] == summary(one)["weights_sha256"]
     assert summary(many)["final"] == summary(one)["final"] and summary(many)["best"] == summary(one)["best"]
     assert history(many) == history(one)
@@ -85,6 +96,11 @@ def test_training_has_the_same_result(run, row, workers):
 
 @on_all_workers(REST, LATER)
 def test_the_rest_has_the_same_result(run, row, workers):
+    compare(row, run("single", row), run(workers, row))
+
+
+@on_all_workers(FURTHER, tuple(WORKERS), pytest.mark.thorough)
+def test_further_rows_have_the_same_result(run, row, workers):
     compare(row, run("single", row), run(workers, row))
 
 
@@ -109,6 +125,15 @@ def test_not_a_bit_depends_on_the_steps_per_call(run, workers):
     rows = [run(workers, row) for row in ("exact_steps_1", "exact_steps_3", "exact_steps_auto")]
     assert len({summary(row)["weights_sha256"] for row in rows}) == 1
     assert history(rows[0]) == history(rows[1]) == history(rows[2])
+
+
+@pytest.mark.parametrize("workers", EVERYWHERE)
+def test_not_a_bit_depends_on_whether_features_are_computed_once(run, workers):
+    frozen, cached = (run(workers, row) for row in ("exact_frozen", "exact_cached"))
+    compare_bits(frozen, cached)
+    # A convolution is frozen, and its kernel stays as the seed made it; features of both splits lie in the run.
+    assert np.array_equal(weights(cached)["conv1/kernel"], weights(run(workers, "exact_frozen"))["conv1/kernel"])
+    assert len(list((cached / "features").glob("*.npy"))) == 2 and not (frozen / "features").exists()
 
 
 @pytest.mark.thorough

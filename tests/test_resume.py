@@ -5,10 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from conftest import run_jobs, summary
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
+
+from launch.job.config import TrainConfig
+from launch.job.run_directory import earlier
 
 # 203 images, batch 12: 16 steps per epoch.  The plateau reduces the rate at each epoch's end after the first.
 LINE = (
@@ -37,6 +41,11 @@ def runs(tmp_path_factory, tiny_data):
             line = [*LINE.split(), *flags.split(), "--data-dir", tiny_data]
             jobs = {"whole": line} | {str(step): line for step in CUTS}
             plants = {str(step): [["cut", "whole", step]] for step in CUTS}
+            if workers == "single":
+                short = [*line, "--epochs", 1]
+                level = LINE.replace("--warmup-epochs 1 ", "").split()
+                jobs |= {"level": [*level, *short[len(level) + 2 :]], "grows": short, "was level": short}
+                plants["was level"] = [["cut", "level", 5, "warmup_from"]]
             if workers == "horovod":
                 jobs["grown"], plants["grown"] = line, [["cut", str(get("single") / "whole"), 20]]
             codes = run_jobs(folder, jobs, *launcher, plants=plants)
@@ -114,6 +123,18 @@ def test_the_links_are_made_anew_and_the_best_is_the_best(runs, workers):
     )
 
 
+def test_a_run_from_before_ends_the_warmup_that_it_began(runs):
+    """It began at the base rate, which its checkpoint does not say; a new run of this command begins far below."""
+    rates = {
+        name: [rate for _, rate in curves(runs("single") / name, "train")["step/learning_rate"]]
+        for name in ("level", "grows", "was level")
+    }
+    assert rates["was level"] == rates["level"] == [pytest.approx(0.02)] * 16
+    assert rates["grows"] == pytest.approx([0.0002 + 0.0198 * step / 16 for step in range(16)])
+    digests = {name: summary(runs("single") / name)["weights_sha256"] for name in rates}
+    assert digests["was level"] == digests["level"] != digests["grows"]
+
+
 def test_the_state_says_all_about_the_run(runs):
     state = json.loads((runs("horovod") / "whole" / "checkpoints" / "step-00000020" / "state.json").read_text())
     assert (state["epoch"], state["epoch_step"], state["step"]) == (1, 4, 20)
@@ -139,6 +160,8 @@ def moved(runs, tmp_path_factory, tiny_data):
         "other monitor": [*line, "--monitor", "val_loss"],
         "other precision": [*line, "--precision", "float16"],
         "elsewhere": [*line, "--resume", folder / "whole" / "checkpoints" / "best"],
+        "decayed": [*line, "--weight-decay", 0.2, "--decay-all"],
+        "before": [*line, "--weight-decay", 0.2],
         "finished": line,
         "older": [*line, "--resume", folder / "older" / "checkpoints" / "step-00000016"],
     }
@@ -150,6 +173,7 @@ def moved(runs, tmp_path_factory, tiny_data):
         shutil.copytree(whole, folder / name, symlinks=True)
     cuts = dict.fromkeys(("alone", "other batch", "other metrics", "other monitor", "other precision"), 20)
     plants = {name: [["cut", "whole", step]] for name, step in (cuts | {"longer": 64}).items()}
+    plants["before"] = [["cut", "decayed", 20], ["forget", "decay_all", 0]]
     codes = run_jobs(folder, jobs, plants=plants)
     parts = (folder / "output.txt").read_text().split("job: ")[1:]
     said = {}
@@ -215,6 +239,25 @@ def test_a_longer_run_says_which_settings_changed_and_trains_on(moved):
     folder, codes, said = moved
     assert codes["longer"] == 0 and "was --epochs 4, now 5" in said["longer"]
     assert (summary(folder / "longer")["steps"], summary(folder / "longer")["stopped_by"]) == (80, "early_stopping")
+
+
+def test_a_run_of_before_decays_what_it_did(moved):
+    """Until there was a choice, biases decayed too."""
+    folder, codes, said = moved
+    assert codes["decayed"] == codes["before"] == 0
+    assert "biases and normalisation decay too, as when this run began; --no-decay-all ends that" in said["before"]
+    assert "changed since" not in said["before"]
+    digests = [summary(folder / name)["weights_sha256"] for name in ("decayed", "before")]
+    assert digests[0] == digests[1]
+    assert yaml.safe_load((folder / "before" / "config.yaml").read_text())["decay_all"] is True
+
+
+def test_what_is_asked_for_beats_what_a_run_of_before_did(moved):
+    checkpoint = moved[0] / "before" / "checkpoints" / "step-00000020"
+    assert earlier.inherited(TrainConfig(weight_decay=0.1), checkpoint) == {"decay_all": True}
+    assert earlier.inherited(TrainConfig(weight_decay=0.1, decay_all=False), checkpoint) == {}
+    assert earlier.inherited(TrainConfig(), checkpoint) == {}
+    assert earlier.inherited(TrainConfig(weight_decay=0.1), checkpoint.with_name("step-00000032")) == {}
 
 
 def test_another_precision_scales_the_loss_from_its_beginning(moved):

@@ -11,8 +11,8 @@ from distributed.schedule import Schedule
 LINEAR, SQRT, NONE = ("linear", 0.4), ("sqrt", 0.2), ("none", 0.1)
 
 
-def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, batches=(256, 64)):
-    return Schedule(0.1, scaling, *batches, kind, warmup, total, minimum)
+def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, batches=(256, 64), start="base"):
+    return Schedule(0.1, scaling, *batches, kind, warmup, total, minimum, start)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,9 @@ def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, b
         ({"scaling": "sqrt"}, 1, {0: 0.1, 10: 0.15, 20: 0.2, 99: 0.2}),
         ({"scaling": "none"}, 1, {0: 0.1, 10: 0.1, 20: 0.1}),
         ({"batches": (32, 64)}, 1, {0: 0.1, 10: 0.075, 20: 0.05}),
+        # from a hundredth of the rate
+        ({"scaling": "none", "start": "hundredth"}, 1, {0: 0.001, 10: 0.0505, 19: 0.09505, 20: 0.1, 99: 0.1}),
+        ({"batches": (32, 64), "start": "hundredth"}, 0.5, {0: 0.00025, 10: 0.012625, 20: 0.025}),
         # shapes: begin where the warm-up ends and span what is left
         (
             {"kind": "cosine"},
@@ -62,6 +65,14 @@ def make(kind="constant", scaling="linear", warmup=20, minimum=0.0, total=100, b
 def test_rates(settings, plateau, rates):
     schedule = make(**settings)
     assert {step: schedule.rate(step, plateau) for step in rates} == pytest.approx(rates, abs=1e-12)
+
+
+def test_given_rates_are_scaled_warmed_up_and_multiplied_as_others_are():
+    given = {"given": (0.3, 0.2, 0.1), "given_every": 40}
+    schedule = Schedule(0.1, "linear", 256, 64, "rates.py:by_epoch", 20, 120, **given)
+    expected = {0: 0.3, 10: 0.75, 20: 1.2, 39: 1.2, 40: 0.8, 79: 0.8, 80: 0.4, 119: 0.4}
+    assert {step: schedule.rate(step) for step in expected} == pytest.approx(expected)
+    assert schedule.rate(40, 0.5) == pytest.approx(0.4) and schedule.peak == pytest.approx(1.2)
 
 
 @pytest.mark.parametrize(("scaling", "peak"), (LINEAR, SQRT, NONE))

@@ -68,7 +68,7 @@ def bare(tmp_path):
     """A PATH with the plain tools only: no compiler, no nvcc and no MPI, wherever the test runs."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ("dirname", "cat", "sha256sum"):
+    for name in ("dirname", "cat", "sha256sum", "sed"):
         (programs / name).symlink_to(shutil.which(name))
     return programs
 
@@ -97,6 +97,31 @@ def test_a_choice_that_cannot_be_is_one_sentence(clone, bare, choices, words):
     assert [entry.name for entry in (clone / ".venv").iterdir()] == ["precious"]
 
 
+def compiler(programs, says):
+    """Put an nvcc on PATH that only says its version."""
+    (programs / "nvcc").write_text(f"#!/bin/sh\necho '{says}'\n")
+    (programs / "nvcc").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "says, found",
+    [
+        ("Cuda compilation tools, release 13.0, V13.0.88", "is of CUDA 13.0, "),
+        ("Cuda compilation tools, release 11.8, V11.8.89", "is of CUDA 11.8, "),
+        ("Cuda compilation tools, release 120.1, V120.1.1", "is of CUDA 120.1, "),
+        ("no such thing", "is of CUDA (nvcc --version names none), "),
+    ],
+)
+def test_a_cuda_compiler_that_is_not_of_tensorflows_cuda_is_refused_before_anything_is_made(clone, bare, says, found):
+    for name in ("g++", "make"):
+        (bare / name).symlink_to(shutil.which("true"))
+    compiler(bare, says)
+    result = setup(clone, bare, GPU="1")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert f"{bare}/nvcc {found}and TensorFlow's libraries are of CUDA 12;" in result.stderr
+    assert [entry.name for entry in (clone / ".venv").iterdir()] == ["precious"]
+
+
 def finish(clone, choices):
     """Leave the stamp of a complete setup; its last three words are LOCKSTEP_MPI, GPU and EXPORT."""
     read = f"{clone}/.venv\n".encode() + b"".join(
@@ -118,8 +143,9 @@ def test_a_second_run_does_nothing(clone, bare, made, asked):
 
 def test_one_that_failed_goes_on_with_what_was_asked_for(clone, bare):
     """The packages cannot be fetched; the next setup, asked for nothing, still looks for nvcc."""
-    for name in ("g++", "make", "nvcc"):
+    for name in ("g++", "make"):
         (bare / name).symlink_to(shutil.which("true"))
+    compiler(bare, "Cuda compilation tools, release 12.9, V12.9.86")
     for name in ("awk", "tail"):
         (bare / name).symlink_to(shutil.which(name))
     (bare / "python3").symlink_to(Path(sys.executable).resolve())
@@ -153,3 +179,18 @@ def test_a_change_begins_a_new_setup(clone, bare, change):
     result = setup(clone, bare, **({"GPU": "1"} if change == "GPU" else {}))
     # A setup that begins finds no compiler here.
     assert result.returncode == 2 and "needs g++ and make" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("choices", "workers"),
+    (
+        (["GPUS="], 2),
+        (["GPUS=/dev/nvidia0"], 1),
+        (["GPUS=/dev/nvidia0 /dev/nvidia1 /dev/nvidia10"], 3),
+        (["GPUS=/dev/nvidia0", "WORKERS=4"], 4),
+    ),
+)
+def test_make_train_takes_a_worker_per_gpu(choices, workers):
+    words = ["make", "-n", "train", *choices]
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"horovodrun -np {workers} python" in shown

@@ -14,7 +14,7 @@ def test_pairs_are_found_by_what_lies_between():
         for layer in between:
             x = layer(x)
         network = keras.Model(inputs, keras.layers.Dense(3, name="second")(x))
-        return find_pair(graph_nodes(network), dense_layers(network), replicas)
+        return find_pair(graph_nodes(network), [*dense_layers(network).values()], replicas)
 
     found = find(SampleDropout(0.5, seed=1))
     assert [layer.name for layer in found[:2]] == ["first", "second"] and len(found[2]) == 1
@@ -30,7 +30,7 @@ def test_a_pair_is_read_by_nobody_else():
         first, dropout = keras.layers.Dense(8, "relu", name="first"), SampleDropout(0.5, seed=1)
         second = keras.layers.Dense(3, name="second")
         network = keras.Model(inputs, build(inputs, first, dropout, second))
-        return find_pair(graph_nodes(network), dense_layers(network), 2)
+        return find_pair(graph_nodes(network), [*dense_layers(network).values()], 2)
 
     add = keras.layers.Add()
     assert find(lambda x, first, dropout, second: second(dropout(first(x)))) is not None
@@ -42,7 +42,7 @@ def test_a_pair_is_read_by_nobody_else():
 def test_layers_of_a_sequential_network_count_once():
     stack = [keras.Input((6,)), keras.layers.Dense(4, "relu", name="first"), keras.layers.Dense(3, name="last")]
     network = keras.Sequential(stack)
-    assert [layer.name for layer in dense_layers(network)] == ["first", "last"]
-    assert find_pair(graph_nodes(network), dense_layers(network), 2) is not None
+    assert [*dense_layers(network)] == ["first", "last"]
+    assert find_pair(graph_nodes(network), [*dense_layers(network).values()], 2) is not None
     network.add(keras.layers.Dense(2, name="more"))
-    assert [layer.name for layer in dense_layers(network)] == ["first", "last", "more"]
+    assert [*dense_layers(network)] == ["first", "last", "more"]

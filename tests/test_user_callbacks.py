@@ -42,8 +42,8 @@ def test_writers_run_on_the_chief_alone(tmp_path):
         ([keras.callbacks.CallbackList()], "callbacks[0] is of type CallbackList, not a Keras callback; give "),
         (
             [keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)],
-            "callbacks[0] is a LearningRateScheduler: it sets the rate, which follows --schedule and --warmup-epochs; "
-            "leave it out",
+            "callbacks[0] is a LearningRateScheduler: it sets the rate, as --schedule FILE.py:FUNCTION does on all "
+            "workers; leave it out",
         ),
         (
             [keras.callbacks.ReduceLROnPlateau()],

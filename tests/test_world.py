@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from distributed.world import World, WorldError
+from distributed.world import World, WorldError, speaks
 
 PLACE = "rank size local_rank local_size"
 
@@ -79,6 +79,51 @@ def test_place(environment, place, launcher):
     assert world.uses_mpi == (launcher in ("mpirun", "srun-pmix", "srun-pmi2"))
 
 
+PTY = srun(0, 4, 0, 0, "4", SLURM_NTASKS=4)
+ALONE = {
+    "the shell of srun --pty": PTY,
+    "the same, of a Slurm that brings PMIx by itself": PTY | {"PMIX_RANK": "0"},
+    "the interactive step of salloc": PTY | {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"},
+}
+
+
+@pytest.mark.parametrize("environment", ALONE.values(), ids=ALONE)
+@pytest.mark.parametrize("strategy", ("single", "mirrored"))
+def test_one_process_in_a_shell_of_slurm_runs_alone(environment, strategy):
+    world = World.from_environment(environment, strategy)
+    assert (world.rank, world.size, world.launcher) == (0, 1, "none")
+
+
+def test_other_tasks_of_a_step_do_not():
+    with pytest.raises(WorldError, match="4 tasks without PMI"):
+        World.from_environment(srun(1, 4, 1, 0, "4"), "single")
+
+
+ODD = ("", " ", "x", "-1", "²", "٣", "1e3", "9" * 5000, "2(x0)", "0(x3)", "2(x999999999)", "4,", "\0")
+
+
+@pytest.mark.parametrize("pmi", ({}, {"PMIX_RANK": "1"}, {"PMI_RANK": "1"}, {"PMI_FD": ""}))
+def test_no_value_of_slurms_ends_in_anything_but_a_place_or_a_sentence(pmi):
+    base = srun(1, 4, 1, 0, "4") | {"SLURM_NTASKS": "4", "SLURM_TASKS_PER_NODE": "4", "SLURM_JOB_ID": "7"}
+    places = sentences = 0
+    for environment in (base, {name: base[name] for name in base if not name.startswith("SLURM_STEP_NUM")}):
+        for name in environment:
+            for value in ODD:
+                for changed in ({**environment, name: value}, {name: value}):
+                    try:
+                        World.from_environment(changed | pmi)
+                        places += 1
+                    except WorldError as error:
+                        assert len(str(error).splitlines()) == 1
+                        sentences += 1
+    assert places and sentences
+
+
+def test_the_one_that_speaks():
+    assert speaks({}) and speaks(open_mpi(0, 2, 0, 2)) and speaks({"PMI_SIZE": "x"})
+    assert not speaks(open_mpi(1, 2, 1, 2))
+
+
 @pytest.mark.parametrize("size", (2, 5))
 def test_every_rank_gets_a_place_of_its_own(size):
     for launch in (horovod, open_mpi):
@@ -91,8 +136,10 @@ def test_every_rank_gets_a_place_of_its_own(size):
     ("environment", "words"),
     (
         (srun(0, 8, 0, 0, "4(x2)"), ("8 tasks without PMI", "8 separate", "--mpi=pmix")),
+        (PTY, ("SLURM_STEP_NUM_TASKS=4, SLURM_PROCID=0", "srun --pty", "--strategy single")),
+        (PTY | {"SLURM_STEP_NUM_TASKS": ""}, ("SLURM_NTASKS=4",)),
         (srun(0, 2, 0, 0, "2,x", PMIX_RANK=0), ("SLURM_STEP_TASKS_PER_NODE", "'2,x'", "2(x3),1")),
-        (open_mpi(4, 4, 0, 4), ("rank 4 of 4", "clean shell")),
+        (open_mpi(4, 4, 0, 4), ("rank 4 of 4", "clean shell", "OMPI_COMM_WORLD_RANK=4, OMPI_COMM_WORLD_SIZE=4")),
         (open_mpi(1, 4, 2, 2), ("local rank 2 of 2",)),
         (horovod(0, 2, 0, 3), ("local rank 0 of 3", "rank 0 of 2")),
         (open_mpi("one", 4, 0, 4), ("OMPI_COMM_WORLD_RANK", "'one'", "whole number")),

@@ -4,6 +4,7 @@ Nothing is decoded: a picture that is cut in its midst is found by whoever decod
 """
 
 import os
+import stat
 import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,15 +47,16 @@ def _problems(paths: list[str]) -> list[str]:
     found = []
     for path in paths:
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
             try:
-                head = os.read(descriptor, HEAD)
+                regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                head = os.read(descriptor, HEAD) if regular else b""
             finally:
                 os.close(descriptor)
         except OSError as error:
             found.append(f"{path}: cannot be read ({error.strerror})")
             continue
-        if problem := what_is_wrong(head):
+        if problem := what_is_wrong(head) if regular else "is no regular file":
             found.append(f"{path}: {problem}")
     return found
 

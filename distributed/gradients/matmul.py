@@ -1,4 +1,4 @@
-"""The multiplications of a dense layer and of its gradients, each by TensorFlow's fastest kernel for it on CPUs.
+"""The multiplications of a dense layer and of its gradients, each by TensorFlow's fastest kernel for it.
 
 TensorFlow offers two for float32: ``MatMul`` (Eigen) and the one behind ``einsum`` (oneDNN's).  Neither is the better
 in all three directions; of AlexNet's fc6 (batch 16, 9216 x 4096, two cores) they take, in milliseconds,
@@ -9,6 +9,10 @@ in all three directions; of AlexNet's fc6 (batch 16, 9216 x 4096, two cores) the
 
 where Keras' own layer, and its gradient, is all MatMul.  Of a kernel of 72 x 16 (batch 8) the last one takes 60
 microseconds by einsum, all of it getting ready, and 6 by MatMul; the bits are the same.
+
+On GPUs no kernel of TensorFlow's takes 16 bits and puts out 32.  But a float32 product whose factors may be rounded to
+TensorFloat-32 (``--tf32``; compute capability 8.0 on) is one of tensor cores, and all numbers of float16 and bfloat16
+are numbers of TensorFloat-32: widened, nothing of them is rounded, and the sum is float32.  Not seen on a GPU yet.
 """
 
 import tensorflow as tf
@@ -34,8 +38,12 @@ def kernel_gradient(inputs: tf.Tensor, output_gradients: tf.Tensor, scale: tf.Te
     of numbers takes longer than to multiply in float32.  ``scale`` is applied in float32 too: what float16's loss scale
     has kept from underflow must not underflow when it is divided by it.
     """
-    output_gradients = times(tf.cast(output_gradients, tf.float32), scale)
-    inputs = tf.cast(inputs, tf.float32)
+    half, inputs = output_gradients.dtype.size == 2, tf.cast(inputs, tf.float32)
+    output_gradients = tf.cast(output_gradients, tf.float32)
+    if half and tf.config.get_visible_devices("GPU"):
+        # Scaled before, they would have more bits than tensor cores take.
+        return times(tf.matmul(inputs, output_gradients, transpose_a=True), scale)
+    output_gradients = times(output_gradients, scale)
     if inputs.shape[1] * output_gradients.shape[1] <= SMALL:
         return tf.matmul(inputs, output_gradients, transpose_a=True)
     return tf.einsum("bi,bo->io", inputs, output_gradients)

@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras.src.models.functional import Functional
 
 from distributed import step_context
+from distributed.gradients.compression import compress, decompress
 from distributed.gradients.matmul import kernel_gradient, multiply, times
 from distributed.gradients.tensor_parallel import SplitPair
 from distributed.strategies import Strategy
@@ -103,12 +104,11 @@ class Exchange:
         assert not (exact and (compress or split))
         self._strategy, self._exact, self.split, self._unroll = strategy, exact, split, unroll
         self._compress = compress and strategy.replicas > 1
-        self._layers = {
-            id(layer.kernel): layer for layer in dense_layers(network) if schemes.get(layer.name) != "split"
-        }
-        self._factored = {key: layer for key, layer in self._layers.items() if schemes.get(layer.name) == "factors"}
-        for layer in self._layers.values():
-            layer.call = _recorded(layer)
+        layers = {name: layer for name, layer in dense_layers(network).items() if schemes.get(name) != "split"}
+        self._names = {id(layer.kernel): name for name, layer in layers.items()}
+        self._factored = {id(layer.kernel): layer for name, layer in layers.items() if schemes.get(name) == "factors"}
+        for name, layer in layers.items():
+            layer.call = _recorded(layer, name)
 
     def gradients(self, tape: tf.GradientTape, loss, record: Mapping, variables: Sequence[keras.Variable]) -> list:
         """This replica's shares: for each variable a tensor of its shape, ``Factors`` or ``Owned``.
@@ -117,7 +117,7 @@ class Exchange:
             tape: has seen ``loss`` computed.
             record: what the layers have left in the step's context.
         """
-        entries = [self._layers.get(id(variable)) and record[self._layers[id(variable)].name] for variable in variables]
+        entries = [record.get(self._names.get(id(variable))) for variable in variables]
         parts = [self.split and self.split.part_of(variable) for variable in variables]
         targets = [
             entry[1] if entry else (variable if part is None else part).value
@@ -168,9 +168,12 @@ class Exchange:
             _, loss, sums = tf.while_loop(lambda index, *_: index < count, add, start, parallel_iterations=1)
         return loss, [self._joined(share) for share in sums]
 
-    def sum(self, shares: Sequence) -> list:
+    def sum(self, shares: Sequence, loss_scale: tf.Tensor | float = 1.0) -> list:
         """Sum over all replicas, inside a step: shares as ``accumulate`` gives them, and behind them one plain tensor
         of any shape that travels along.
+
+        Args:
+            loss_scale: what the loss was multiplied by.
 
         Returns:
             The sums in the same order; what came as ``Factors`` or ``Rows`` is that of all replicas, what came as
@@ -180,7 +183,7 @@ class Exchange:
         if owned := [share for share in shares if isinstance(share, Owned)]:
             others = [share for share in shares if not isinstance(share, Owned)]
             squares = tf.stack([share.square for share in owned])
-            *others, report = self.sum([*others, tf.concat([report, squares], 0)])
+            *others, report = self.sum([*others, tf.concat([report, squares], 0)], loss_scale)
             report, squares = tf.split(report, [-1, len(owned)])
             others, owned = iter(others), map(Owned, (share.gradient for share in owned), tf.unstack(squares))
             return [*(next(owned if isinstance(share, Owned) else others) for share in shares), report]
@@ -192,7 +195,7 @@ class Exchange:
             factors, plain = gathered[: len(factors)], [tf.reduce_sum(part, 0) for part in gathered[len(factors) :]]
         else:
             # The factors of the dense layers are known first in a backward pass, and need not wait for the rest.
-            factors, plain = self._strategy.gather_replicas(factors), self._sum_plain(plain)
+            factors, plain = self._strategy.gather_replicas(factors), self._sum_plain(plain, loss_scale)
         factors, plain = iter(factors), iter(plain)
 
         def joined(share):
@@ -201,12 +204,12 @@ class Exchange:
 
         return list(map(joined, shares))
 
-    def _sum_plain(self, tensors: list) -> list:
+    def _sum_plain(self, tensors: list, loss_scale: tf.Tensor | float) -> list:
         if not self._compress:
             return self._strategy.sum_replicas(tensors)
-        *gradients, report = tensors
-        *sums, report = self._strategy.sum_replicas([*(tf.cast(part, tf.float16) for part in gradients), report])
-        return [*(tf.cast(total, part.dtype) for total, part in zip(sums, gradients, strict=True)), report]
+        (*gradients, report), scale = tensors, (self._strategy.replicas, loss_scale)
+        *sums, report = self._strategy.sum_replicas([*(compress(part, *scale) for part in gradients), report])
+        return [*(decompress(*pair, *scale) for pair in zip(sums, gradients, strict=True)), report]
 
     def _is_stacked(self, share) -> bool:
         return self._exact and not isinstance(share, Factors | Rows)
@@ -231,26 +234,48 @@ class Exchange:
         return sums.stack() if self._exact else sums
 
 
-def dense_layers(network: keras.Model) -> list[keras.layers.Dense]:
-    """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in], called once in a step."""
+def dense_layers(network: keras.Model) -> dict[str, keras.layers.Dense]:
+    """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in] that are trained, called
+    once in a step; also those of networks nested in this one.
+
+    Returns:
+        By name, in the order of the network; layers that share their name go by the path of their weights.
+    """
+    nodes = {id(node.operation): node for node in graph_nodes(network)}
     calls = Counter(id(node.operation) for node in graph_nodes(network))
-    return [
-        layer
-        for layer in network.layers
-        if type(layer) is keras.layers.Dense and len(layer.input.shape) == 2 and calls[id(layer)] == 1
-    ]
+    trained = {id(variable) for variable in network.trainable_variables}
+    # A sequential network holds its layers twice.
+    layers = {
+        id(layer): layer
+        for layer in network._flatten_layers()
+        if type(layer) is keras.layers.Dense
+        and calls[id(layer)] == 1
+        and len(nodes[id(layer)].arguments.keras_tensors[0].shape) == 2
+        and id(layer.kernel) in trained
+    }
+    names = Counter(layer.name for layer in layers.values())
+    return {
+        layer.name if names[layer.name] == 1 else layer.kernel.path.removesuffix("/kernel"): layer
+        for layer in layers.values()
+    }
 
 
 def graph_nodes(network: keras.Model) -> list:
-    """Every call of a layer in a functional or sequential network, and in those nested in it: Keras' nodes, with the
-    layer as ``operation``.  (A layer's own list of nodes holds calls of other networks as well.)"""
+    """Every call of a layer in a functional or sequential network, and those in networks nested in it, as often as they
+    are called: Keras' nodes, with the layer as ``operation``.  (A layer's own list of nodes holds calls of other
+    networks as well.)"""
     # A sequential model keeps its calls in a functional one of its own.
-    models = [getattr(layer, "_functional", None) or layer for layer in network._flatten_layers()]
-    graphs = [model for model in models if isinstance(model, Functional)]
-    return [node for graph in graphs for nodes in graph._nodes_by_depth.values() for node in nodes]
+    graph = getattr(network, "_functional", None) or network
+    found = []
+    for node in (node for nodes in graph._nodes_by_depth.values() for node in nodes):
+        found.append(node)
+        # A class derived from these may call its layers as it likes.
+        if type(node.operation) in (Functional, keras.Sequential):
+            found += graph_nodes(node.operation)
+    return found
 
 
-def _recorded(layer: keras.layers.Dense) -> Callable:
+def _recorded(layer: keras.layers.Dense, name: str) -> Callable:
     """The layer's ``call``, with a note of what its gradient is made of."""
     plain = layer.call
 
@@ -261,12 +286,12 @@ def _recorded(layer: keras.layers.Dense) -> Callable:
         outputs = multiply(inputs, tf.convert_to_tensor(layer.kernel))
         if layer.bias is not None:
             outputs = keras.ops.add(outputs, layer.bias)
-        if layer.name in context.recorded:
+        if name in context.recorded:
             raise ValueError(
-                f"the dense layer {layer.name} is called twice in a step, from within a layer of yours; call it in the "
+                f"the dense layer {name} is called twice in a step, from within a layer of yours; call it in the "
                 "network itself, or use two layers"
             )
-        context.recorded[layer.name] = inputs, outputs
+        context.recorded[name] = inputs, outputs
         return outputs if layer.activation is None else layer.activation(outputs)
 
     return call

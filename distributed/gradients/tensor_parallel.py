@@ -14,6 +14,7 @@ between ``gather`` and the next step, stale while training goes on, since steps 
 parts from the wholes, ``gather`` the wholes from the parts; checkpoints, validation and comparisons read wholes only.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,12 +46,14 @@ class SplitPair:
     def __init__(self, first: keras.layers.Dense, second: keras.layers.Dense, between: Sequence, strategy: Strategy):
         """Args: ``between`` are the layers of dropout between the two; their ``call`` is wrapped as the others' is."""
         self._strategy, self._replicas = strategy, strategy.replicas
-        divided = [(first, first.kernel, 1), (second, second.kernel, 0)]
+        divided = [(first.kernel, 1), (second.kernel, 0)]
         if first.bias is not None:
-            divided.append((first, first.bias, 0))
+            divided.append((first.bias, 0))
         self._parts = {}
-        for layer, whole, axis in divided:
-            with keras.name_scope(layer.name):  # paths, and so names of slots, are those of the wholes
+        for whole, axis in divided:
+            with contextlib.ExitStack() as scopes:  # paths, and so names of slots, are those of the wholes
+                for name in whole.path.split("/")[:-1]:
+                    scopes.enter_context(keras.name_scope(name))
                 self._parts[id(whole)] = Part(keras.Variable(self._own(whole, axis), name=whole.name), whole, axis)
         self._slots: list[Part] = []
         first.call = self._first(first)
@@ -169,11 +172,15 @@ def find_pair(
     """
     readers = {}
     for node in nodes:
+        # What leaves a nested network is read outside of it.
+        for tensor in node.operation.outputs if isinstance(node.operation, keras.Model) else ():
+            readers.setdefault(id(tensor), []).append(node)
         for tensor in node.arguments.keras_tensors:
             readers.setdefault(id(tensor), []).append(node)
     calls = Counter(id(node.operation) for node in nodes)
+    outputs = {id(node.operation): node.outputs[0] for node in nodes}
     for first in dense:
-        between, output = [], first.output
+        between, output = [], outputs[id(first)]
         # What lies between may be read by the next layer alone, since it will not be what it was.
         while len(readers.get(id(output), ())) == 1:
             (node,) = readers[id(output)]

@@ -1,14 +1,16 @@
 """Leaving a run on request, so that it can go on later: what a signal means at each moment.
 
-SIGTERM, SIGUSR1 and SIGUSR2 ask to leave (exit code 85), SIGINT is the user's Ctrl-C (130).  Signals are heard by a
-thread of their own: Python's handlers run only between two bytecodes of the main thread, which may be in TensorFlow or
-MPI for minutes.  The signal itself only writes its number to a pipe, on which the thread waits.
+SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP, a closed terminal, ask to leave (exit code 85), SIGINT is the user's Ctrl-C (130).
+Under nohup SIGHUP is ignored, and stays so.  Signals are heard by a thread of their own: Python's handlers run only
+between two bytecodes of the main thread, which may be in TensorFlow or MPI for minutes.  The signal itself only writes
+its number to a pipe, on which the thread waits.
 
 Before training there is nothing to save, and the process ends at once.  In training the first signal becomes a notice
 that all workers hear after the same step; a second one ends the process at once, and the last committed checkpoint is
 what is left.  No TensorFlow in here.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -19,7 +21,8 @@ from distributed.health import heartbeat
 
 LEAVE, INTERRUPT = "leave", "interrupt"
 CODES = {LEAVE: 85, INTERRUPT: 130}
-NAMES = {signal.SIGTERM: LEAVE, signal.SIGUSR1: LEAVE, signal.SIGUSR2: LEAVE, signal.SIGINT: INTERRUPT}
+NAMES = dict.fromkeys((signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP), LEAVE)
+NAMES[signal.SIGINT] = INTERRUPT
 # One request may arrive twice: sent to a process group, and forwarded by the launcher as well.
 SAME_REQUEST = 0.5  # seconds
 
@@ -83,7 +86,10 @@ def listen() -> StopRequest:
         threading.Thread(target=_hear_all, name="signals", daemon=True).start()
     if not _before:
         signal.set_wakeup_fd(_write, warn_on_full_buffer=False)
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         for number in (*NAMES, heartbeat.END):
+            if number == signal.SIGHUP and nohup:
+                continue
             _before[number] = signal.signal(number, lambda *_: None)
             # Libraries need not know of signals: what they wait for goes on.
             signal.siginterrupt(number, False)
@@ -105,7 +111,8 @@ def code_of(names: list[str]) -> int:
 
 def say(sentence: str) -> None:
     """Print a line to stderr at once, past whatever the main thread may hold."""
-    os.write(_stderr, f"{sentence}\n".encode())
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        os.write(_stderr, f"{sentence}\n".encode())
 
 
 def _hear_all() -> None:

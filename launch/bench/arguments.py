@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+from launch.bench import projection
 from launch.bench.contestants import PRECISIONS, all_cores, parse_models
+from launch.bench.exchange import bits_per_second
 from launch.job.config import ConfigError, TrainConfig
 
 BESIDE = {"scaling": ("grouped", "alone"), "exchange": ("factors", "allreduce", "grouped", "per-tensor", "alone")}
@@ -33,8 +35,14 @@ def parse(argv: list[str], description: str, comparisons: dict[str, Callable]) -
     for name, comparison in comparisons.items():
         text = inspect.getdoc(comparison).partition("\n")[0]
         _add_flags(commands.add_parser(name, help=text, description=text), name, QUICK if "--quick" in argv else {})
+    _add_project(commands)
     arguments = parser.parse_args(argv)
-    if "models" in arguments:
+    if arguments.command == "project":
+        if arguments.doctor and (arguments.device or arguments.link or arguments.per_host):
+            raise ConfigError("--doctor brings the machine along; leave out --device, --link and --per-host")
+        arguments.device, arguments.per_host = arguments.device or "a100", arguments.per_host or 8
+        arguments.link = arguments.link or _link("100gbit")
+    elif "models" in arguments:
         arguments.cases = parse_models(arguments.models, arguments.precisions)
     return arguments
 
@@ -75,6 +83,40 @@ def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> No
         add("--longest-step", _seconds, 10.0, "leave out what a link would take longer for, in seconds")
     if command == "overhead":
         add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out")
+
+
+def _add_project(commands) -> None:
+    text = "What a cluster that one does not have would do: images/s, efficiency, bytes and schemes, as the cost model"
+    parser = commands.add_parser("project", help=f"{text} expects.", description=f"{text} expects.")
+    add = parser.add_argument
+    add("--ranks", type=_numbers, help="numbers of replicas, comma-separated (default: 8,64,512, or the doctor's)")
+    add("--link", type=_link, help="rate between hosts in tc's words, of all links of a host (default: 100gbit)")
+    add("--per-host", type=_positive, help="devices in a host (default: 8)")
+    add("--device", choices=projection.DEVICES, help="whose published rates (default: a100)")
+    add("--doctor", type=Path, metavar="FILE", help="a machine as launch/doctor.py --json FILE measured it")
+    usual = ",".join(f"{name}:{batch}" for name, batch in projection.USUAL_BATCH.items())
+    add("--models", type=_batches, dest="batches", default=usual, help=f"MODEL:BATCH per rank (default: {usual})")
+
+
+def _numbers(text: str) -> list[int]:
+    return [_positive(word.strip()) for word in text.split(",")]
+
+
+def _batches(text: str) -> dict[str, int]:
+    batches = {}
+    for word in text.split(","):
+        name, _, batch = word.strip().partition(":")
+        if name not in projection.NETWORKS:
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(projection.NETWORKS)}")
+        batches[name] = _positive(batch) if batch else projection.USUAL_BATCH[name]
+    return batches
+
+
+def _link(text: str) -> tuple[str, float]:
+    try:
+        return text, bits_per_second(text)
+    except ConfigError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 25gbit or 100gbit") from None
 
 
 def _positive(text: str) -> int:

@@ -77,6 +77,8 @@ def scaling(arguments, runner: Runner) -> Result:
             for name, timing in those.items():
                 times = timing.speedup(one)
                 columns = {"ranks": ranks, "ratio_to": "one rank", "efficiency": times["ratio"] / ranks} | times
+                if ALONE in those and name != ALONE:
+                    columns["of_alone"] = those[ALONE].median / timing.median
                 result.add(case.label, setting, name, timing.row() | columns)
             if BY_HAND in those:
                 result.add_note(f"{case.label}, {setting}", ours, BY_HAND, those[BY_HAND])

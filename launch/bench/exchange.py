@@ -83,6 +83,8 @@ def _compare(case: Case, rates: dict, arguments, runner: Runner, link: Link, res
         runner.rounds(arguments.rounds, **turns)
         for name, timing in among.items():
             columns = {} if timing is alone else _columns(timing, among.get(BY_HAND), plain, idle_talk)
+            if alone and timing is not alone:
+                columns["of_alone"] = alone.median / timing.median
             result.add(case.label, rate, name, timing.row() | columns)
         if rate == "none" and SUMMED in among and ours.facts["predicted_saving"] is not None:
             # What the cost model goes by was measured at the start, on the link without a limit.

@@ -78,6 +78,7 @@ COLUMNS = {
     "ratio": ("times", "{:.2f}".format),
     "ratio_spread": ("min-max", "{0[0]:.2f}-{0[1]:.2f}".format),
     "ratio_to": ("of", str),
+    "of_alone": ("of without exchange", "{:.2f}".format),
     "efficiency": ("efficiency", "{:.0%}".format),
     "cores_busy": ("cores busy", "{:.2f}".format),
     "mb_per_step": ("MB/step/rank", "{:,.2f}".format),

@@ -103,12 +103,12 @@ def exchange(strategy: "Strategy") -> dict[str, dict]:
         ``allreduce`` and ``allgather``, each ``latency_s`` and ``bytes_per_s`` of the bytes that one rank hands in
         (None where it is too fast to be measured): a call takes ``latency_s + bytes / bytes_per_s``.
     """
-    from distributed.gradients.cost_model import calibrate
+    from distributed.gradients import calibration
 
-    measured = calibrate(strategy, "float32")
+    measured = calibration.exchanges(strategy)
     return {
         name: {"latency_s": line.latency, "bytes_per_s": 1 / line.per_unit if line.per_unit else None}
-        for name, line in (("allreduce", measured.reduce), ("allgather", measured.gather))
+        for name, line in zip(("allreduce", "allgather"), measured, strict=True)
     }
 
 

@@ -115,11 +115,26 @@ def seen_by(found: Found, source: Source) -> Callable[[int], np.ndarray]:
 
 def last_hidden(network: keras.Model) -> keras.Model:
     """The network up to what its last layer with weights takes in: uint8 pixels -> float32 [b, width]."""
-    last = [layer for layer in network.layers if layer.weights][-1]
-    features = last.input
+    features = _before_last(network)
     if len(features.shape) > 2:
         features = keras.layers.GlobalAveragePooling2D()(features)
     return keras.Model(network.inputs[0], keras.layers.Activation("linear", dtype="float32")(features))
+
+
+def _before_last(network: keras.Model) -> keras.KerasTensor:
+    """What the last layer with weights takes in, as a tensor of the network's own graph; a network that is a layer of
+    this one is looked into."""
+    # Of the layer's calls the one in this graph, which alone leads to its input.
+    graph = getattr(network, "_functional", None) or network
+    depth = {id(node.operation): depth for depth, nodes in graph._nodes_by_depth.items() for node in nodes}
+    last = min((layer for layer in network.layers if layer.weights), key=lambda layer: depth[id(layer)])
+    inputs = next(
+        node.input_tensors[0] for nodes in graph._nodes_by_depth.values() for node in nodes if node.operation is last
+    )
+    if not isinstance(last, keras.Sequential | keras.Function):
+        return inputs
+    inner = _before_last(last)
+    return keras.Model(last.inputs, inner)(inputs)
 
 
 def show_in_tensorboard(
@@ -145,9 +160,7 @@ def lines(report: Report, names: Sequence[str]) -> Iterator[str]:
     yield f"loss {report.loss:.4f}  accuracy {report.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"
     if report.top5_accuracy is not None:
         yield f"top-5 accuracy {report.top5_accuracy:.4f}"
-    yield (
-        f"macro precision {report.macro_precision:.4f}  recall {report.macro_recall:.4f}  F1 {report.macro_f1:.4f}"
-    )
+    yield (f"macro precision {report.macro_precision:.4f}  recall {report.macro_recall:.4f}  F1 {report.macro_f1:.4f}")
     width = max(len("class"), *(len(name) for name in names[:ROWS]))
     yield f"{'class':<{width}}  precision  recall      F1    count"
     for name, score in list(zip(names, report.classes, strict=True))[:ROWS]:

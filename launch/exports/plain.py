@@ -5,7 +5,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-# The class of keras.Model(inputs, outputs) has no public name.
+# Neither the stochastic depth of ConvNeXt nor the class of keras.Model(inputs, outputs) has a public name.
+from keras.src.applications.convnext import StochasticDepth
 from keras.src.models.functional import Functional
 
 from models.layers import GroupedConv2D, LocalResponseNormalization
@@ -14,8 +15,8 @@ from models.layers import GroupedConv2D, LocalResponseNormalization
 def plain_network(network: keras.Model, image_size: int) -> keras.Model:
     """Lay the network anew over an input of uint8 pixels, without what only training or this repository needs.
 
-    Dropout is left out, and ``models.layers`` are composed of Keras' own layers.  All other layers are the very same
-    objects: a clone would lose what a layer's configuration does not hold, such as adapted statistics.
+    Dropout and stochastic depth are left out, and ``models.layers`` are composed of Keras' own layers. All others are
+    the very same objects: a clone would lose what a layer's configuration does not hold, such as adapted statistics.
 
     Args:
         network: functional, images [b, image_size, image_size, 3] of any dtype -> one tensor; it stays as it is.
@@ -50,7 +51,7 @@ def _lay(network: keras.Model, inputs, made: dict):
 
 def _replacement(layer, inputs, made: dict) -> Callable:
     """What to call in the place of a layer, which may be called on other inputs too."""
-    if type(layer) is keras.layers.Dropout:
+    if type(layer) in (keras.layers.Dropout, StochasticDepth):
         return lambda x, **_: x
     if type(layer) in (keras.layers.Conv2D, GroupedConv2D) and layer.groups > 1:
         return _convolution_by_groups(layer)

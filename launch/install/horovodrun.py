@@ -1,27 +1,42 @@
-"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with four differences.
+"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with eight differences.
 
 * The stock one loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several seconds and
   a screenful of noise before anything starts.  setup.sh has asked already.
 * It can be asked to leave.  The stock one hides mpirun behind a shell that dies of any signal and leaves the ranks
   running; and mpirun itself takes SIGTERM and Ctrl-C as an order to kill them two seconds later.  Here mpirun gets
-  SIGUSR1, which it hands on, and the ranks save and leave with exit code 85, after Ctrl-C 130.  A second signal kills.
+  SIGUSR1, which it hands on, and the ranks save and leave with exit code 85, after Ctrl-C 130; a closed terminal
+  (SIGHUP) asks as well, but under nohup.  A second signal kills.
+* Whoever reads what it prints may leave: mpirun ends the ranks when it has met a broken pipe ten times.
 * A Ctrl-C in its first second ends it.  The stock one asks for MPI's version through a process between, and waits for
   ever where the signal has ended that one.
 * Over Gloo the exit code is that of the first process that failed, not 1, and no traceback hides what that one said.
+* On other machines it finds the MPI of .venv: a shell that ssh opens there has neither its programs nor their place,
+  which mpirun's --prefix hands over.
+* A host that cannot be reached, and whatever else Horovod refuses, is one sentence and exit code 2, not a traceback.
+* Nothing is kept in the home directory, which may not be writable.  The stock one keeps there for an hour which hosts
+  it has reached.
 """
 
+import contextlib
 import ctypes
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from horovod.runner import launch
-from horovod.runner.common.util import tiny_shell_exec
+from horovod.runner import launch, mpi_run
+from horovod.runner.common.util import hosts, tiny_shell_exec
+from horovod.runner.common.util.timeout import TimeoutException
+from horovod.runner.util import network
+from horovod.runner.util.remote import get_remote_command
 
 SAME_REQUEST = 0.5  # seconds; a signal to the process group may come twice
+SSH_ATTEMPTS, SSH_TIMEOUT = 2, 10  # seconds
 
 
 def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> None:
@@ -44,11 +59,49 @@ def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> Non
         process_group=0,
         preexec_fn=lambda: die_with_parent(1, signal.SIGTERM, 0, 0, 0),
     )
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, *hangup()):
         signal.signal(number, hand_on)
     code = child.wait()
     interrupted = code == 85 and began and began[1] == signal.SIGINT
     sys.exit(130 if interrupted else 128 - code if code < 0 else code)
+
+
+@contextlib.contextmanager
+def lasting_output():
+    """What this process and all it starts print goes through pipes that are read to their ends."""
+    screens = {1: os.dup(1), 2: os.dup(2)}
+    readers = []
+    for number, screen in screens.items():
+        if readers and os.path.sameopenfile(*screens.values()):
+            os.dup2(1, 2)  # one pipe, so that lines keep their order
+            continue
+        source, pipe = os.pipe()
+        os.dup2(pipe, number)
+        os.close(pipe)
+        readers.append(threading.Thread(target=pass_on, args=(source, screen), daemon=True))
+        readers[-1].start()
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, screen in screens.items():
+            os.dup2(screen, number)
+        for reader in readers:
+            reader.join(5.0)  # not for ever: a process that somebody else must end may hold the pipe
+
+
+def pass_on(pipe: int, screen: int) -> None:
+    """Write to the screen all that comes from a pipe; nothing any more once nobody reads it."""
+    while text := os.read(pipe, 1 << 16):
+        with contextlib.suppress(OSError):
+            while text:
+                text = text[os.write(screen, text) :]
+
+
+def hangup() -> list[signal.Signals]:
+    """SIGHUP, unless nohup has it ignored."""
+    return [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
 
 
 def run_briefly(command: str, env: dict[str, str] | None = None) -> tuple[str, int]:
@@ -57,26 +110,72 @@ def run_briefly(command: str, env: dict[str, str] | None = None) -> tuple[str, i
     return done.stdout, done.returncode
 
 
+def run_on_hosts(settings, nics: set[str], environment: dict[str, str], command: list[str]) -> None:
+    """Call Horovod's ``mpi_run``; where ranks run on other machines too, the wheel's MPI is told where it lies there,
+    which is where it lies here."""
+    names, _ = hosts.parse_hosts_and_slots(settings.hosts)
+    if (Path(sys.prefix) / "lib" / "libmpi.so").exists() and network.filter_local_addresses(names):
+        settings.extra_mpi_args = f"--prefix {sys.prefix} {settings.extra_mpi_args or ''}".strip()
+    mpi_run.mpi_run(settings, nics, environment, command)
+
+
+class Unreachable(ValueError):
+    """Hosts on which no command can be run; one sentence."""
+
+
+def reach_hosts(names: list[str], port: int | None, identity: str | None, fn_cache: None = None) -> bool:
+    """Stand in for Horovod's check that each of these hosts runs a command by ssh; all that do not are named at once.
+
+    Raises:
+        Unreachable: with ssh's own reason for each.
+    """
+
+    def problem(name):
+        command = get_remote_command("true", host=name, port=port, identity_file=identity, timeout_s=SSH_TIMEOUT)
+        for _ in range(SSH_ATTEMPTS):
+            done = subprocess.run(
+                command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            if done.returncode == 0:
+                return None
+        said = done.stdout.decode(errors="replace").strip().splitlines()
+        return f"{name} ({said[-1].strip() if said else f'exit code {done.returncode}'})"
+
+    with ThreadPoolExecutor(max(1, min(len(names), 64))) as pool:
+        problems = [found for found in pool.map(problem, names) if found]
+    if problems:
+        raise Unreachable(
+            f"cannot run a command by ssh on {', '.join(problems)}; see that `ssh HOST true` works without a password "
+            "and without a question for each host of -H"
+        )
+    return True
+
+
 def main() -> int:
     """Run Horovod's own main function, and return the exit code."""
     if "--check-build" not in sys.argv and "-cb" not in sys.argv:
         launch.mpi_built = launch.gloo_built = lambda verbose=False: True
     os.execve = run_mpirun
     tiny_shell_exec.execute = run_briefly
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
+    launch.mpi_run = run_on_hosts
+    launch._check_all_hosts_ssh_successful = reach_hosts
+    launch.cache.Cache = lambda *_: None
+    for number in (signal.SIGUSR1, signal.SIGUSR2, *hangup()):
         # Over Gloo: as SIGTERM, which Horovod hands on to the ranks, with 5 seconds to leave.
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         return launch.run_commandline()
     except KeyboardInterrupt:
         return 130
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OSError, TimeoutException) as error:
         code = re.search(r"Exit code: (\d+)", str(error))
         if code is None:
-            raise
-        return int(code[1])
+            print(f"horovodrun: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return int(code[1]) if code else 2
 
 
 # The guard matters: horovodrun starts helpers that import this file again.
 if __name__ == "__main__":
-    sys.exit(main())
+    with lasting_output():
+        code = main()
+    sys.exit(code)

@@ -3,7 +3,7 @@
 #
 #   make setup                       Open MPI from its wheel; nothing but a C++ compiler is needed
 #   LOCKSTEP_MPI=system make setup   the machine's own MPI (mpirun and mpicxx on PATH), as on most clusters
-#   make setup GPU=1                 CUDA libraries for TensorFlow, Horovod with NCCL (nvcc on PATH)
+#   make setup GPU=1                 CUDA libraries for TensorFlow, Horovod with NCCL (nvcc of CUDA 12 on PATH)
 #   make setup EXPORT=1              what launch/export.py needs for ONNX
 #
 # A second run with the same choices installs nothing.  Compiled Horovod wheels are kept in
@@ -71,11 +71,21 @@ check_tools() {
     esac
     case $gpu in
         0) ;;
-        1) command -v nvcc >/dev/null ||
-            fail "GPU=1, but nvcc is not on PATH; install the CUDA 12 toolkit or load its module, or say GPU=0 for a CPU build" ;;
+        1) check_nvcc ;;
         *) fail "GPU is '$gpu'; it must be 0 or 1" ;;
     esac
     case $export in 0 | 1) ;; *) fail "EXPORT is '$export'; it must be 0 or 1" ;; esac
+}
+
+# nvcc links its own CUDA runtime into Horovod, which then shares a process and a driver with TensorFlow's.
+check_nvcc() {
+    local wanted found
+    wanted=$(sed -n 's/^nvidia-cuda-runtime-cu\([0-9]*\)==.*/\1/p' requirements-gpu.txt)
+    command -v nvcc >/dev/null ||
+        fail "GPU=1, but nvcc is not on PATH; install the CUDA $wanted toolkit or load its module, or say GPU=0 for a CPU build"
+    found=$(nvcc --version 2>&1 | sed -n 's/.* release \([0-9.]*\).*/\1/p') || true
+    [ "${found%%.*}" = "$wanted" ] ||
+        fail "GPU=1, but $(command -v nvcc) is of CUDA ${found:-(nvcc --version names none)}, and TensorFlow's libraries are of CUDA $wanted; both run in one process and must be of one major version; load the module of a CUDA $wanted toolkit or put its bin folder first on PATH, or say GPU=0 for a CPU build"
 }
 
 install_packages() {
@@ -116,16 +126,22 @@ build_horovod() {
                    HOROVOD_WITH_MPI=1 HOROVOD_WITH_GLOO=1
                    # Headers that Horovod forgets to include: g++ 13 (Ubuntu 24.04) no longer brings them with others.
                    "CXXFLAGS=${CXXFLAGS:-} -include stdexcept -include cstdint")
+    # Horovod compiles on all cores only where MAKEFLAGS is empty, and `make setup GPU=1` leaves its own words in it.
+    local jobs
+    jobs=$(sed -n 's/.*-j\([0-9]*\).*/\1/p' <<<"${MAKEFLAGS:-}")
+    options+=("MAKEFLAGS=-j${jobs:-$(nproc)}")
     # $ORIGIN is site-packages/horovod/tensorflow; the wheel's libmpi.so lies in .venv/lib.
     [ "$mpi" = system ] || options+=('LDFLAGS=-Wl,-rpath,$ORIGIN/../../../..' "OPAL_PREFIX=$venv")
     if [ "$gpu" = 1 ]; then
         local nccl cuda
         nccl=$("$venv/bin/python" -c 'import nvidia.nccl; print(list(nvidia.nccl.__path__)[0])')
-        # The nvcc on PATH may be a link or a script somewhere else: it knows its own toolkit.
+        # The nvcc on PATH may be a link or a script somewhere else: it knows its own toolkit.  Debian's, in /usr, does not.
         cuda=$(nvcc --dryrun -E -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
-        # The NCCL wheel ships libnccl.so.2 without the plain name that the linker asks for.
+        [ -n "$cuda" ] || cuda=$(dirname "$(dirname "$(command -v nvcc)")")
+        # The NCCL wheel ships libnccl.so.2 without the plain name that the linker asks for; a static NCCL that a toolkit
+        # brings would be a second one, of another version.
         ln -sf libnccl.so.2 "$nccl/lib/libnccl.so"
-        options+=(HOROVOD_GPU_OPERATIONS=NCCL "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_CUDA_HOME=${cuda:-${CUDA_HOME:-/usr/local/cuda}}"
+        options+=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=SHARED "HOROVOD_NCCL_HOME=$nccl" "HOROVOD_CUDA_HOME=$cuda"
                   "LDFLAGS=-Wl,-rpath,\$ORIGIN/../../../..:\$ORIGIN/../../nvidia/nccl/lib")
     fi
     pins horovod >"$venv/horovod.txt"
@@ -164,6 +180,11 @@ import horovod.tensorflow as hvd, sys
 want = hvd.mpi_built() and hvd.gloo_built() and ($gpu == 0 or hvd.nccl_built())
 print('ok' if want else f'mpi {hvd.mpi_built()} gloo {hvd.gloo_built()} nccl {hvd.nccl_built()}')" 2>"$log" | tail -n 1) || true
     [ "$built" = ok ] || { tail -n 3 "$log" >&2; fail "Horovod was built but does not load with $want${gpu/1/+NCCL} (${built:-see $log}); run make clean, then make setup"; }
+    if [ "$gpu" = 1 ]; then
+        say "checking the GPU build as far as that needs no GPU"
+        "$venv/bin/python" launch/install/check_gpu_build.py 2>"$log" ||
+            { cat "$log" >&2; fail "the GPU build is not sound for the reasons above; mend them and run make setup again"; }
+    fi
 }
 
 case $PWD in *[[:space:]]*)
@@ -180,6 +201,8 @@ install_horovod
 check_result
 make_importable
 install_launcher
+# For people, and for distributed/cuda.py: a GPU build does not train on the CPU in silence.
+printf 'LOCKSTEP_MPI=%s\nGPU=%s\nEXPORT=%s\n' "$mpi" "$gpu" "$export" >"$venv/setup.txt"
 echo "$stamp" >"$venv/setup.stamp"
 rm -f "$log"
 say "done: .venv is ready; 'source .venv/bin/activate' puts python and horovodrun on PATH"

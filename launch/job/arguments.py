@@ -54,7 +54,7 @@ def parse_arguments(argv: list[str], *, program: str, description: str, preset: 
         # A value that may be one thing or another has an error for each.
         ways = [first, *(other for other in more if first["loc"] and other["loc"][:1] == first["loc"][:1])]
         raise ConfigError(_sentence(ways, path if from_file else None)) from None
-    for name in ("model", "dataset", "callbacks"):
+    for name in ("model", "dataset", "callbacks", "schedule"):
         reference = getattr(config, name)
         if reference is not None and user_code.is_reference(reference):
             user_code.find_file(reference, f"--{name}")
@@ -156,5 +156,5 @@ def _expected(error: dict) -> str:
     if error["type"] in ("missing", "too_long"):
         return "two step numbers A,B"
     if error["type"] == "string_pattern_mismatch":
-        return "FILE.py:FUNCTION"
+        return "keras:NAME" if "keras" in error["ctx"]["pattern"] else "FILE.py:FUNCTION"
     return error["msg"].removeprefix("Input should be ").replace(", unable to parse string as an integer", "")

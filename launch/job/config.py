@@ -11,7 +11,7 @@ import pydantic
 import pydantic_core
 import yaml
 
-from launch.job.settings import batches, data, decisions, files, network, optimization, workers
+from launch.job.settings import batches, data, decisions, files, network, optimization, transfer, workers
 
 
 class ConfigError(ValueError):
@@ -25,15 +25,20 @@ class TrainConfig(
     decisions.DecisionSettings,
     optimization.OptimizationSettings,
     batches.BatchSettings,
+    transfer.TransferSettings,
     network.NetworkSettings,
     data.DataSettings,
 ):
     """Train an image classifier on one or many workers, with the same result."""
 
-    @pydantic.field_validator("profile_steps", "metrics", mode="before")
+    @pydantic.field_validator("profile_steps", "metrics", "head_units", mode="before")
     @classmethod
     def _split_list(cls, value):
-        return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
+        # A number of a file's, as in head_units: 256, is a list of one; none is a word for the next validator.
+        value = str(value) if type(value) is int else value
+        if not isinstance(value, str) or value.lower() in ("none", "null"):
+            return value
+        return tuple(word.strip() for word in value.split(","))
 
     @pydantic.field_validator("data_dir", "run_dir", "weights", mode="before")
     @classmethod
@@ -45,6 +50,8 @@ class TrainConfig(
     @classmethod
     def _none_in_words(cls, value, info):
         annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and "on" in get_args(annotation):
+            return "on" if value else "off"  # which are YAML's words for true and false
         if isinstance(value, bool) and annotation is not bool:
             # pydantic would take true for 1.
             raise pydantic_core.PydanticCustomError("switch", "a number or a word")
@@ -60,10 +67,15 @@ class TrainConfig(
 
     @pydantic.model_validator(mode="after")
     def _check_combinations(self):
-        for group in (data, batches, optimization, decisions, workers, files):
+        for group in (data, network, transfer, batches, optimization, decisions, workers, files):
             for problem in group.problems(self):
                 raise ValueError(problem)
         return self
+
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether GPUs may round the factors of float32 products to 10 bits."""
+        return self.tf32 == "on" or (self.tf32 == "auto" and not self.deterministic)
 
     @property
     def exact(self) -> bool:

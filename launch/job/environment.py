@@ -13,6 +13,7 @@ import psutil
 from distributed import cuda, placement
 from distributed.placement import Cores
 from distributed.world import World
+from launch.job import cuda_libraries, leftovers
 
 LAUNCHERS = (
     "mpirun",
@@ -38,9 +39,10 @@ def prepare(world: World, *, verbose: bool, cpu: bool = False) -> Cores:
         cpu: whether to compute on the CPU, also where there is a GPU.
     """
     raise_file_limit()
+    if (sentence := leftovers.overrule(os.environ)) and world.is_chief:
+        print(f"note: {sentence}", file=sys.stderr, flush=True)
     cores = take_cores(world, [] if cpu else cuda.cards())
     settings = {
-        "KERAS_BACKEND": "tensorflow",
         "OMP_NUM_THREADS": str(cores.threads),
         # Open MPI waits by polling, which takes the core away from the rank that computes.
         "OMPI_MCA_mpi_yield_when_idle": "1",
@@ -55,9 +57,22 @@ def prepare(world: World, *, verbose: bool, cpu: bool = False) -> Cores:
     if world.uses_mpi and (prefix / "lib" / "libmpi.so").exists():
         # Started by srun, the MPI of the wheel does not know where it is installed; mpirun tells it.
         settings["OPAL_PREFIX"] = str(prefix)
+    if cpu:
+        # Not set by default but at all events; CUDA's libraries are not even loaded then.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     return cores
+
+
+def on_cpu(settings) -> bool:
+    """Whether the CPU is meant, also where there is a GPU: by ``--cpu`` or ``--cpu-devices``, or by the -1 that people
+    give to CUDA_VISIBLE_DEVICES.
+
+    Args:
+        settings: with ``cpu`` and ``cpu_devices``.
+    """
+    return settings.cpu or bool(settings.cpu_devices) or placement.means_cpu(os.environ)
 
 
 def raise_file_limit() -> None:
@@ -94,14 +109,16 @@ def silence(enabled: bool):
 
 @contextlib.contextmanager
 def loading(*, quiet: bool):
-    """Around the first import of TensorFlow and Keras: silent if ``quiet``, and without matplotlib.
+    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib and the user's
+    keras.json, and with the wheels' CUDA libraries.
 
     Keras loads matplotlib wherever it is installed, for pictures that nobody draws here: a sixth of the time that a
     rank takes to load.
     """
     hidden = sys.modules.setdefault("matplotlib", None) is None
+    cuda_libraries.load_first()
     try:
-        with silence(quiet):
+        with silence(quiet), leftovers.without_keras_file():
             yield
     finally:
         if hidden:

@@ -2,12 +2,12 @@
 
     train begins
     for each epoch:
+        frozen layers thaw, where this is the epoch
         until its steps are taken:
             k steps, as many as fit into a tenth of a second before something is due     one compiled call
             finite?  replicas equal?  then the user's callbacks, the logs, a checkpoint   what is due
             did a worker ask to leave?
-        validate
-        decide once and tell all
+        validate, decide once and tell all                                          in every epoch, or every N-th
         the user's callbacks;  replicas equal?  then the logs, the checkpoint
         did a worker ask to leave?
     train ends
@@ -18,7 +18,7 @@ checkpoint, so that they are never behind one.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -31,6 +31,7 @@ from launch.job import checks
 from launch.job.config import TrainConfig
 from launch.job.logs.observer import Epoch, Observer, Steps
 from launch.job.notices import Noticed, Notices
+from launch.job.preparation.freezing import UNFREEZE_FACTOR
 from launch.job.preparation.inputs import Inputs
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.steps_per_call import StepsPerCall
@@ -55,6 +56,7 @@ class Loop:
         notices: Notices,
         callbacks: Sequence[keras.callbacks.Callback],
         observers: Sequence[Observer],
+        thaw: Callable[[], None] | None = None,
     ):
         """
         Args:
@@ -62,10 +64,12 @@ class Loop:
             notices: what this worker has to tell the others.
             callbacks: the user's, which know their model.
             observers: what looks on; empty but on the chief.
+            thaw: lets frozen layers train; called by all workers before the epoch of ``--unfreeze-epoch``.
         """
         self.config, self.strategy, self.inputs, self.model = config, strategy, inputs, model
         self.plan, self.decisions, self.progress = inputs.plan, decisions, progress
         self.checkpoints, self.notices, self.callbacks, self.observers = checkpoints, notices, callbacks, observers
+        self.thaw = thaw
         self.watch = Stopwatch(self.plan.global_batch)
         given = None if config.steps_per_call == "auto" else config.steps_per_call
         self.steps_per_call = StepsPerCall(given, strategy.control)
@@ -101,10 +105,18 @@ class Loop:
             self.model.gather()
             self.watch.end_steps()
             metrics = self.model.results() | self.model.regularization()
-            if self.inputs.validation_steps:
+            decided = self._is_decided_on(self.progress.epoch)
+            if decided and self.inputs.validation_steps:
                 metrics |= {f"val_{name}": value for name, value in self.validation.run().items()}
-            self._end_epoch(metrics)
+            self._end_epoch(metrics, decided)
         self._call("on_train_end", dict(self.progress.epoch_metrics))
+
+    def look_at(self, inputs: Inputs) -> None:
+        """Train on these from now on, the same examples as pictures or as features; before or between epochs."""
+        self.inputs = inputs
+        self.validation.look_at(inputs)
+        if self.batches is not None:
+            self.batches = iter(inputs.training(self.progress.step))
 
     def close(self) -> None:
         """Let go of the input and let the observers finish, however training ended."""
@@ -122,6 +134,10 @@ class Loop:
 
     def _begin_epoch(self) -> None:
         epoch = self.progress.epoch
+        if self.thaw and not self.progress.thawed and epoch + 1 >= self.config.unfreeze_epoch:
+            self.progress.thawed = True
+            self.thaw()
+            self.model.shard()
         self.epoch_end = (epoch + 1) * self.plan.steps_per_epoch
         self.model.reset_metrics()
         if self.metric_states is not None:
@@ -169,7 +185,10 @@ class Loop:
     def _compiled_call(self, count: int) -> tuple[StepReport, list[float], float]:
         """So many steps; what is to be known of them, their rates, and ``time.perf_counter()`` as they began."""
         first, self.under_way = self.progress.step, count
-        rates = [self.plan.schedule.rate(first + index, self.decisions.factor) for index in range(count)]
+        factor = self.decisions.factor
+        if self.progress.thawed:
+            factor *= self.config.unfreeze_learning_rate_factor or UNFREEZE_FACTOR
+        rates = [self.plan.schedule.rate(first + index, factor) for index in range(count)]
         self.notices.tell(self.model)
         self._call("on_train_batch_begin", first - self.progress.epoch * self.plan.steps_per_epoch)
         for observer in self.observers:
@@ -183,14 +202,25 @@ class Loop:
         heartbeat.enter("training")
         return report, rates, began
 
-    def _end_epoch(self, metrics: dict[str, float]) -> None:
-        """Decide on an epoch that was trained and validated, tell everybody, and save."""
-        heartbeat.enter("training")
-        progress, epoch = self.progress, self.progress.epoch
+    def _is_decided_on(self, epoch: int) -> bool:
+        """Whether the epoch, counted from 0, is validated, as far as there is a validation set, and decided on."""
+        number, every = epoch + 1, self.config.validation_every
+        return number % every == 0 or number == self.plan.epochs
+
+    def _decide(self, epoch: int, metrics: dict[str, float]) -> dict:
+        """The verdict on an epoch, the same on all workers."""
         checks.check_count(self.strategy, self.model, metrics.get("val_examples", 0), self.inputs.validation_examples)
         verdict = self.decisions.end_epoch(epoch, metrics) if self.strategy.is_chief else None
         verdict = self.strategy.control.agree(verdict)
         self.decisions.factor = verdict["factor"]
+        return verdict
+
+    def _end_epoch(self, metrics: dict[str, float], decided: bool) -> None:
+        """Decide on an epoch that was trained and validated, tell everybody, and save; where it was not validated,
+        nothing is decided."""
+        heartbeat.enter("training")
+        progress, epoch = self.progress, self.progress.epoch
+        verdict = self._decide(epoch, metrics) if decided else {"improved": None, "stop": False}
         self._call("on_epoch_end", epoch, dict(metrics))
         if self.config.check_replicas is None:
             checks.check_replicas(self.strategy, self.model, progress.step)

@@ -18,6 +18,7 @@ from distributed.health.preemption import StopRequest
 from distributed.world import World
 from launch.job import environment
 from launch.job.config import TrainConfig
+from launch.job.logs.streams import outlive_readers
 
 if TYPE_CHECKING:
     import keras
@@ -69,8 +70,9 @@ def train(
         RuntimeError: the run ended in another way that its message names.
     """
     config = config or TrainConfig()
-    world = World.from_environment(os.environ)
+    world = World.from_environment(os.environ, config.strategy)
     stop_request = preemption.listen()
+    outlive_readers()
     try:
         code, result = run(config, world, stop_request, model=model, data=data, callbacks=callbacks, raises=True)
     finally:
@@ -109,7 +111,7 @@ def run(
         and the result of a run that came to its end or was asked to leave.
     """
     stop_request.patience = 0.0 if world.is_chief else 1.0
-    cores = environment.prepare(world, verbose=config.verbose)
+    cores = environment.prepare(world, verbose=config.verbose, cpu=environment.on_cpu(config))
     launcher = environment.launcher()
     heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
     code = 1

@@ -11,13 +11,15 @@ from distributed.health.preemption import StopRequest, code_of
 from distributed.placement import Cores
 from distributed.world import World, WorldError
 from launch.job import config as configuration
+from launch.job import environment
 from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
 from launch.job.failure import fail
+from launch.job.features.compute import UnreadableExample
 from launch.job.logs import report
 from launch.job.logs.console import Console
 from launch.job.notices import Noticed
-from launch.job.preparation import exchange, stages
+from launch.job.preparation import exchange, phases, stages
 from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
 from launch.job.run_directory import resume
@@ -37,7 +39,12 @@ def execute(
     began = time.perf_counter()
     try:
         strategy = create_strategy(
-            config.strategy, world, cpu_devices=config.cpu_devices, threads=cores.threads, exact=config.exact
+            config.strategy,
+            world,
+            cpu_devices=config.cpu_devices,
+            threads=cores.threads,
+            exact=config.exact,
+            cpu=environment.on_cpu(config),
         )
     except Exception as error:
         if raises:
@@ -74,13 +81,17 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     config, strategy, console, threads = training.config, training.strategy, training.console, training.cores.threads
     training.code = code = stages.load_user_code(config, strategy, given)
     stages.agree_on_settings(config, strategy, code)
-    training.splits, fingerprints = stages.open_data(config, strategy, console, code)
+    training.splits, training.fingerprints = stages.open_data(config, strategy, console, code)
     training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
+    training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
     training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
     measured = exchange.measure(config, strategy, training.directory, threads)
-    training.model, training.choices = stages.build_model(config, strategy, training.inputs, measured, code)
-    training.record = stages.describe(config, training.inputs, training.model.network, fingerprints[0], code)
+    training.calibration = measured and measured.calibration
+    training.model, training.choices = stages.build_model(
+        config, strategy, training.inputs, measured, code, training.class_weights
+    )
+    training.record = stages.describe(config, training.inputs, training.model.network, training.fingerprints[0], code)
     prepare_loop(training)
     finished = begin(training)
     if strategy.is_chief and not finished:
@@ -96,6 +107,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         release_directory(training)
         return 0, result_of(training, summary)
     report.introduce(training)
+    phases.look_at_features(training)
     stop_request.deliver_to(training.notices.add)
     stopped_by = run_loop(training)
     return finish(training, stopped_by, stop_request)
@@ -190,6 +202,8 @@ def release_directory(training: Training) -> None:
 
 def find_culprit(training: Training, error: Exception) -> str | None:
     """What the user can mend, in words, if that may be what the error is about; it may take its time."""
+    if isinstance(error, UnreadableExample):
+        return str(error)
     if isinstance(error, CallbackError):
         return f"{error.sentence}\n{error.traceback}".rstrip()
     out_of_memory = isinstance(error, tf.errors.ResourceExhaustedError)

@@ -19,6 +19,10 @@ class Validation:
         self._inputs, self._model, self._notices, self._call = inputs, model, notices, call
         self._traced = False
 
+    def look_at(self, inputs: Inputs) -> None:
+        """Validate on these from now on."""
+        self._inputs, self._traced = inputs, False
+
     def run(self) -> dict[str, float]:
         """The global metrics of the validation set; all workers must call it.
 

@@ -32,8 +32,9 @@ def load_run(
         ValueError: one sentence: what is missing or does not fit.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from launch.job import environment
+    from launch.job import environment, leftovers
 
+    leftovers.overrule(os.environ)
     with environment.loading(quiet=True):
         from launch.trained import load
     return load.load_run(path, checkpoint=checkpoint, precision=precision, logits=logits)

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from data.datasets import DataError, Source
 from data.order import SequentialOrder, Share
-from data.pipeline import PREFETCH, diagnose
 from distributed.health import heartbeat
 from distributed.inference import Inference
+from launch.job.preparation.inputs import find_unreadable
 from launch.trained.program import FailedAlone, Workers
 
 BATCH = 64
@@ -48,7 +48,7 @@ def answer_all(
         try:
             rows, given = inference.answer(batches)
         except tf.errors.OpError as error:
-            culprit = _find_unreadable(source, order, strategy.share, step)
+            culprit = find_unreadable(source, order, strategy.share, step)
             if culprit is None:
                 raise
             raise (FailedAlone if strategy.world.size > 1 else DataError)(f"{culprit}; replace or remove it") from error
@@ -76,14 +76,3 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
             raised = np.exp(raised - raised.max(axis=1, keepdims=True))
             found.append((raised / raised.sum(axis=1, keepdims=True)).astype(np.float32))
     return np.concatenate(found)
-
-
-def _find_unreadable(source: Source, order: SequentialOrder, share: tuple[int, int], step: int) -> str | None:
-    """The first picture that cannot be read among those that this worker was reading in that step."""
-    last = min(step + PREFETCH + 2, order.steps)
-    for element in Share(*share).elements(order.replicas, step, last):
-        heartbeat.beat()
-        indices, _ = order.indices(element)
-        if place := diagnose(source, indices.numpy()):
-            return place
-    return None

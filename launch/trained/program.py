@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from distributed.health import heartbeat
-from distributed.world import World, WorldError
+from distributed.world import World, WorldError, speaks
 from launch.job import environment
+from launch.job.logs.streams import outlive_readers
 
 if TYPE_CHECKING:
     from distributed.strategies import Strategy
@@ -23,11 +24,12 @@ class Parser(argparse.ArgumentParser):
     """argparse, but that an error is one line and no page of usage."""
 
     def __init__(self, description: str):
+        outlive_readers()  # first of all: --help is also for `| head`
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         # Under a launcher all ranks find the same mistake; one says it.
-        if World.from_environment(os.environ).is_chief:
+        if speaks(os.environ):
             print(f"error: {message}; --help lists all flags", file=sys.stderr, flush=True)
         sys.exit(2)
 
@@ -49,6 +51,7 @@ class Parser(argparse.ArgumentParser):
             default="auto",
             help="as for train.py; auto: horovod under a launcher, mirrored where several GPUs are seen, else single",
         )
+        self.add_argument("--cpu", action="store_true", help="compute on the CPU, also where there is a GPU")
         self.add_argument(
             "--cpu-devices", type=at_least_one, metavar="N", help="for mirrored: devices to split the CPU into"
         )
@@ -134,20 +137,20 @@ def run(
     """Call ``work`` on every worker, and answer for what goes wrong.
 
     Args:
-        options: with ``strategy`` and ``cpu_devices``.
+        options: with ``strategy``, ``cpu`` and ``cpu_devices``.
         work: gives the exit code; the chief's counts.  What the user can mend it raises as ``FailedAlone``, or on all
             workers together as one of ``mendable``.
         exact: compute each operation on one core: several would share it in ways on which the last bits depend.
         refused: told why the workers cannot begin, in one sentence; gives the exit code.  By default it is printed.
     """
     try:
-        world = World.from_environment(os.environ)
+        world = World.from_environment(os.environ, options.strategy)
     except WorldError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     # Nothing is written yet; and an exception within an import would show where, or be lost.
     _answer_signals(lambda number, frame: heartbeat.die(130))
-    cores = environment.prepare(world, verbose=False)
+    cores = environment.prepare(world, verbose=False, cpu=environment.on_cpu(options))
     launcher = environment.launcher()
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
     code = 1
@@ -159,9 +162,10 @@ def run(
 
 
 def _answer_signals(answer: Callable) -> None:
-    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, answer)
+    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM, a closed terminal by SIGHUP, but for nohup.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, answer)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -188,7 +192,7 @@ def _work_on(
     with environment.loading(quiet=True):
         import tensorflow as tf
 
-        from distributed.devices import create_strategy
+        from distributed.devices import check_devices, create_strategy
         from launch.job.failure import fail
         from launch.job.logs.console import Console
 
@@ -196,7 +200,12 @@ def _work_on(
     tf.get_logger().setLevel("ERROR")
     try:
         strategy = create_strategy(
-            options.strategy, world, cpu_devices=options.cpu_devices, threads=threads, exact=exact
+            options.strategy,
+            world,
+            cpu_devices=options.cpu_devices,
+            threads=threads,
+            exact=exact,
+            cpu=environment.on_cpu(options),
         )
     except WorldError as error:
         return refused(str(error))
@@ -204,6 +213,7 @@ def _work_on(
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:
         _answer_signals(_interrupt)
+        check_devices(strategy, cpu=environment.on_cpu(options))
         return strategy.control.leave(work(Workers(strategy, console, threads)))
     except errors as error:
         console.stop()

@@ -1,5 +1,8 @@
 """Small checkpoints for tests: made, read, compared and damaged."""
 
+import hashlib
+import json
+
 import numpy as np
 
 from distributed.checkpoint import commit, manager
@@ -49,6 +52,17 @@ def same(one, other):
             assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), name
     assert one.state == other.state
     return True
+
+
+def forget(directory, setting):
+    """Leave checkpoints as those of a version that did not know a setting."""
+    for path in directory.glob("step-*"):
+        state, manifest = (json.loads((path / name).read_text()) for name in ("state.json", "manifest.json"))
+        del state["configuration"][setting]
+        content = json.dumps(state).encode()
+        manifest["files"]["state.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (path / "state.json").write_bytes(content)
+        (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def damage(path, position, mask=0xFF):

@@ -10,10 +10,12 @@ gradients overflow; "weight", "slot" and "copy" change one of its values, "versi
 "example" has it overlook a validation example; "SIGUSR1@step",
 "loop@saving" and the like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step]
 copies that run as it was after a kill with step's checkpoint as the newest: what was logged after it is there, later
-checkpoints, links and the summary are not.  ["limit", step, bytes] lets no file of the chief's grow beyond that from
-the save of that step on.
+checkpoints, links and the summary are not; names after the step are facts that its checkpoint lacks; ["forget",
+setting, 0] after it makes these checkpoints those of a version that did not know the setting.  ["limit", step, bytes]
+lets no file of the chief's grow beyond that from the save of that step on.
 """
 
+import hashlib
 import json
 import os
 import resource
@@ -167,7 +169,14 @@ def limited(save, step: int, size: int):
     return planted
 
 
-def cut(run: Path, target: Path, step: int) -> None:
+def card_of(kinds: int, cards: int, rank: int):
+    """One card of so many kinds, and of so many cards, in turn by rank."""
+    from distributed.cuda import Card
+
+    return [Card(f"card {rank % kinds}", "9.0", f"0000:0{rank % cards}:00.0", str(rank % cards))]
+
+
+def cut(run: Path, target: Path, step: int, *unknown: str) -> None:
     shutil.copytree(run, target, symlinks=True)
     for path in (target / "checkpoints").iterdir():
         if path.is_symlink():
@@ -175,6 +184,12 @@ def cut(run: Path, target: Path, step: int) -> None:
         elif path.name > f"step-{step:08d}":
             shutil.rmtree(path)
     (target / "summary.json").unlink()
+    checkpoint = target / "checkpoints" / f"step-{step:08d}"
+    state, manifest = (json.loads((checkpoint / name).read_text()) for name in ("state.json", "manifest.json"))
+    content = json.dumps({name: value for name, value in state.items() if name not in unknown}).encode()
+    manifest["files"]["state.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (checkpoint / "state.json").write_bytes(content)
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 def main(folder: Path) -> int:
@@ -182,10 +197,11 @@ def main(folder: Path) -> int:
     world = World.from_environment(os.environ)
     environment.prepare(world, verbose=False)
     with environment.loading(quiet=False):
+        import checkpoints
         import deaths
         import numpy as np
 
-        from distributed import control
+        from distributed import control, devices
         from distributed.checkpoint.saver import Saver
         from launch.job import checks
         from launch.job.logs import report
@@ -198,12 +214,14 @@ def main(folder: Path) -> int:
         control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
     pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
     losses, check = build.example_losses, checks.check_replicas
+    cards_in_use = devices.cards_in_use
     save, versions, model_sha256 = Saver.save, report.versions, report.model_sha256
     for name, line in jobs["lines"].items():
         seen = []
         build.example_losses, checks.check_replicas, Saver.save = losses, check, save
         inputs.training_batches, inputs.validation_batches = record(pipeline, seen), validation
         report.versions, report.model_sha256 = versions, model_sha256
+        devices.cards_in_use = cards_in_use
         deaths.plant(None)
         for kind, *place in jobs["plants"].get(name, []):
             if kind in FACTORS:
@@ -212,16 +230,20 @@ def main(folder: Path) -> int:
                 checks.check_replicas = changed(kind, check, *place)
             elif kind == "versions":
                 report.versions = lambda: versions() | {"numpy": f"that of rank {world.rank}"}
+            elif kind == "card":
+                devices.cards_in_use = partial(card_of, *place, world.rank)
             elif kind == "model":
                 report.model_sha256 = lambda network: f"that of rank {world.rank}"
             elif kind == "example":
                 inputs.validation_batches = lost_example(validation, *place)
             elif kind == "limit":
                 Saver.save = limited(save, *place)
+            elif kind == "forget":
+                checkpoints.forget(folder / name / "checkpoints", place[0])
             elif kind != "cut":
                 deaths.plant(kind, *place)
             elif world.is_chief:
-                cut(folder / place[0], folder / name, place[1])
+                cut(folder / place[0], folder / name, *place[1:])
         if world.is_chief:
             for stream in (sys.stdout, sys.stderr):
                 print(f"job: {name}", file=stream, flush=True)

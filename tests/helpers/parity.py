@@ -30,13 +30,26 @@ REST = {
     "early_stopping": "--early-stopping-patience 1 --min-delta 10 --epochs 4",
     "allreduce": "--exchange allreduce",
     "factors": "--exchange factors --weight-decay 0.01 --clip-norm 0.5",
-    "factors_accumulate": "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5",
-    "split": "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --check-replicas 5",
+    "factors_accumulate": (
+        "--exchange factors --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --l1 0.0001 --nesterov"
+    ),
+    "split": (
+        "--exchange split --momentum 0.9 --dropout 0.5 --clip-norm 0.5 --weight-decay 0.01 --l2 0.001 "
+        "--check-replicas 5"
+    ),
     "split_adam": "--exchange split --optimizer adam --learning-rate 0.001 --checkpoint-every-steps 7",
     "batch_norm": "--batch-norm-span global --dropout 0.5 --learning-rate 0.005 --check-replicas 5",
     "batch_norm_span": "--batch-norm-span 3 --global-batch-size 36 --dropout 0.5 --learning-rate 0.005",
     "batch_norm_accumulate": (
         "--batch-norm-span global --accumulate-steps 2 --global-batch-size 24 --dropout 0.5 --learning-rate 0.005"
+    ),
+    "frozen": "--freeze base --momentum 0.9 --dropout 0.5",
+    "thawed": "--freeze base --unfreeze-epoch 2 --optimizer adam --learning-rate 0.002 --layer-decay 0.7",
+    "thawed_split": "--freeze base,fc7 --unfreeze-epoch 2 --exchange split --momentum 0.9 --check-replicas 5",
+    "lamb": "--optimizer lamb --learning-rate 0.005 --weight-decay 0.01 --decay-all --exchange split",
+    "schedule": (
+        "--schedule DATA/rates.py:by_epoch --class-weights DATA/weights.yaml --validation-every 2 --epochs 3 "
+        "--early-stopping-patience 1 --min-delta 10"
     ),
     "steps_1": "--momentum 0.9 --steps-per-call 1",
     "steps_3": "--momentum 0.9 --steps-per-call 3",
@@ -46,13 +59,34 @@ REST = {
 EXACT = {
     "exact": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --augment flip_crop --clip-norm 0.5",
     "exact_adam": "--micro-batch-size 2 --global-batch-size 24 --optimizer adam --learning-rate 0.002",
-    "exact_allreduce": "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01",
+    "exact_allreduce": (
+        "--micro-batch-size 3 --global-batch-size 36 --exchange allreduce --weight-decay 0.01 --nesterov"
+    ),
     "exact_bfloat16": "--micro-batch-size 2 --global-batch-size 24 --precision bfloat16 --optimizer rmsprop",
     "exact_batch_norm": "--micro-batch-size 2 --global-batch-size 24 --batch-norm-span global --dropout 0.5",
     "exact_batch_norm_bfloat16": "--micro-batch-size 4 --global-batch-size 48 --batch-norm-span 2 --precision bfloat16",
+    "exact_frozen": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --cache-features off",
+    "exact_cached": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --cache-features on",
+    "exact_thawed": (
+        "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --unfreeze-epoch 2 --layer-decay 0.7"
+    ),
+    "exact_recipe": (
+        "--micro-batch-size 2 --global-batch-size 24 --optimizer adamw --learning-rate 0.002 --l1 0.0001 --l2 0.001 "
+        "--class-weights DATA/weights.yaml --schedule DATA/rates.py:by_step --validation-every 2 --epochs 3"
+    ),
     "exact_steps_1": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 1",
     "exact_steps_3": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call 3",
     "exact_steps_auto": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --steps-per-call auto",
+}
+# In make test-all alone.
+FURTHER = {
+    "adamw": "--optimizer adamw --learning-rate 0.002 --weight-decay 0.01 --exchange split",
+    "lion": "--optimizer lion --learning-rate 0.00002 --exchange split",
+}
+FURTHER_EXACT = {
+    "exact_lamb": "--micro-batch-size 2 --global-batch-size 24 --optimizer lamb --learning-rate 0.005 --decay-all "
+    "--weight-decay 0.01",
+    "exact_lion": "--micro-batch-size 2 --global-batch-size 24 --optimizer lion --learning-rate 0.0005",
 }
 VALIDATION_EXAMPLES = {"metrics": 1003, "validation_2": 2, "validation_1": 1, "no_validation": 0}
 # Launcher, and flags.

@@ -32,7 +32,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch that was trained, validated and decided on.
+    """An epoch that was trained, and validated and decided on where that was due.
 
     Attributes:
         number: counted from 1.
@@ -66,7 +66,7 @@ class Observer:
         """A call is over."""
 
     def end_epoch(self, epoch: Epoch) -> None:
-        """An epoch was decided on."""
+        """An epoch is over."""
 
     def flush(self) -> None:
         """Bring to the disk what has been logged; called before each checkpoint, so that logs are never behind it."""

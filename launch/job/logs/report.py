@@ -22,7 +22,7 @@ from data.splits import test_place
 from distributed import convert
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
-from launch.job.preparation import exchange
+from launch.job.preparation import exchange, freezing
 from launch.trained import record as records
 from launch.trained.record import Record
 
@@ -99,21 +99,22 @@ def split_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
 
 def introduce(training: "Training") -> None:
     """Say what is about to run: the model, the workers, the data, the batch arithmetic, the exchange."""
-    config, inputs, world, say = training.config, training.inputs, training.strategy.world, training.console.say
+    config, inputs, say = training.config, training.inputs, training.console.say
     plan, (train, validation) = inputs.plan, training.splits
-    replicas = f"{plan.replicas} replica{'s' * (plan.replicas > 1)}"
-    processes = f"{world.size} process{'es' * (world.size > 1)}"
-    cores = f"{training.cores.threads} core{'s' * (training.cores.threads > 1)}"
-    device = "GPU" if tf.config.get_visible_devices("GPU") else f"CPU, {cores} per process"
     parameters = f"{training.model.network.count_params():,} parameters"
     say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
-    for sentence in training.begun_with:
-        say(sentence)
-    say(f"workers: {training.strategy.name}, {replicas} in {processes} ({device})")
+    for sentence in (*training.begun_with, freezing.sentence(training.model.network)):
+        if sentence:
+            say(sentence)
+    say(workers_sentence(training))
+    for warning in training.cores.warnings:
+        training.console.warn(warning)
     held_out = f"{len(validation):,} validation" if validation else "no validation"
     classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"
     say(f"data: {training.code.data_name(config)}, {len(train):,} training and {held_out} images, {classes}, {size}")
     say(f"classes: {class_counts(train, validation)}")
+    if training.class_weights is not None:
+        say(f"class weights: {shown_weights(train, training.class_weights)} ({config.class_weights})")
     if note := train.note:
         say(f"note: {note}")
     data_dir = config.data_dir and str(config.data_dir)
@@ -129,6 +130,15 @@ def introduce(training: "Training") -> None:
     say(f"run directory: {training.directory}")
 
 
+def workers_sentence(training: "Training") -> str:
+    """Who computes, and on what."""
+    replicas, size, threads = training.inputs.plan.replicas, training.strategy.world.size, training.cores.threads
+    gpus = tf.config.get_visible_devices("GPU")
+    device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
+    who = f"{replicas} replica{'s' * (replicas > 1)} in {size} process{'es' * (size > 1)}"
+    return f"workers: {training.strategy.name}, {who} ({device}, {threads} core{'s' * (threads > 1)} per process)"
+
+
 def class_counts(train: Source, validation: Source | None) -> str:
     """The first classes with how many training (and validation) examples they have, in words: a wrong folder level or
     order shows here before an hour is spent."""
@@ -138,6 +148,13 @@ def class_counts(train: Source, validation: Source | None) -> str:
     of_each = zip(train.classes[:SHOWN], counts, plus, strict=False)
     shown = [f"{name} {count:,}{more}" for name, count, more in of_each]
     rest = len(counts) - SHOWN
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+
+
+def shown_weights(train: Source, weights: Sequence[float]) -> str:
+    """The first classes with their weights, in words."""
+    shown = [f"{name} {weight:.4g}" for name, weight in zip(train.classes[:SHOWN], weights, strict=False)]
+    rest = len(weights) - SHOWN
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 

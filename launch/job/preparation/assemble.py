@@ -1,6 +1,6 @@
 """What a run on one worker is made of; its last parts put together: what trains, decides, saves and looks on."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import keras
@@ -8,7 +8,7 @@ import keras
 from data import Splits
 from distributed.checkpoint.saver import Saver
 from distributed.decisions import Decisions, Rules
-from distributed.gradients.cost_model import Choice
+from distributed.gradients.cost_model import Calibration, Choice
 from distributed.model import LockstepModel
 from distributed.placement import Cores
 from distributed.strategies import Strategy
@@ -19,14 +19,13 @@ from launch.job.logs.observer import Observer
 from launch.job.logs.tensorboard import TensorBoard
 from launch.job.loop import Loop
 from launch.job.notices import Notices
-from launch.job.preparation import stages
+from launch.job.preparation import phases, stages
 from launch.job.preparation.inputs import Inputs
 from launch.job.run_directory import resume
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.run_directory.lock import RunDirectoryLock
 from launch.job.user.callbacks import call_all, on_chief_only
 from launch.job.user.given import UserCode
-from launch.job.weights import begin as weights
 from launch.trained.record import Record
 
 
@@ -41,13 +40,16 @@ class Training:
     began: float  # time.perf_counter()
     code: UserCode = field(default_factory=UserCode)
     splits: Splits | None = None
+    fingerprints: list = field(default_factory=list)  # of the splits
     inputs: Inputs | None = None
     monitor: str | None = None
+    class_weights: tuple[float, ...] | None = None
     directory: Path | None = None
     lock: RunDirectoryLock | None = None
     model: LockstepModel | None = None
     record: Record | None = None
     begun_with: list[str] = field(default_factory=list)  # what --weights has given, in sentences
+    calibration: Calibration | None = None
     choices: dict[str, Choice] = field(default_factory=dict)
     decisions: Decisions | None = None
     progress: Progress = field(default_factory=Progress)
@@ -111,6 +113,7 @@ def prepare_loop(training: Training) -> None:
         notices=training.notices,
         callbacks=callbacks,
         observers=observers,
+        thaw=None if config.unfreeze_epoch is None else lambda: phases.thaw(training),
     )
 
 
@@ -150,29 +153,27 @@ def create_observers(training: Training) -> list[Observer]:
     ]
 
 
-def begin_with_weights(training: Training) -> None:
-    """Give the chief's network what ``--weights`` names."""
-    config, strategy = training.config, training.strategy
-    if config.weights is None:
-        return
-    begun = stages.together(
-        strategy, lambda: weights.begin(config.weights, training.model.network) if strategy.is_chief else None
-    )
-    begun = strategy.control.agree(begun and asdict(begun))
-    training.checkpoints.facts["files"]["weights"] = begun["sha256"]
-    training.begun_with = begun["sentences"]
+def keep_warmup(training: Training, start: str) -> None:
+    """A run that goes on ends its warm-up as it began it; those of before all began at the base rate."""
+    plan = training.inputs.plan
+    training.loop.plan = replace(plan, schedule=replace(plan.schedule, warmup_from=start))
+    training.checkpoints.facts["warmup_from"] = start
 
 
 def begin(training: Training) -> bool:
     """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
     config, strategy, model, progress = training.config, training.strategy, training.model, training.progress
     plan, folder, console = training.inputs.plan, training.directory / "checkpoints", training.console
+    if strategy.control.agree(stages.together(strategy, lambda: resume.has_thawed(config, strategy, folder))):
+        # What it knows of the optimizer is of the layers that trained then.
+        phases.thaw(training)
+        progress.thawed = True
     state = stages.together(
         strategy, lambda: resume.restore(config, plan, strategy, model, folder, training.checkpoints.facts)
     )
     state = strategy.control.agree(state)
     if state is None:
-        begin_with_weights(training)
+        phases.begin_with_weights(training)
     elif digest := state.get("files", {}).get("weights"):
         training.checkpoints.facts["files"]["weights"] = digest
     strategy.broadcast([*model.network.variables, *model.optimizer.variables])
@@ -185,6 +186,7 @@ def begin(training: Training) -> bool:
     progress.stopped_by_callback = state.get("stopped_by_callback", False) and training.code.has_callbacks
     progress.stopped = state["stopped"] and (training.decisions.out_of_patience or progress.stopped_by_callback)
     training.loop.metric_states = state["metrics"]
+    keep_warmup(training, state.get("warmup_from", "base"))
     for note in state["notes"]:
         console.say(note)
     done = progress.step - progress.epoch * plan.steps_per_epoch

@@ -1,12 +1,15 @@
-"""The arithmetic of a run: which batch, how many steps, which rates.  Pure, and said aloud before step 1."""
+"""The arithmetic of a run: which batch, how many steps, which rates.  Said aloud before step 1."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.order import steps_per_epoch
 from distributed.schedule import Schedule
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.user.code import UserFunction
+from launch.job.user.schedule import rates
 
 DEFAULT_BATCH = 64
+DEFAULT_WARMUP = 1.0  # epochs, from the base rate
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,16 @@ class BatchPlan:
         """The batch arithmetic in one line."""
         schedule = self.schedule
         rate = f"learning rate {schedule.peak:.4g}"
+        if schedule.given is not None:
+            rate = f"learning rate by {schedule.kind}, at most {schedule.peak:.4g}"
         if schedule.factor != 1:
             rate += (
-                f" = {schedule.base:.4g} x {schedule.factor:.4g} ({schedule.scaling}, "
+                f" = {schedule.peak / schedule.factor:.4g} x {schedule.factor:.4g} ({schedule.scaling}, "
                 f"{self.global_batch}/{schedule.base_batch})"
             )
-        warmup = f", warm-up {schedule.warmup_steps} steps" if schedule.warmup_steps and schedule.factor != 1 else ""
+        start = schedule.rate(0)
+        warmup = f", warm-up {schedule.warmup_steps} steps" if schedule.warmup_steps and start != schedule.peak else ""
+        warmup += f" from {start:.4g}" if warmup and schedule.warmup_from != "base" else ""
         return (
             f"batch: {self.micro_batch} per replica x {self.replicas} replicas x {self.accumulate} accumulation = "
             f"{self.global_batch} global; "
@@ -51,16 +58,21 @@ class BatchPlan:
         )
 
 
-def create_batch_plan(config: TrainConfig, *, examples: int, replicas: int) -> BatchPlan:
+def create_batch_plan(
+    config: TrainConfig, *, examples: int, replicas: int, own_schedule: UserFunction | None = None
+) -> BatchPlan:
     """Work out the batch, the steps and the rates.
 
     Args:
         config: the run's settings.
         examples: size of the training set.
         replicas: model copies in the run.
+        own_schedule: the user's function that gives the learning rates.
 
     Raises:
-        ConfigError: if the global batch cannot be dealt out evenly, or a micro-batch not be cut into spans.
+        ConfigError: if the global batch cannot be dealt out evenly, or a micro-batch not be cut into spans; or the
+            schedule gives what is no rate.
+        UserCodeError: it raised an exception.
         data.datasets.DataError: if there are fewer examples than one global batch.
     """
     accumulate = config.accumulate_steps
@@ -90,14 +102,22 @@ def create_batch_plan(config: TrainConfig, *, examples: int, replicas: int) -> B
         )
     global_batch = micro * replicas * accumulate
     steps = steps_per_epoch(examples, global_batch, config.steps_per_epoch)
+    given, every = None, 1
+    if own_schedule is not None:
+        given, every = rates(own_schedule, config.learning_rate, epochs=config.epochs, steps_per_epoch=steps)
     schedule = Schedule(
         base=config.learning_rate,
         scaling=config.lr_scaling,
         global_batch=global_batch,
         base_batch=config.base_batch_size or (global_batch if config.global_batch_size else micro),
         kind=config.schedule,
-        warmup_steps=round(config.warmup_epochs * steps),
+        warmup_steps=round((DEFAULT_WARMUP if config.warmup_epochs is None else config.warmup_epochs) * steps),
         total_steps=steps * config.epochs,
         minimum=config.min_learning_rate,
+        given=given,
+        given_every=every,
     )
+    if config.warmup_epochs is not None and schedule.factor <= 1:
+        # Nothing to grow to from the base rate; and who asks for a warm-up wants one, on one process, too.
+        schedule = replace(schedule, warmup_from="hundredth")
     return BatchPlan(micro, replicas, accumulate, steps, config.epochs, schedule)

@@ -1,35 +1,38 @@
 """From settings to a compiled model: configuration stops here, below are plain arguments."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from data.datasets import Source
 from distributed import convert
 from distributed.batch_norm import MovingStatistics
-from distributed.gradients import cost_model
 from distributed.gradients.cost_model import Calibration, Choice
-from distributed.gradients.reduction import Exchange, dense_layers, graph_nodes
-from distributed.gradients.tensor_parallel import SplitPair, find_pair
+from distributed.gradients.reduction import Exchange
+from distributed.gradients.tensor_parallel import SplitPair
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
-from distributed.optimizer import synchronize
+from distributed.optimizer import LockstepOptimizer, synchronize
 from distributed.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.preparation import optimizers
+from launch.job.preparation import exchange as exchanges
+from launch.job.preparation import freezing, optimizers
 from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.user.network import build_network
-from models import MODELS, build_model
+from models import MODELS, applications, build_model
 
 
 def choose_image_size(config: TrainConfig, source: Source, *, own_model: bool) -> int:
     """Side of the square images in pixels: the flag's, else the data's own if the model takes it, else the model's.
 
     Args:
-        own_model: whether the network is the user's, of which nobody knows which sizes it takes.
+        own_model: whether the network is the user's, of which nobody knows which sizes it takes; as is so of those of
+            keras.applications.
 
     Raises:
         ConfigError: if there is no size to go by.
@@ -37,11 +40,12 @@ def choose_image_size(config: TrainConfig, source: Source, *, own_model: bool) -
     if config.image_size:
         return config.image_size
     own = source.image_size
-    if own_model:
+    if own_model or config.model not in MODELS:
         if own is None or own[0] != own[1]:
             shape = "images of many sizes" if own is None else f"images of {own[0]}x{own[1]} pixels"
+            model = "your model" if own_model else config.model
             raise ConfigError(
-                f"the data has {shape}, and the size that your model takes is not known; give --image-size"
+                f"the data has {shape}, and the size that {model} takes is not known; give --image-size, such as 224"
             )
         return own[0]
     architecture = MODELS[config.model]
@@ -55,6 +59,11 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
     Raises:
         ConfigError: if the run will have no such metric.
     """
+    if config.validation_every > 1 and not validated:
+        raise ConfigError(
+            f"--validation-every {config.validation_every} was given, but there is no validation set; leave it out, or "
+            "raise --validation-split"
+        )
     if config.monitor == "auto":
         for feature in ("early_stopping_patience", "plateau_patience", "restore_best_weights"):
             if getattr(config, feature) and not validated:
@@ -70,43 +79,6 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
         choices = ", ".join(names)
         raise ConfigError(f"--monitor {config.monitor} is not a metric of this run{why}; choose one of {choices}")
     return config.monitor
-
-
-def choose_exchange(
-    config: TrainConfig,
-    plan: BatchPlan,
-    strategy: Strategy,
-    network: keras.Model,
-    pair: tuple | None,
-    calibration: Calibration | None,
-) -> dict[str, Choice]:
-    """Dense layer's name -> how its gradient travels."""
-    exchange = config.exchange
-    if exchange in ("auto", "split") and not config.exact and strategy.shares_memory and plan.replicas > 1:
-        # In one memory summing costs less than multiplying for all of them.
-        exchange = "allreduce"
-    return cost_model.choose(
-        {layer.name: tuple(layer.kernel.shape) for layer in dense_layers(network)},
-        exchange=exchange,
-        global_batch=plan.global_batch,
-        replicas=plan.replicas,
-        item_bytes=4 if config.precision == "float32" else 2,
-        calibration=calibration,
-        pair=pair and (pair[0].name, pair[1].name),
-        gather_every=min(filter(None, (plan.steps_per_epoch, config.checkpoint_every_steps, config.check_replicas))),
-    )
-
-
-def find_split(
-    config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model, penalties: Penalties
-) -> tuple | None:
-    """The two dense layers that this run may divide between its workers, and the dropout between them; or None."""
-    if strategy.shares_memory or config.exact or config.precision != "float32" or plan.accumulate > 1:
-        # Sums of half-precision products would be rounded once more than one worker rounds them.
-        return None
-    if config.optimizer in optimizers.UNDIVIDED or not penalties.divisible:
-        return None
-    return find_pair(graph_nodes(network), dense_layers(network), plan.replicas)
 
 
 def choose_span(config: TrainConfig, strategy: Strategy) -> tuple[int | None, Strategy | None]:
@@ -128,6 +100,7 @@ def build(
     calibration: Calibration | None = None,
     own_model: Callable | None = None,
     may_split: bool = True,
+    class_weights: Sequence[float] | None = None,
 ) -> tuple[LockstepModel, dict[str, Choice]]:
     """Build the network, the optimizer and the metrics for this worker's replicas, with weights decided by the seed.
 
@@ -135,65 +108,128 @@ def build(
         own_model: the user's ``(classes, image_size) -> keras.Model``; None builds ``config.model``.
         may_split: whether layers may be divided between the workers; whoever looks at weights in mid-epoch, or changes
             them, as a callback may, would see old ones.
+        class_weights: how much an example of each class counts in the loss of training; None: all alike.
 
     Returns:
         The model, and by dense layer how its gradient travels.
     """
     if classes == 2 and "top5" in config.metrics:
         raise ConfigError(f"--metrics {','.join(config.metrics)} asks for top5 of two classes; leave top5 out")
+    if config.tf32 == "on" and not tf.config.get_visible_devices("GPU"):
+        raise ConfigError("--tf32 on is a way of GPUs to multiply, and this run has none; leave it out")
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(config.allows_tf32)
     with _computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
+        freezing.freeze(network, config)
         span, over = choose_span(config, strategy)
         network = convert.convert(network, config.seed, span=span, strategy=over)
-        norms = convert.batch_norm_layers(network)
-        if span and not norms:
+        if span and not convert.batch_norm_layers(network):
             raise ConfigError(
                 f"--batch-norm-span {span} was given, but no BatchNormalization of the network trains; leave it out"
             )
-        moving = MovingStatistics(norms) if norms else None
-        trained = network.trainable_variables
-        penalties = Penalties(trained, config.l1, config.l2)
-        pair = find_split(config, plan, strategy, network, penalties) if may_split else None
-        choices = choose_exchange(config, plan, strategy, network, pair, calibration)
-        schemes = {name: choice.scheme for name, choice in choices.items()}
-        split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
-        compress = config.compression == "fp16"
-        exchange = Exchange(
-            network,
-            strategy,
-            schemes,
-            exact=config.exact,
-            compress=compress,
-            split=split,
-            unroll=bool(norms and over and not strategy.exchanges_in_loops),
-        )
-        optimizer = synchronize(
-            optimizers.OPTIMIZERS[config.optimizer],
-            optimizers.arguments(config, plan.schedule.base),
-            trained,
-            sum_replicas=exchange.sum,
-            clip_norm=config.clip_norm,
-            scaled=config.precision == "float16",
-            split=split,
-            moving=moving,
-            penalties=penalties,
-            undecayed=optimizers.undecayed(config, trained),
-        )
+        steps = prepare_steps(config, plan, strategy, network, calibration, may_split)
         model = LockstepModel(
             network,
-            optimizer,
+            steps.optimizer,
             strategy,
             example_losses(classes, config.label_smoothing),
             GlobalMetrics([METRICS[name](classes) for name in config.metrics], strategy.sum_workers),
-            exchange,
-            moving,
-            penalties,
+            steps.exchange,
+            steps.moving,
+            steps.penalties,
+            class_weights=class_weights,
             global_batch=plan.global_batch,
             accumulate=plan.accumulate,
         )
-    return model, choices
+    return model, steps.choices
+
+
+class Steps(NamedTuple):
+    """What the steps of those layers are taken by that train.
+
+    Attributes:
+        choices: by dense layer how its gradient travels.
+    """
+
+    optimizer: LockstepOptimizer
+    exchange: Exchange
+    moving: MovingStatistics | None
+    penalties: Penalties
+    choices: dict[str, Choice]
+
+
+def prepare_steps(
+    config: TrainConfig,
+    plan: BatchPlan,
+    strategy: Strategy,
+    network: keras.Model,
+    calibration: Calibration | None,
+    may_split: bool,
+) -> Steps:
+    """The optimizer and the exchange of the layers of a converted network that train; call it in the strategy's scope,
+    arguments as for ``build``."""
+    norms = convert.batch_norm_layers(network)
+    moving = MovingStatistics(norms) if norms else None
+    trained = network.trainable_variables
+    penalties = Penalties(trained, config.l1, config.l2)
+    pair = exchanges.find_split(config, plan, strategy, network, penalties) if may_split else None
+    choices = exchanges.choose(config, plan, strategy, network, pair, calibration)
+    schemes = {name: choice.scheme for name, choice in choices.items()}
+    split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
+    _, over = choose_span(config, strategy)
+    exchange = Exchange(
+        network,
+        strategy,
+        schemes,
+        exact=config.exact,
+        compress=config.compression == "fp16",
+        split=split,
+        unroll=bool(norms and over and not strategy.exchanges_in_loops),
+    )
+    optimizer = synchronize(
+        optimizers.OPTIMIZERS[config.optimizer],
+        optimizers.arguments(config, plan.schedule.base),
+        trained,
+        sum_replicas=exchange.sum,
+        clip_norm=config.clip_norm,
+        scaled=config.precision == "float16",
+        split=split,
+        moving=moving,
+        penalties=penalties,
+        undecayed=optimizers.undecayed(config, trained),
+        rate_factors=freezing.rate_factors(network, config.layer_decay),
+    )
+    return Steps(optimizer, exchange, moving, penalties, choices)
+
+
+def thaw(
+    config: TrainConfig,
+    plan: BatchPlan,
+    strategy: Strategy,
+    model: LockstepModel,
+    calibration: Calibration | None,
+    may_split: bool,
+) -> dict[str, Choice]:
+    """Let the layers train that ``--unfreeze`` names, from the next step on; all workers must call it, at the same
+    step, with whole weights (``LockstepModel.gather``).
+
+    What the optimizer knows of the layers that train already stays; for the others it begins from nothing.
+
+    Returns:
+        By dense layer how its gradient travels.
+    """
+    network, before = model.network, {variable.path: variable for variable in model.optimizer.variables}
+    convert.unwrap(network)
+    freezing.thaw(network, config)
+    with _computing_in(config.precision), strategy.scope():
+        steps = prepare_steps(config, plan, strategy, network, calibration, may_split)
+    for variable in steps.optimizer.variables:
+        if variable.path in before:
+            variable.assign(np.asarray(before[variable.path]))
+    model.take_up(steps.optimizer, steps.exchange, steps.moving, steps.penalties)
+    return steps.choices
 
 
 def create_network(
@@ -203,6 +239,9 @@ def create_network(
     # NumPy takes no more than 32 bits.
     keras.utils.set_random_seed(config.seed % 2**32)
     with _computing_in(config.precision):
+        if own_model is None and config.model.startswith(applications.PREFIX):
+            head = config.head and applications.Head(config.head, config.head_units or (), config.dropout or 0.0)
+            return applications.build(config.model.removeprefix(applications.PREFIX), classes, image_size, head)
         if own_model is None:
             return build_model(
                 config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed

@@ -1,13 +1,24 @@
-"""How gradients of dense layers travel in this run: measured once per set of workers, said aloud, kept with the run."""
+"""How gradients of dense layers travel in this run: measured once per set of workers, chosen, said aloud, kept."""
 
 import contextlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distributed.gradients.cost_model import Calibration, Choice, Line, calibrate
+import keras
+import tensorflow as tf
+
+from distributed.gradients import cost_model
+from distributed.gradients.calibration import calibrate
+from distributed.gradients.cost_model import Calibration, Choice, Line, Rest
+from distributed.gradients.reduction import dense_layers, graph_nodes
+from distributed.gradients.tensor_parallel import find_pair
+from distributed.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
+from launch.job.preparation import optimizers
+from launch.job.preparation.batch_plan import BatchPlan
 
 FILE = "exchange.json"
 
@@ -24,16 +35,91 @@ def measure(config: TrainConfig, strategy: Strategy, directory: Path, threads: i
     """Measure what ``--exchange auto`` decides by, or read what ``directory/exchange.json`` has of these workers.
 
     Returns:
-        None where nothing is to be measured: one process, a choice by flag, or ``--deterministic``, since a choice that
-        hangs on a measurement would not be the same in every run.
+        None where nothing is to be measured: one process, the GPUs of one host, a choice by flag, or
+        ``--deterministic``, since a choice that hangs on a measurement would not be the same in every run.
     """
-    if strategy.shares_memory or config.exchange != "auto" or config.deterministic:
+    decided = strategy.shares_memory or config.exchange != "auto" or config.deterministic
+    if decided or _on_gpus_of_one_host(strategy):
         return None
     workers = {"hosts": strategy.control.gather(strategy.world.host), "threads": threads, "dtype": config.precision}
     kept = strategy.control.agree(_read(directory / FILE, workers) if strategy.is_chief else None)
     if kept is not None:
-        return Measured(workers, Calibration(**{name: Line(**line) for name, line in kept.items()}))
+        lines = {name: Line(**kept[name]) for name in ("reduce", "gather", "multiply")}
+        return Measured(workers, Calibration(**lines, overlap=kept["overlap"]))
     return Measured(workers, calibrate(strategy, config.precision))
+
+
+def choose(
+    config: TrainConfig,
+    plan: BatchPlan,
+    strategy: Strategy,
+    network: keras.Model,
+    pair: tuple | None,
+    calibration: Calibration | None,
+) -> dict[str, Choice]:
+    """Dense layer's name -> how its gradient travels.
+
+    Args:
+        pair: what ``find_split`` has found.
+    """
+    exchange, dense = config.exchange, dense_layers(network)
+    names = {id(layer): name for name, layer in dense.items()}
+    if not config.exact and plan.replicas > 1:
+        # In one memory summing costs less than multiplying for all of them.
+        if exchange in ("auto", "split") and strategy.shares_memory:
+            exchange = "allreduce"
+        if exchange == "auto" and _on_gpus_of_one_host(strategy):
+            exchange = "allreduce"
+    numbers = network.count_params() - sum(math.prod(layer.kernel.shape) for layer in dense.values())
+    backward = 0.0
+    if calibration is not None:
+        # Two products for each of the forward pass, by the rate of those that were measured.
+        examples = plan.global_batch / plan.replicas
+        backward = 2 * multiplications(network, [*dense.values()]) * examples * calibration.multiply.per_unit
+    return cost_model.choose(
+        {name: tuple(layer.kernel.shape) for name, layer in dense.items()},
+        exchange=exchange,
+        global_batch=plan.global_batch,
+        replicas=plan.replicas,
+        item_bytes=4 if config.precision == "float32" else 2,
+        calibration=calibration,
+        pair=pair and (names[id(pair[0])], names[id(pair[1])]),
+        gather_every=min(filter(None, (plan.steps_per_epoch, config.checkpoint_every_steps, config.check_replicas))),
+        rest=Rest(numbers, backward),
+    )
+
+
+def find_split(
+    config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model, penalties: Penalties
+) -> tuple | None:
+    """The two dense layers that this run may divide between its workers, and the dropout between them; or None."""
+    if strategy.shares_memory or config.exact or config.precision != "float32" or plan.accumulate > 1:
+        # Sums of half-precision products would be rounded once more than one worker rounds them.
+        return None
+    if config.optimizer in optimizers.UNDIVIDED or not penalties.divisible:
+        return None
+    return find_pair(graph_nodes(network), [*dense_layers(network).values()], plan.replicas)
+
+
+def multiplications(network: keras.Model, without: list[keras.layers.Layer]) -> int:
+    """How often a forward pass multiplies for one example, in all layers but ``without`` that have a kernel: each of
+    its numbers is used once for each place of the output."""
+    left_out, total = {id(layer) for layer in without}, 0
+    for node in graph_nodes(network):
+        kernel = getattr(node.operation, "kernel", None)
+        if kernel is not None and id(node.operation) not in left_out:
+            shape = node.outputs[0].shape
+            channels_first = getattr(node.operation, "data_format", None) == "channels_first"
+            places = shape[2:] if channels_first else shape[1:-1]
+            total += math.prod(place or 1 for place in places) * math.prod(kernel.shape)
+    return total
+
+
+def _on_gpus_of_one_host(strategy: Strategy) -> bool:
+    """Whether all replicas are GPUs side by side: they sum faster than they would multiply for each other.  That is a
+    rule, not a measurement, until the measurement has been seen on such a machine."""
+    world = strategy.world
+    return world.size == world.local_size and bool(tf.config.get_visible_devices("GPU"))
 
 
 def keep(measured: Measured | None, directory: Path) -> None:
@@ -46,6 +132,8 @@ def keep(measured: Measured | None, directory: Path) -> None:
 
 def sentence(choices: dict[str, Choice]) -> str:
     """Who travels how, and the bytes per step."""
+    if not choices:
+        return "exchange: all gradients summed; there is no dense layer to train"
     ways = []
     for scheme, words in (("split", "split between the workers"), ("factors", "by factors"), ("allreduce", "summed")):
         if names := [name for name, choice in choices.items() if choice.scheme == scheme]:
@@ -62,6 +150,8 @@ def sentence(choices: dict[str, Choice]) -> str:
 def _read(path: Path, workers: dict) -> dict | None:
     try:
         kept = json.loads(path.read_text())
-        return kept["calibration"] if kept["workers"] == workers else None
+        calibration = kept["calibration"]
+        # Without an overlap it was measured by an older Lockstep, which timed copies of results as well.
+        return calibration if kept["workers"] == workers and "overlap" in calibration else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

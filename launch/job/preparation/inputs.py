@@ -6,6 +6,7 @@ from functools import cached_property
 import tensorflow as tf
 
 from data import Splits
+from data.datasets import Source
 from data.order import Order, SequentialOrder, Share
 from data.pipeline import PREFETCH, diagnose, training_batches, validation_batches
 from distributed.health import heartbeat
@@ -116,3 +117,14 @@ class Inputs:
         for element in Share(*self.strategy.share).elements(self.plan.replicas, step, end):
             _, indices = self.order.indices(element)
             yield indices.numpy()
+
+
+def find_unreadable(source: Source, order: SequentialOrder, share: tuple[int, int], step: int) -> str | None:
+    """The first example that cannot be read among those that a worker was reading for a step of a pass over a source;
+    None if all can."""
+    for element in Share(*share).elements(order.replicas, step, min(step + PREFETCH + 2, order.steps)):
+        heartbeat.beat()
+        indices, _ = order.indices(element)
+        if place := diagnose(source, indices.numpy()):
+            return place
+    return None

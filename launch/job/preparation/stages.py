@@ -3,6 +3,7 @@
 All workers go through them together: what one of them cannot do, none does, and all raise the same sentence.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -18,11 +19,13 @@ from data.pipeline import AUGMENTATIONS
 from distributed import control
 from distributed.checkpoint.commit import CheckpointError
 from distributed.convert import LayerError
+from distributed.devices import check_devices
 from distributed.gradients.cost_model import Choice
 from distributed.health import heartbeat
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import WorldError
+from launch.job import environment
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.logs import report
 from launch.job.logs.console import Console
@@ -34,6 +37,7 @@ from launch.job.run_directory import earlier, resume
 from launch.job.run_directory.create import create
 from launch.job.run_directory.lock import RunDirectoryLock, acquire
 from launch.job.user.call import UserCodeError
+from launch.job.user.class_weights import weigh
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
 from launch.job.weights.stored import WeightsError
@@ -65,7 +69,9 @@ def load_user_code(config: TrainConfig, strategy: Strategy, given: dict) -> User
 
 
 def agree_on_settings(config: TrainConfig, strategy: Strategy, code: UserCode) -> None:
-    """See that all workers run the same settings, versions and files of the user."""
+    """See that all workers run the same settings, versions and files of the user, each on a device of its own, all on
+    one kind of device."""
+    check_devices(strategy, cpu=environment.on_cpu(config))
     files = {f"file of --{flag}": digest for flag, digest in code.sha256.items()}
     control.check_agreement(strategy.control, config.model_dump(mode="json") | report.versions() | files)
 
@@ -114,11 +120,24 @@ def plan_inputs(
 
     def plan():
         monitor = choose_monitor(config, validated=splits.validation is not None)
-        batches = create_batch_plan(config, examples=len(splits.train), replicas=strategy.replicas)
+        batches = create_batch_plan(
+            config, examples=len(splits.train), replicas=strategy.replicas, own_schedule=code.schedule
+        )
         size = choose_image_size(config, splits.train, own_model=code.model is not None)
         return Inputs(config, batches, strategy, splits, size, threads), monitor
 
-    return together(strategy, plan)
+    inputs, monitor = together(strategy, plan)
+    if inputs.plan.schedule.given is not None:
+        # A function that draws random numbers, or looks at the clock, would give each worker others.
+        digest = hashlib.sha256(repr(inputs.plan.schedule.given).encode()).hexdigest()
+        control.check_agreement(strategy.control, {f"learning rates of --schedule {config.schedule}": digest})
+    return inputs, monitor
+
+
+def weigh_classes(config: TrainConfig, strategy: Strategy, splits: Splits, code: UserCode) -> tuple[float, ...] | None:
+    """How much an example of each class counts in training; None: all alike.  They follow from the training data and
+    from a file, which all workers are seen to have alike."""
+    return together(strategy, lambda: weigh(config.class_weights, code.class_weights, splits.train))
 
 
 def take_directory(
@@ -155,7 +174,12 @@ def inherit_settings(config: TrainConfig, strategy: Strategy, console: Console, 
 
 
 def build_model(
-    config: TrainConfig, strategy: Strategy, inputs: Inputs, measured: exchange.Measured | None, code: UserCode
+    config: TrainConfig,
+    strategy: Strategy,
+    inputs: Inputs,
+    measured: exchange.Measured | None,
+    code: UserCode,
+    class_weights: tuple[float, ...] | None,
 ) -> tuple[LockstepModel, dict[str, Choice]]:
     """The network, converted and with its optimizer, and by dense layer how its gradient travels; all workers' are
     seen to be of one architecture."""
@@ -170,6 +194,7 @@ def build_model(
             calibration=measured and measured.calibration,
             own_model=code.model,
             may_split=not code.has_callbacks,
+            class_weights=class_weights,
         ),
     )
     control.check_agreement(strategy.control, {"model": report.model_sha256(model.network)})

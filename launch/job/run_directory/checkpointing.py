@@ -23,7 +23,8 @@ class Progress:
         learning_rate: that of the last step.
         stopped: whether it was decided that no further epoch follows.
         stopped_by_callback: whether a callback of the user's decided that.
-        epoch_metrics: of the last epoch that was decided on.
+        epoch_metrics: of the last epoch.
+        thawed: whether layers that were frozen at first train by now.
     """
 
     step: int = 0
@@ -32,6 +33,7 @@ class Progress:
     stopped: bool = False
     stopped_by_callback: bool = False
     epoch_metrics: dict = field(default_factory=dict)
+    thawed: bool = False
 
 
 class Checkpoints:
@@ -57,7 +59,7 @@ class Checkpoints:
 
         Args:
             metric_states: of the epoch that is under way, as ``LockstepModel.metric_states`` gives them; None where the
-                last one has been decided on, or where they hold a loss that is not finite.
+                last one has ended, or where they hold a loss that is not finite.
             improved: where an epoch has just been decided on, whether it is the best so far.
         """
         self.model.gather()

@@ -21,7 +21,7 @@ from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs import report
-from launch.job.preparation.batch_plan import BatchPlan
+from launch.job.preparation.batch_plan import DEFAULT_WARMUP, BatchPlan
 from launch.job.run_directory import earlier
 from launch.job.user.given import UserCode
 from launch.trained.record import Record
@@ -46,6 +46,7 @@ def describe(config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: R
         "global_batch": plan.global_batch,
         "base_batch": plan.schedule.base_batch,
         "peak_learning_rate": plan.schedule.peak,
+        "warmup_from": plan.schedule.warmup_from,
         "steps_per_epoch": plan.steps_per_epoch,
         "dataset": record.data_sha256,
         "strategy": strategy.name,
@@ -96,6 +97,20 @@ def restore(
     if changes := _changes(state, facts):
         notes.append(f"changed since {path.name}: {'; '.join(changes)}")
     return state | {"path": str(path), "notes": notes, "reported": _reported(directory.parent, state["step"])}
+
+
+def has_thawed(config: TrainConfig, strategy: Strategy, directory: Path) -> bool | None:
+    """On the chief, whether the checkpoint that ``restore`` will load was made after frozen layers had thawed."""
+    if not strategy.is_chief or config.unfreeze_epoch is None:
+        return None
+    path, _ = find(config.resume, directory)
+    if path is None:
+        return False
+    try:
+        state = json.loads((path / "state.json").read_text())
+        return isinstance(state, dict) and state.get("thawed", False) is True
+    except (OSError, ValueError, RecursionError):
+        return False  # what is wrong with it, restore says
 
 
 def find(resume: str, directory: Path) -> tuple[Path | None, list[str]]:
@@ -212,6 +227,8 @@ def _changes(state: dict, facts: dict) -> list[str]:
         # A setting that was not there yet is at what was done then.
         defaults = TrainConfig().model_dump(mode="json", include=set(now))
         before = defaults | earlier.settings_of(state["configuration"]) | state["configuration"]
+        if "warmup_from" not in state and now["warmup_epochs"] is None and before["warmup_epochs"] == DEFAULT_WARMUP:
+            before["warmup_epochs"] = None  # what the default was called
         changes += [
             f"was --{name.replace('_', '-')} {before.get(name)}, now {now.get(name)}"
             for name in {**before, **now}

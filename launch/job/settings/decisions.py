@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from launch.job.settings.base import Count, FileFunction, Settings
+from launch.job.settings.base import Count, FileFunction, Positive, Settings
 
 
 class DecisionSettings(Settings):
@@ -15,6 +15,9 @@ class DecisionSettings(Settings):
         "accuracy",
     )
     """Comma-separated: accuracy, top5, precision, recall, auc; of training and validation, exact over all workers."""
+    validation_every: Positive = 1
+    """Epochs between two validations, as Keras' validation_freq; the last epoch has one in any case. Best, stop and
+    plateau are decided there alone, so that their patience counts validations."""
     monitor: str = "auto"
     """Metric that decides on best, stop and plateau; auto: val_accuracy, or accuracy without validation."""
     monitor_mode: Literal["auto", "min", "max"] = "auto"

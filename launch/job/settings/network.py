@@ -1,6 +1,9 @@
 """What is trained."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from launch.job.settings.base import FileFunction, Positive, Settings, Share
 
@@ -21,21 +24,42 @@ Architecture = Literal[
     "resnet56",
 ]
 
+# A network of keras.applications; which there are is known when TensorFlow has been loaded.
+KerasNetwork = Annotated[str, Field(pattern=r"^keras:\w+$")]
+
 
 class NetworkSettings(Settings):
     """What is trained."""
 
-    model: Architecture | FileFunction = "alexnet_cifar"
-    """Architecture; alexnet_cifar is the small one for 32x32 images. Or your own: FILE.py:FUNCTION, called with
-    (classes, image_size)."""
-    weights: str | None = None
-    """Begin at step 0 with these weights wherever layers and shapes fit, and train on: a run, a checkpoint, a file of
-    Keras or safetensors. To go on with a run, optimizer and all, is --resume."""
+    model: Architecture | KerasNetwork | FileFunction = "alexnet_cifar"
+    """Architecture; alexnet_cifar is the small one for 32x32 images. keras:NAME: one of keras.applications, such as
+    keras:ResNet50; train.py --list-models names all. Or your own: FILE.py:FUNCTION, called with (classes,
+    image_size)."""
+    head: Literal["flatten", "average", "max"] | None = None
+    """What turns the feature maps of keras:NAME into numbers for dense layers, in the place of the network's own
+    classifier; default: the network's own."""
+    head_units: tuple[Positive, ...] | None = None
+    """Units of the hidden dense layers of head, such as 4096,4096 or 256; none: straight to the logits."""
     dropout: Share | None = None
-    """Dropout rate of the dense layers; default: the architecture's."""
+    """Dropout rate of the dense layers; default: the architecture's, with head 0."""
     batch_norm_span: Literal["global"] | Positive = "global"
     """Examples by whose mean and variance BatchNormalization goes in training: so many consecutive ones, which must
     divide a replica's micro-batch; global: the micro-batch over all replicas (with deterministic and micro-batch-size
     the micro-batch alone)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of the layers; weights stay float32, float16 scales the loss."""
+
+
+def problems(c) -> Iterator[str]:
+    """Sentences about settings that do not go together; ``c`` is the whole ``TrainConfig``."""
+    from_keras = c.model.startswith("keras:")
+    if c.head and not from_keras:
+        yield f"--head {c.head} belongs to --model keras:NAME, not to {c.model}; leave it out"
+    if c.head_units and not c.head:
+        units = ",".join(map(str, c.head_units))
+        yield f"--head-units {units} was given without --head, to which it belongs; add --head flatten, average or max"
+    if from_keras and c.dropout is not None and not c.head:
+        yield (
+            f"--dropout {c.dropout} is for dense layers of --head, but {c.model} was given with its own classifier; "
+            "add --head flatten, average or max, or leave --dropout out"
+        )

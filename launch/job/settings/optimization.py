@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from launch.job.settings.base import Positive, Settings, Share
+from launch.job.settings.base import FileFunction, Positive, Settings, Share
 
 
 class OptimizationSettings(Settings):
@@ -13,13 +13,16 @@ class OptimizationSettings(Settings):
 
     label_smoothing: Share = 0.0
     """Part of the target spread evenly over all classes."""
+    class_weights: str | None = None
+    """How much an example counts in the loss of training: balanced (the fewer of its class, the more, all classes
+    together the same), or a YAML or CSV file of class names and weights."""
     l1: Annotated[float, Field(ge=0)] = 0.0
     """Adds so much times the absolute values of all kernels to the loss."""
     l2: Annotated[float, Field(ge=0)] = 0.0
     """Adds so much times the squares of all kernels to the loss."""
-    optimizer: Literal[
-        "sgd", "rmsprop", "adam", "adamw", "adagrad", "adadelta", "adamax", "nadam", "lamb", "lion"
-    ] = "sgd"
+    optimizer: Literal["sgd", "rmsprop", "adam", "adamw", "adagrad", "adadelta", "adamax", "nadam", "lamb", "lion"] = (
+        "sgd"
+    )
     """Keras' optimizer of that name."""
     momentum: Share | None = None
     """Momentum of sgd (default 0.9) and rmsprop (default 0); the others have none."""
@@ -37,10 +40,12 @@ class OptimizationSettings(Settings):
     """How the rate grows with global batch / base batch."""
     base_batch_size: Positive | None = None
     """Batch of the base rate; default: batch-size where given, the global batch where that was given."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    """Epochs over which the rate grows from the unscaled to the scaled one."""
-    schedule: Literal["constant", "cosine", "step", "polynomial"] = "cosine"
-    """Shape of the rate after the warmup."""
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    """Epochs over which the rate grows: from the unscaled to the scaled one where that is higher, else from a hundredth
+    of it; default: 1 from the unscaled one."""
+    schedule: Literal["constant", "cosine", "step", "polynomial"] | FileFunction = "cosine"
+    """Shape of the rate after the warmup. Or your own: FILE.py:FUNCTION, called with (epoch), (epoch, lr) or (step),
+    all counted from 0, gives what stands in the place of learning-rate."""
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
     """The rate never falls below it."""
 
@@ -56,5 +61,10 @@ def problems(c) -> Iterator[str]:
         yield f"--nesterov has no effect on --optimizer {c.optimizer}; leave it out, or use sgd"
     if c.nesterov and c.momentum == 0:
         yield "--nesterov is a way to apply momentum, but --momentum is 0; leave one of them out"
+    if c.min_learning_rate and "." in c.schedule:
+        yield (
+            f"--min-learning-rate {c.min_learning_rate} has no effect on --schedule {c.schedule}; leave it out, your "
+            "function says how low the rate goes"
+        )
     if c.decay_all and not c.weight_decay:
         yield "--decay-all says what decays, but --weight-decay is 0; leave it out, or give both"

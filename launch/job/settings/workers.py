@@ -13,12 +13,17 @@ class WorkerSettings(Settings):
 
     strategy: Literal["auto", "single", "mirrored", "horovod"] = "auto"
     """How to run; auto: several processes -> horovod, several GPUs -> mirrored, else single."""
+    cpu: bool = False
+    """Compute on the CPU, also where there is a GPU; without it, a GPU that TensorFlow cannot use ends the run."""
     cpu_devices: Positive | None = None
     """Split the CPU into this many devices, for mirrored where there is no GPU."""
     seed: Count = 0
     """Decides weights, order, augmentation, dropout and the validation split."""
     deterministic: bool = False
     """Bit-identical reruns at the same worker count; with micro-batch-size at any."""
+    tf32: Literal["auto", "on", "off"] = "auto"
+    """Whether a GPU may multiply float32 with 10 bits of its 23 (TensorFloat-32), which is faster; auto: unless
+    deterministic. CPUs never do."""
     exchange: Literal["auto", "allreduce", "factors", "split"] = "auto"
     """How gradients of dense layers travel: summed, or as the factors they are the product of, or not at all, where two
     layers are split between the workers; auto: whichever is cheaper."""

@@ -9,7 +9,7 @@ from launch.job.user.call import UserCodeError, call, defined_in
 
 # What Keras has for something that is Lockstep's in a run -> what to use instead.
 _REPLACED = {
-    keras.callbacks.LearningRateScheduler: "sets the rate, which follows --schedule and --warmup-epochs",
+    keras.callbacks.LearningRateScheduler: "sets the rate, as --schedule FILE.py:FUNCTION does on all workers",
     keras.callbacks.ReduceLROnPlateau: "sets the rate, which follows --plateau-patience",
     keras.callbacks.BackupAndRestore: "saves and restores the run, as --resume does for all workers",
 }

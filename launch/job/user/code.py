@@ -19,8 +19,13 @@ from types import ModuleType
 from launch.job.config import ConfigError
 from launch.job.user.call import call, defined_in, user_line
 
-# What the function of each flag is called with.
-PARAMETERS = {"--model": ("classes", "image_size"), "--dataset": (), "--callbacks": ()}
+# What the function of each flag is called with; one of these.
+PARAMETERS = {
+    "--model": (("classes", "image_size"),),
+    "--dataset": ((),),
+    "--callbacks": ((),),
+    "--schedule": (("epoch",), ("epoch", "lr"), ("step",)),
+}
 
 
 @dataclass(frozen=True)
@@ -202,20 +207,24 @@ def _imports(source: bytes):
             yield node.module.partition(".")[0]
 
 
-def _check_parameters(function: Callable, expected: tuple[str, ...], name: str, what: str) -> None:
+def _check_parameters(function: Callable, ways: tuple[tuple[str, ...], ...], name: str, what: str) -> None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some that are written in C have none
         return
+    if any(_takes(signature, way) for way in ways):
+        return
+    takes = ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in signature.parameters.values())
+    called = " or ".join(f"{name}({', '.join(way)})" for way in ways)
+    raise ConfigError(f"{what} takes ({takes}), but is called as {called}; change its parameters")
+
+
+def _takes(signature: inspect.Signature, arguments: tuple[str, ...]) -> bool:
     try:
-        signature.bind(*expected)
-    except TypeError as error:
-        takes = ", ".join(
-            str(parameter.replace(annotation=parameter.empty)) for parameter in signature.parameters.values()
-        )
-        raise ConfigError(
-            f"{what} takes ({takes}), but is called as {name}({', '.join(expected)}); change its parameters"
-        ) from error
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _syntax(error: SyntaxError | ValueError, path: Path) -> str:

@@ -1,10 +1,12 @@
-"""What a user brings to a run besides the settings: a network, data, callbacks; as Python objects or from a file."""
+"""What a user brings to a run besides the settings: a network, data, callbacks, as Python objects or from a file; a
+schedule and class weights, from files."""
 
 from dataclasses import dataclass, field
 
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.user import code as user_code
 from launch.job.user.callbacks import check_callbacks
+from launch.job.user.class_weights import BALANCED, WeightsFile, read_weights
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,8 @@ class UserCode:
         data: the examples, or a function that returns them, see ``data.open_data``; None as above.
         callbacks: Keras callbacks.
         has_callbacks: whether any worker has some: with Horovod people often give them to rank 0 alone.
+        schedule: gives learning rates, see ``schedule.py``; None where the settings name one of those built in.
+        class_weights: those of a file; None where the settings name none.
         sha256: flag -> SHA-256 of the file that its value came from.
     """
 
@@ -22,6 +26,8 @@ class UserCode:
     data: object = None
     callbacks: list = field(default_factory=list)
     has_callbacks: bool = False
+    schedule: user_code.UserFunction | None = None
+    class_weights: WeightsFile | None = None
     sha256: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -31,35 +37,41 @@ class UserCode:
         Raises:
             ConfigError, UserCodeError: a file or function that cannot be used.
         """
-        functions = {
+        files = {
             flag: user_code.load_function(reference, f"--{flag}")
             for flag, reference in (
                 ("model", config.model),
                 ("dataset", config.dataset),
                 ("callbacks", config.callbacks),
+                ("schedule", config.schedule),
             )
             if reference is not None and user_code.is_reference(reference)
         }
-        if (model is not None or "model" in functions) and config.dropout is not None:
+        if (model is not None or "model" in files) and config.dropout is not None:
             raise ConfigError(
                 f"--dropout {config.dropout} is for the networks of models/, but the network is your own; set the rate "
                 "of its dropout layers there"
             )
-        if (data is not None or "dataset" in functions) and config.data_dir is not None:
+        if (data is not None or "dataset" in files) and config.data_dir is not None:
             raise ConfigError(
                 f"--data-dir {config.data_dir} was given, but your own function opens the data; leave it out"
             )
-        own = user_code.wrap(callbacks, "callbacks") or functions.get("callbacks", ())
+        own = user_code.wrap(callbacks, "callbacks") or files.get("callbacks", ())
         if model is not None and not callable(model):
             raise ConfigError(
                 f"model is a {type(model).__name__}, but must be a function (classes, image_size) that builds one; "
                 "a network of models/ is chosen by TrainConfig(model=...)"
             )
+        weights = None
+        if config.class_weights not in (None, BALANCED):
+            weights = files["class-weights"] = read_weights(config.class_weights)
         return cls(
-            model=functions.get("model") if model is None else user_code.wrap(model, "model"),
-            data=functions.get("dataset") if data is None else user_code.wrap(data, "data"),
+            model=files.get("model") if model is None else user_code.wrap(model, "model"),
+            data=files.get("dataset") if data is None else user_code.wrap(data, "data"),
             callbacks=check_callbacks(own),
-            sha256={flag: function.sha256 for flag, function in functions.items()},
+            schedule=files.get("schedule"),
+            class_weights=weights,
+            sha256={flag: file.sha256 for flag, file in files.items()},
         )
 
     def model_name(self, config: TrainConfig) -> str:

@@ -1,6 +1,7 @@
 """The user's own network, built and checked before the first step: pixels in, logits out."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 import keras
@@ -85,6 +86,12 @@ def _problems(network, classes: int, size: int):
     yield from _output_problems(logits, classes)
     if not network.trainable_weights:
         yield "gave a model without trainable weights, so that there is nothing to train"
+    paths = Counter(weight.path for weight in network.weights)
+    if twice := next((path for path, count in paths.items() if count > 1), None):
+        yield (
+            f"gave a model with {paths[twice]} weights called {twice!r}, which checkpoints could not tell apart; give "
+            "the layers of networks nested in it names of their own"
+        )
     if reason := _try(network, size):
         hint = ""
         if "float" not in images.dtype:

@@ -103,7 +103,8 @@ def _safetensors(file, size: int, what: str) -> Stored:
         layer, _, variable = name.replace(".", "/").rpartition("/")
         layers.setdefault(layer, []).append(_tensor(file, start, size, name, variable, entry, what))
     found = (StoredLayer(name.rpartition("/")[2], None, tuple(arrays)) for name, arrays in layers.items())
-    return Stored("safetensors", tuple(found), ordered=True)
+    # The format's own library sorts by name.
+    return Stored("safetensors", tuple(found), ordered=False)
 
 
 def _tensor(file, start: int, size: int, name: str, variable: str, entry: dict, what: str) -> StoredArray:

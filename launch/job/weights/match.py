@@ -54,7 +54,7 @@ def match(network: keras.Model, stored: Stored, what: str) -> Match:
         raise WeightsError(f"{what} fits no layer of the network: {difference}; take another file")
     filled, used = {id(layer) for layer, _ in taken}, {id(found) for _, found in taken}
     unlike = [
-        (layer.name, _written(_shapes(found)), _written(shapes_of(layer)))
+        (layer.name, _written([array.shape for array in in_order(layer, found)]), _written(shapes_of(layer)))
         for layer, found in pairs
         if found and id(layer) not in filled
     ]

@@ -1,0 +1,57 @@
+"""What a run may do besides training from pictures: begin with weights, train on features, thaw layers."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from launch.job.features import compute as features
+from launch.job.preparation import build, freezing, stages
+from launch.job.weights import begin as weights
+
+if TYPE_CHECKING:
+    from launch.job.preparation.assemble import Training
+
+
+def begin_with_weights(training: "Training") -> None:
+    """Give the chief's network what ``--weights`` names."""
+    config, strategy = training.config, training.strategy
+    if config.weights is None:
+        return
+    begun = stages.together(
+        strategy, lambda: weights.begin(config.weights, training.model.network) if strategy.is_chief else None
+    )
+    begun = strategy.control.agree(begun and asdict(begun))
+    training.checkpoints.facts["files"]["weights"] = begun["sha256"]
+    training.begun_with = begun["sentences"]
+
+
+def thaw(training: "Training") -> None:
+    """Let frozen layers train from now on, and say so."""
+    config, strategy, inputs = training.config, training.strategy, training.inputs
+    may_split = not training.code.has_callbacks
+    training.choices = build.thaw(config, inputs.plan, strategy, training.model, training.calibration, may_split)
+    training.model.network.optimizer = training.model.optimizer
+    training.console.say(f"thawed: {freezing.sentence(training.model.network) or 'all layers train'}")
+    if training.loop.batches is not None:
+        look_at_features(training)
+
+
+def look_at_features(training: "Training") -> None:
+    """Train on features where layers stay frozen and the run is better off with it; else on pictures."""
+    config, progress, plan = training.config, training.progress, training.inputs.plan
+    frozen_until = plan.total_steps
+    if config.unfreeze_epoch and not progress.thawed:
+        frozen_until = (config.unfreeze_epoch - 1) * plan.steps_per_epoch
+    found = features.prepare(
+        config,
+        training.strategy,
+        training.inputs,
+        training.model.network,
+        training.directory,
+        training.console,
+        # Once layers have thawed, none may be left to compute once.
+        wanted="auto" if progress.thawed and config.cache_features == "on" else config.cache_features,
+        steps_left=frozen_until - progress.step,
+        fingerprints=training.fingerprints,
+    )
+    training.model.look_at(found and found.head)
+    training.loop.look_at(found.inputs if found else training.inputs)

@@ -1,0 +1,106 @@
+"""How much the examples of each class count in training: balanced, or as a file of the user's says."""
+
+import csv
+import hashlib
+import io
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from data.datasets import Source
+from launch.job.config import ConfigError
+
+BALANCED = "balanced"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights, read; ``sha256`` is that of its bytes."""
+
+    name: str
+    sha256: str
+    weights: Mapping[str, str] = field(repr=False)  # by class, as written
+
+
+def read_weights(given: str) -> WeightsFile:
+    """The file of ``--class-weights``: YAML lines ``name: weight``, or CSV lines ``name,weight``.
+
+    Raises:
+        ConfigError: a file that cannot be read, or is neither.
+    """
+    path, what = Path(os.path.expandvars(os.path.expanduser(given))), f"--class-weights {given}"
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(f"{what} cannot be read ({reason}); give balanced, or a YAML or CSV file") from error
+    if path.suffix.lower() == ".csv":
+        pairs = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if row]
+        if pairs and len(pairs[0]) == 2 and _number(pairs[0][1]) is None:
+            del pairs[0]  # the line of titles
+    else:
+        try:
+            # Names stay as they are written: no and 007 are words here.
+            lines = yaml.compose(text, Loader=yaml.BaseLoader)
+            pairs = [[key.value, value.value] for key, value in lines.value]
+        except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+            raise ConfigError(f"{what} is not YAML lines of the form name: weight; mend it") from error
+    names = [pair[0] for pair in pairs]
+    if wrong := [",".join(map(str, pair)) for pair in pairs if len(pair) != 2 or _number(pair[1]) is None]:
+        raise ConfigError(
+            f"{what} has {_some(wrong)}, but a weight is a number of 0 or more behind the name of a class; mend it"
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{what} names {_some(twice)} more than once; leave one line for each class")
+    return WeightsFile(given, hashlib.sha256(content).hexdigest(), dict(pairs))
+
+
+def weigh(given: str | None, file: WeightsFile | None, train: Source) -> tuple[float, ...] | None:
+    """The weight of each class, in the order of the data's; None if all count alike.
+
+    Args:
+        given: ``--class-weights``.
+        file: what it names.
+        train: the training examples, without those held out.
+
+    Raises:
+        ConfigError: classes that have no weight, and names that are no class.
+    """
+    if given is None:
+        return None
+    if file is None:
+        counts = np.bincount(train.labels, minlength=len(train.classes))
+        if absent := [name for name, count in zip(train.classes, counts, strict=True) if not count]:
+            raise ConfigError(
+                f"--class-weights balanced, but there is no training example of {_some(absent)}; choose with --classes"
+            )
+        # As compute_class_weight("balanced", ...) of scikit-learn.
+        return tuple((counts.sum() / (len(counts) * counts)).tolist())
+    missing = [name for name in train.classes if name not in file.weights]
+    unknown = [name for name in file.weights if name not in train.classes]
+    if missing or unknown:
+        problems = [f"has no weight for {_some(missing)}"] if missing else []
+        problems += [f"names {_some(unknown)}, which no class is called"] if unknown else []
+        raise ConfigError(f"--class-weights {file.name} {', and '.join(problems)}; give each class one line")
+    weights = tuple(float(file.weights[name]) for name in train.classes)
+    if not any(weights[label] for label in np.unique(train.labels)):
+        raise ConfigError(f"--class-weights {file.name} gives every class 0, so that nothing is learned; mend it")
+    return weights
+
+
+def _number(text) -> float | None:
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:6])} and {len(names) - 6} more"
