@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distributed.world import World, WorldError
 from launch.diagnosis import findings, machine, software, speed, storage, table
+from launch.job import environment
 from launch.trained import program
 
 
@@ -29,6 +30,7 @@ def create_parser() -> program.Parser:
     parser.add_argument(
         "--run-dir", type=Path, default=Path("runs"), metavar="R", help="where a run would write (default: runs)"
     )
+    parser.add_argument("--cpu", action="store_true", help="the CPU is meant, also where there is a GPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
     return parser
 
@@ -41,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         world = World.from_environment(os.environ)
     except WorldError as error:
         world, problems["launcher"] = World(host=os.uname().nodename), str(error)
-    facts = machine.facts(world)
+    options.strategy, options.cpu_devices = "horovod" if world.size > 1 else "single", None
+    facts = machine.facts(world, cpu=environment.on_cpu(options))
     facts["problems"] = problems | _folders(options, facts)
     if problems:
         return _alone(options, facts)
@@ -54,7 +57,6 @@ def main(argv: list[str] | None = None) -> int:
         facts["problems"]["device"] = sentence
         return _alone(options, facts)
 
-    options.strategy, options.cpu_devices = "horovod" if world.size > 1 else "single", None
     return program.run(options, lambda workers: _together(options, workers, facts), exact=False, refused=refused)
 
 
@@ -98,7 +100,7 @@ def _together(options, workers: program.Workers, facts: dict) -> int:
     if facts["size"] > 1:
         facts["clock"] = speed.clock_difference(control)
         facts |= speed.exchange(workers.strategy)
-    facts |= software.facts(expected=bool(facts["gpu_expected"]))
+    facts |= software.facts()
     ranks = control.gather(facts)
     found = findings.judge(ranks)
     for line in table.lines(ranks, found):

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from distributed import cuda
 from launch.job import environment
 
 # Libraries of a GPU build: what a process has in memory under this name, and the function that says its version.
@@ -64,12 +63,8 @@ def device_kind() -> str:
     return "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
 
 
-def facts(*, expected: bool) -> dict:
-    """A JSON object of versions and devices; call it once everything is loaded that a run would load.
-
-    Args:
-        expected: whether there should be a GPU.
-    """
+def facts() -> dict:
+    """A JSON object of versions and devices; call it once everything is loaded that a run would load."""
     import tensorflow as tf
 
     from launch.job.logs.report import versions
@@ -88,7 +83,6 @@ def facts(*, expected: bool) -> dict:
         "gpu": details.get("device_name"),
         "compute_capability": ".".join(map(str, capability)) if capability else None,
         "gpus_seen": len(gpus),
-        "gpu_complaints": cuda.tensorflow_complaints() if expected and not mine else [],
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled() if mine else None,
         "horovod": horovod | {"nccl": dotted(horovod["nccl"], "NCCL") if horovod["nccl"] else None},
         "mpi": _mpi(),
