@@ -51,7 +51,7 @@ def prepare(
     console: Console,
     *,
     wanted: str,
-    steps_left: int,
+    steps: int,
     fingerprints: list[str | None],
 ) -> Features | None:
     """Features of both splits, if the run is better off with them; all workers must call it.
@@ -59,7 +59,8 @@ def prepare(
     Args:
         wanted: ``auto``, ``on`` or ``off``.
         network: converted, with the weights that the frozen layers keep.
-        steps_left: that these layers stay frozen.
+        steps: of the phase in which these layers are frozen, whatever part of it is over: a run that goes on must do
+            what it did before.
         fingerprints: of the splits.
 
     Returns:
@@ -73,8 +74,12 @@ def prepare(
         return None
     found = cut(network)
     sizes = [0 if source is None else len(source) for source in inputs.splits]
-    why = _why_not(found, sizes, steps_left * inputs.plan.global_batch, directory, strategy, wanted)
-    why = strategy.control.agree(why)
+    why = _why_not(found, sizes[0], steps * inputs.plan.global_batch, wanted)
+    if why is None:
+        why = strategy.control.agree(_no_room(found, sum(sizes), directory) if strategy.is_chief else None)
+        if why and config.exact:
+            # Their last bits may be others than those of every step, which must not hang on a disk.
+            raise ConfigError(f"features of frozen layers have no room: {why}; make some, or use --cache-features off")
     if why is not None:
         if wanted == "on":
             raise ConfigError(f"--cache-features on cannot be had: {why}; use auto or off")
@@ -100,19 +105,23 @@ def prepare(
     return Features(replace(inputs, splits=Splits(*sources)), found.head)
 
 
-def _why_not(
-    found: Cut | None, sizes: list[int], examples_left: int, directory: Path, strategy: Strategy, wanted: str
-) -> str | None:
-    """Why features are not computed once, in words; the chief's answer counts."""
+def _why_not(found: Cut | None, examples: int, used: int, wanted: str) -> str | None:
+    """Why features are not to be computed once, in words; the same on all workers.
+
+    Args:
+        examples: of the training data.
+        used: training examples over all steps.
+    """
     if found is None:
         return "no layer with weights is frozen before all that trains"
-    if wanted == "auto" and examples_left < 2 * sizes[0]:
-        return "too few steps are left for it to pay"
-    needed = _bytes(found, sum(sizes))
-    free = shutil.disk_usage(directory).free if strategy.is_chief else 0
-    if strategy.is_chief and needed > free // 2:
-        return f"they take {needed / 1e9:.1f} GB, and {directory} has {free / 1e9:.1f} GB free, of which half may go"
-    return None
+    return "they are used less than twice" if wanted == "auto" and used < 2 * examples else None
+
+
+def _no_room(found: Cut, examples: int, directory: Path) -> str | None:
+    needed, free = _bytes(found, examples), shutil.disk_usage(directory).free
+    if needed <= free // 2:
+        return None
+    return f"they take {needed / 1e9:.1f} GB, and {directory} has {free / 1e9:.1f} GB free, of which half may go"
 
 
 def _bytes(found: Cut, examples: int) -> int:

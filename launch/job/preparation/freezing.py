@@ -55,7 +55,7 @@ def find(network: keras.Model, patterns: str, flag: str) -> list[keras.layers.La
     layers = list(network._flatten_layers(include_self=False))
     found, strange = {}, []
     for pattern in filter(None, (word.strip() for word in patterns.split(","))):
-        if pattern == BASE and flag == "--freeze":
+        if pattern == BASE:
             named = base(network)
         else:
             named = [layer for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)]

@@ -38,9 +38,7 @@ def thaw(training: "Training") -> None:
 def look_at_features(training: "Training") -> None:
     """Train on features where layers stay frozen and the run is better off with it; else on pictures."""
     config, progress, plan = training.config, training.progress, training.inputs.plan
-    frozen_until = plan.total_steps
-    if config.unfreeze_epoch and not progress.thawed:
-        frozen_until = (config.unfreeze_epoch - 1) * plan.steps_per_epoch
+    frozen = plan.total_steps if config.unfreeze_epoch is None else (config.unfreeze_epoch - 1) * plan.steps_per_epoch
     found = features.prepare(
         config,
         training.strategy,
@@ -50,7 +48,7 @@ def look_at_features(training: "Training") -> None:
         training.console,
         # Once layers have thawed, none may be left to compute once.
         wanted="auto" if progress.thawed and config.cache_features == "on" else config.cache_features,
-        steps_left=frozen_until - progress.step,
+        steps=plan.total_steps - frozen if progress.thawed else frozen,
         fingerprints=training.fingerprints,
     )
     training.model.look_at(found and found.head)
