@@ -17,9 +17,9 @@ from pathlib import Path
 # The repository's folders come first: `distributed` is also the name of an installed package on many machines.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distributed import placement
 from distributed.world import World, WorldError
 from launch.diagnosis import findings, machine, software, speed, storage, table
+from launch.job import environment
 from launch.trained import program
 
 
@@ -30,6 +30,7 @@ def create_parser() -> program.Parser:
     parser.add_argument(
         "--run-dir", type=Path, default=Path("runs"), metavar="R", help="where a run would write (default: runs)"
     )
+    parser.add_argument("--cpu", action="store_true", help="the CPU is meant, also where there is a GPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
     return parser
 
@@ -42,22 +43,20 @@ def main(argv: list[str] | None = None) -> int:
         world = World.from_environment(os.environ)
     except WorldError as error:
         world, problems["launcher"] = World(host=os.uname().nodename), str(error)
-    facts = machine.facts(world)
+    options.strategy, options.cpu_devices = "horovod" if world.size > 1 else "single", None
+    facts = machine.facts(world, cpu=environment.on_cpu(options))
     facts["problems"] = problems | _folders(options, facts)
     if problems:
-        return _alone(facts)
-    for name, why in software.failing_imports().items():
+        return _alone(options, facts)
+    if failing := software.failing_imports():
         remedy = "make setup installs it, make clean before it begins anew"
-        facts["problems"][name] = f"{name} does not load ({why}): {remedy}"
-    if any(name in facts["problems"] for name in ("TensorFlow", "Keras", "Horovod")):
-        return _alone(facts)
+        facts["problems"] |= {name: f"{name} does not load ({why}): {remedy}" for name, why in failing.items()}
+        return _alone(options, facts)
 
     def refused(sentence: str) -> int:
         facts["problems"]["device"] = sentence
-        return _alone(facts)
+        return _alone(options, facts)
 
-    options.strategy, options.cpu_devices = "horovod" if world.size > 1 else "single", None
-    options.cpu = placement.means_cpu(os.environ)
     return program.run(options, lambda workers: _together(options, workers, facts), exact=False, refused=refused)
 
 
@@ -76,13 +75,18 @@ def _folders(options, facts: dict) -> dict[str, str]:
     return problems
 
 
-def _alone(facts: dict) -> int:
+def _alone(options, facts: dict) -> int:
     """Say what this rank has found without the others, who cannot be reached: all of it at the chief."""
     found = findings.judge([facts])
     lines = table.lines([facts], found) if facts["rank"] == 0 else table.verdict(found, 1)
     if facts["size"] > 1:
         lines = [f"rank {facts['rank']} on {facts['host']}: {line}" for line in lines]
     print("\n".join(lines), flush=True)
+    if options.json is not None and facts["rank"] == 0:
+        try:
+            _write(options.json, table.numbers([facts], found))
+        except OSError as error:
+            print(f"error: {options.json} cannot be written ({error.strerror})", file=sys.stderr, flush=True)
     return 2
 
 
@@ -96,7 +100,7 @@ def _together(options, workers: program.Workers, facts: dict) -> int:
     if facts["size"] > 1:
         facts["clock"] = speed.clock_difference(control)
         facts |= speed.exchange(workers.strategy)
-    facts |= software.facts(expected=bool(facts["gpu_expected"]))
+    facts |= software.facts()
     ranks = control.gather(facts)
     found = findings.judge(ranks)
     for line in table.lines(ranks, found):

@@ -33,7 +33,7 @@ NETWORKS = {"alexnet": 128, "vgg16": 64} if not ON_CPU else {"alexnet_cifar": 4}
 SIZES = {"alexnet": 227, "vgg16": 224, "alexnet_cifar": 32}
 STEPS, BATCH = (40, 64) if not ON_CPU else (4, 8)
 LINE = (
-    f"--model alexnet_cifar --epochs 1 --steps-per-epoch {STEPS} --global-batch-size {BATCH} --learning-rate 0.01 "
+    f"--model alexnet_cifar --epochs 1 --steps-per-epoch {STEPS} --global-batch-size {BATCH} --learning-rate 0.002 "
     "--momentum 0.9 --warmup-epochs 0 --schedule constant --deterministic"
 ).split()
 EXACT = ["--micro-batch-size", str(BATCH // 4)]

@@ -1,12 +1,12 @@
 """Which of the facts will hurt a run, and what to do about it: pure functions of what all ranks found.
 
-Each rule looks at one thing and gives what it has to say; the thresholds are below, each with its reason.
+Each rule looks at one thing and gives what it has to say; the thresholds are below, each with its reason.  What keeps a
+run from beginning at all, such as two ranks on one card, is found before by ``distributed.devices`` and comes as a
+problem of the row "device".
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-from distributed.placement import shared_cards
 
 GB = 1e9
 OPEN_FILES = 1024  # the usual limit; a pipeline, MPI and logs need a few hundred
@@ -67,24 +67,6 @@ def launcher(ranks):
     return _where(ranks, "launcher", False, hurts)
 
 
-def unseen_gpu(ranks):
-    def hurts(rank):
-        if rank.get("device_kind") == "CPU" and rank["gpu_expected"]:
-            why = "; ".join(rank["gpu_complaints"]) or rank["cards_problem"] or "TensorFlow does not say why"
-            return (
-                f"{rank['gpu_expected']}, but TensorFlow sees none ({why}): make setup GPU=1 brings its libraries, "
-                "--cpu, or CUDA_VISIBLE_DEVICES=-1, says that the CPU is meant"
-            )
-
-    return _where(ranks, "device", True, hurts)
-
-
-def cards(ranks):
-    """Two ranks on one card."""
-    if twice := shared_cards(ranks):
-        yield Finding("device", tuple(rank["rank"] for rank in ranks), True, twice)
-
-
 def unused_cards(ranks):
     def hurts(rank):
         if rank["size"] == 1 and (count := rank.get("gpus_seen", 0)) > 1:
@@ -134,8 +116,6 @@ def mixture(ranks):
     """Ranks that differ in what decides the numbers: no run begins, or none ends with the same bits."""
     remedies = {
         "versions": ("versions", "the same .venv on all hosts"),
-        "device_kind": ("device", "all ranks on GPUs, or all on CPUs"),
-        "compute_capability": ("device", "cards of one kind; results and speed differ between kinds"),
         "mpi": ("MPI", "the same MPI on all hosts"),
     }
     for fact, (row, remedy) in remedies.items():
@@ -219,8 +199,6 @@ def slow_ranks(ranks):
 
 RULES = (
     launcher,
-    unseen_gpu,
-    cards,
     unused_cards,
     nccl,
     libraries,

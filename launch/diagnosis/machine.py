@@ -23,14 +23,17 @@ OF_MPIRUN = ("OMPI_MCA_ess", "OMPI_MCA_orte", "OMPI_MCA_pmix", "OMPI_MCA_initial
 CARD = ("index", "name", "uuid", "pci.bus_id", "memory.total", "driver_version", "mig.mode.current")
 
 
-def facts(world: World) -> dict:
+def facts(world: World, *, cpu: bool) -> dict:
     """A JSON object of what ``table.py`` shows and ``findings.py`` judges; sizes in bytes, None where unknown.
 
     It also settles the environment of this process, as every program does.
+
+    Args:
+        cpu: whether the CPU is meant, also where there is a GPU.
     """
     # Before the programs raise it, and set variables of their own.
     open_files, variables = _limit(resource.RLIMIT_NOFILE), telling(os.environ)
-    share = environment.prepare(world, verbose=False)
+    share = environment.prepare(world, verbose=False, cpu=cpu)
     cores = sorted(os.sched_getaffinity(0))
     seen, (cards, cards_problem) = cuda.cards(), _cards()
     mine = placement.choose_gpu(world.local_rank, len(seen))
@@ -54,7 +57,6 @@ def facts(world: World) -> dict:
         "open_files": open_files,
         "locked_memory": _limit(resource.RLIMIT_MEMLOCK),
         "infiniband": Path("/dev/infiniband").exists(),
-        "gpu_expected": None if placement.means_cpu(os.environ) else cuda.why_expected(),
         "card": None if mine is None else asdict(seen[mine]),
         "cards": cards,
         "cards_problem": cards_problem,

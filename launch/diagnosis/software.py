@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from distributed import cuda
 from launch.job import environment
 
 # Libraries of a GPU build: what a process has in memory under this name, and the function that says its version.
@@ -20,7 +19,7 @@ BUILT = {"CUDA": "cuda_version", "cuDNN": "cudnn_version"}
 
 
 def failing_imports() -> dict[str, str]:
-    """Load TensorFlow, Keras and Horovod; what does not load, and why, in one line each."""
+    """Load TensorFlow, Keras, Horovod and MPI; what does not load, and why, in one line each."""
     failing = {}
 
     def attempt(name: str, load: Callable) -> None:
@@ -34,6 +33,7 @@ def failing_imports() -> dict[str, str]:
         if not failing:
             attempt("Keras", lambda: __import__("keras"))
             attempt("Horovod", _horovod)
+            attempt("mpi4py", _mpi)
     return failing
 
 
@@ -42,6 +42,12 @@ def reason(error: BaseException) -> str:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
+
+
+def _mpi() -> str:
+    from distributed.control import mpi_library
+
+    return mpi_library()
 
 
 def _horovod() -> dict:
@@ -57,15 +63,10 @@ def device_kind() -> str:
     return "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
 
 
-def facts(*, expected: bool) -> dict:
-    """A JSON object of versions and devices; call it once everything is loaded that a run would load.
-
-    Args:
-        expected: whether there should be a GPU.
-    """
+def facts() -> dict:
+    """A JSON object of versions and devices; call it once everything is loaded that a run would load."""
     import tensorflow as tf
 
-    from distributed.control import mpi_library
     from launch.job.logs.report import versions
 
     horovod, build = _horovod(), tf.sysconfig.get_build_info()
@@ -82,10 +83,9 @@ def facts(*, expected: bool) -> dict:
         "gpu": details.get("device_name"),
         "compute_capability": ".".join(map(str, capability)) if capability else None,
         "gpus_seen": len(gpus),
-        "gpu_complaints": cuda.tensorflow_complaints() if expected and not mine else [],
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled() if mine else None,
         "horovod": horovod | {"nccl": dotted(horovod["nccl"], "NCCL") if horovod["nccl"] else None},
-        "mpi": mpi_library(),
+        "mpi": _mpi(),
     }
 
 

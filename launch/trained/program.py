@@ -155,7 +155,7 @@ def run(
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
     code = 1
     try:
-        code = _work_on(world, options, cores.threads, work, exact, refused or _refuse)
+        code = _work_on(world, options, cores.threads, work, exact, refused)
         return code
     finally:
         heartbeat.end(code)
@@ -174,20 +174,13 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _refuse(sentence: str) -> int:
-    from launch.job.logs.console import Console
-
-    Console(True).error(sentence)
-    return 2
-
-
 def _work_on(
     world: World,
     options: argparse.Namespace,
     threads: int,
     work: Callable[[Workers], int],
     exact: bool,
-    refused: Callable[[str], int],
+    refused: Callable[[str], int] | None,
 ) -> int:
     with environment.loading(quiet=True):
         import tensorflow as tf
@@ -208,7 +201,10 @@ def _work_on(
             cpu=environment.on_cpu(options),
         )
     except WorldError as error:
-        return refused(str(error))
+        if refused is not None:
+            return refused(str(error))
+        Console(True).error(str(error))
+        return 2
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:
@@ -216,8 +212,9 @@ def _work_on(
         try:
             check_devices(strategy, cpu=environment.on_cpu(options))
         except WorldError as error:
-            # All workers raise it.
-            return strategy.control.leave(refused(str(error)) if strategy.is_chief else 2)
+            if refused is None:
+                raise
+            return strategy.control.leave(refused(str(error)))
         return strategy.control.leave(work(Workers(strategy, console, threads)))
     except errors as error:
         console.stop()
