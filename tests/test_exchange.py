@@ -152,7 +152,8 @@ def nested(frozen=()):
     images = keras.Input((8,))
     network = keras.Model(images, dense(3, name="last")(twice(twice(two(one(images))))))
     for layer in network._flatten_layers():
-        layer.trainable = layer.name not in frozen
+        if layer.name in frozen:
+            layer.trainable = False
     return network
 
 
