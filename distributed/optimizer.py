@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from distributed.batch_norm import MovingStatistics
 from distributed.fused_sgd import FusedSGD
+from distributed.gradients.aggregation import global_norm
 from distributed.gradients.matmul import times
 from distributed.gradients.reduction import Factors, Owned, Rows
 from distributed.gradients.tensor_parallel import SplitPair
@@ -109,7 +110,7 @@ class LockstepOptimizer:
                 for pair in zip(gradients, variables, strict=True)
             ]
         # Factors are finite if their norms are: there is no need to read tens of millions of products for that.
-        norm = tf.linalg.global_norm([g.bound() if isinstance(g, Factors | Owned) else g for g in gradients])
+        norm = global_norm([g.bound() if isinstance(g, Factors | Owned) else g for g in gradients])
         factor = 1.0
         if self._scaled:
             norm, factor = norm / self.loss_scale, 1.0 / self.loss_scale

@@ -4,6 +4,7 @@ A penalty hangs on weights alone, and these are the same on all replicas.  So no
 that of its examples, which would count it once per replica: the optimizer adds it to the sum.
 """
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -57,7 +58,7 @@ class Penalties:
         value = tf.convert_to_tensor((variable if part is None else part).value)
         with tf.GradientTape() as tape:
             tape.watch(value)
-            penalty = tf.add_n([regularizer(value) for regularizer in self._of[id(variable)][1]])
+            penalty = functools.reduce(tf.add, [regularizer(value) for regularizer in self._of[id(variable)][1]])
         return tape.gradient(penalty, value)
 
     def value(self) -> float:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from data.datasets import Source
 from distributed import convert
 from distributed.batch_norm import MovingStatistics
+from distributed.gradients.aggregation import add_in_order
 from distributed.gradients.cost_model import Calibration, Choice
 from distributed.gradients.reduction import Exchange
 from distributed.gradients.tensor_parallel import SplitPair
@@ -119,6 +120,7 @@ def build(
         raise ConfigError("--tf32 on is a way of GPUs to multiply, and this run has none; leave it out")
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+        add_in_order()
     tf.config.experimental.enable_tensor_float_32_execution(config.allows_tf32)
     with _computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
