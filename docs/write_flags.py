@@ -45,7 +45,7 @@ WORDS = {
     "head_units": "N,...",
     "freeze": "base\\|LAYER,...",
     "unfreeze": "LAYER,...",
-    "weights": "PATH",
+    "weights": "imagenet\\|PATH",
 }
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import keras
 
 from models import alexnet, resnet, vgg
+from models.layers import PIXELS as PIXELS
 from models.layers import ModelError, Spec
 
 
@@ -57,6 +58,7 @@ def build_model(
     image_size: int,
     dropout: float | None = None,
     seed: int | None = None,
+    pixels: str = "tf",
 ) -> keras.Model:
     """Build a model of `MODELS` with fresh weights.
 
@@ -66,9 +68,11 @@ def build_model(
         image_size: height and width in pixels, at least the architecture's `min_size`.
         dropout: rate in [0, 1) after both hidden dense layers; None: the architecture's own; 0: no dropout layers.
         seed: 0 or more; the same seed gives the same weights in any process. They do not depend on the dropout.
+        pixels: a key of `PIXELS`: `tf` scales them to [-1, 1], `scaled` to [0, 1], `caffe` and `torch` as networks of
+            those frameworks were trained on ImageNet.
 
     Returns:
-        A functional model from uint8 pixels 0..255 [b, image_size, image_size, 3], which it scales to [-1, 1]
+        A functional model from uint8 pixels 0..255 [b, image_size, image_size, 3], which it scales
         itself, to float32 logits [b, classes]; for two classes [b, 1], the logit of class 1.
 
     Raises:
@@ -84,7 +88,7 @@ def build_model(
     rate = architecture.default_dropout if dropout is None else dropout
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise ModelError(f"dropout is {dropout!r}, but must be a rate in [0, 1); pass 0 to train without dropout.")
-    return architecture.build(Spec(name, classes, image_size, rate, seed))
+    return architecture.build(Spec(name, classes, image_size, rate, seed, pixels))
 
 
 def _check_whole(what: str, value: int, least: int, hint: str) -> None:

@@ -58,7 +58,7 @@ def build(name: str, classes: int, image_size: int, head: Head | None = None) ->
     Raises:
         ModelError: there is no such network, or it cannot be built for this size.
     """
-    function = _find(name)
+    function = find(name)
     reset_uids()
     images = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
     units = 1 if classes == 2 else classes
@@ -81,7 +81,12 @@ def build(name: str, classes: int, image_size: int, head: Head | None = None) ->
     return keras.Model(images, logits, name=network.name)
 
 
-def _find(name: str) -> Callable:
+def find(name: str) -> Callable:
+    """The function that builds the network of that name.
+
+    Raises:
+        ModelError: there is none.
+    """
     if name in names():
         return getattr(keras.applications, name)
     same = [known for known in names() if known.lower() == name.lower()]

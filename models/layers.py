@@ -6,6 +6,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# How uint8 pixels reach the first layer, as keras.applications.imagenet_utils calls it: the order of their channels,
+# and each one's factor and offset.
+PIXELS = {
+    "tf": ([0, 1, 2], 1 / 127.5, -1),
+    "scaled": ([0, 1, 2], 1 / 255, 0),
+    "torch": ([0, 1, 2], [1 / 58.395, 1 / 57.12, 1 / 57.375], [-2.117904, -2.035714, -1.804444]),
+    "caffe": ([2, 1, 0], 1, [-103.939, -116.779, -123.68]),
+}
 DENSE_UNITS = 4096  # both hidden dense layers of both papers
 
 
@@ -22,6 +30,7 @@ class Spec:
         classes: number of classes, at least 2.
         image_size: height and width in pixels.
         dropout: rate of the dropout after both hidden dense layers; 0 leaves these layers out.
+        pixels: a key of `PIXELS`.
         seed: makes weights and dropout reproducible; None draws them anew each time.
     """
 
@@ -30,6 +39,7 @@ class Spec:
     image_size: int
     dropout: float
     seed: int | None
+    pixels: str = "tf"
 
     def kernel_initializer(self, index: int) -> keras.Initializer:
         """Initial weights of layer `index`, counting layers with weights in order: he_uniform (He et al. 2015)."""
@@ -47,13 +57,15 @@ class Spec:
 
 
 def image_input(spec: Spec) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The model's input, uint8 [b, size, size, 3] in 0..255, and the same pixels scaled to [-1, 1].
+    """The model's input, uint8 [b, size, size, 3] in 0..255, and the same pixels scaled as `PIXELS` says.
 
     The scaling is done in float32 whatever the precision: bfloat16 cannot tell the middle greys apart before the
     offset is subtracted. The first convolution casts the result to its compute dtype.
     """
     images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="image")
-    return images, keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(images)
+    order, factor, offset = PIXELS[spec.pixels]
+    x = images if order == [0, 1, 2] else keras.ops.take(images, order, axis=-1)
+    return images, keras.layers.Rescaling(factor, offset=offset, dtype="float32", name="scale")(x)
 
 
 def classifier(x: keras.KerasTensor, spec: Spec, names: tuple[str, str, str], first_index: int) -> keras.KerasTensor:

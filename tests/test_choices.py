@@ -11,7 +11,7 @@ from distributed.schedule import DECAYS, SCALINGS
 from launch.job.config import choices
 from launch.job.preparation.optimizers import OPTIMIZERS
 from launch.prepare import PrepareConfig
-from models import MODELS
+from models import MODELS, PIXELS
 
 TABLES = {
     "model": MODELS,
@@ -21,6 +21,7 @@ TABLES = {
     "schedule": DECAYS,
     "lr_scaling": SCALINGS,
     "augment": AUGMENTATIONS,
+    "pixels": PIXELS,
 }
 
 

@@ -293,3 +293,12 @@ def test_errors_name_what_came_and_what_was_expected(changed, message):
     with pytest.raises(ModelError, match=message) as error:
         build_model(arguments.pop("name"), **arguments)
     assert isinstance(error.value, ValueError) and str(error.value).count(". ") == 0
+
+
+@pytest.mark.parametrize("mode", ("tf", "torch", "caffe"))
+def test_pixels_are_scaled_as_keras_applications_does(mode):
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    model = build_model("vgg11", classes=3, image_size=32, pixels=mode)
+    scaled = keras.Model(model.inputs, model.get_layer("scale").output)(images)
+    expected = keras.applications.imagenet_utils.preprocess_input(images.astype(np.float32), mode=mode)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5, atol=1e-5)

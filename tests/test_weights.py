@@ -8,9 +8,11 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.backend import config as keras_config
 from keras.src.legacy.saving import legacy_h5_format
 from safetensors.numpy import save_file
 
+from launch.job.config import TrainConfig
 from launch.job.weights.begin import begin
 from launch.job.weights.stored import WeightsError
 
@@ -35,6 +37,10 @@ def network(classes: int = 4, *, seed: int, prefix: str = "", top: bool = True) 
     return model
 
 
+def given(path: Path) -> TrainConfig:
+    return TrainConfig(weights=str(path))
+
+
 def save(model: keras.Model, path: Path) -> Path:
     """Write a model's weights in the layout that the path's name asks for."""
     kind = path.name
@@ -57,7 +63,7 @@ KINDS = ("new.weights.h5", "new.keras", "old.h5", "whole.h5", "new.safetensors")
 def test_every_kind_gives_the_outputs_of_the_network_that_wrote_it(tmp_path, name):
     written, fresh = network(seed=0), network(seed=1)
     assert not np.array_equal(fresh(IMAGES), written(IMAGES))
-    begun = begin(str(save(written, tmp_path / name)), fresh)
+    begun = begin(given(save(written, tmp_path / name)), fresh)
     assert np.array_equal(fresh(IMAGES), written(IMAGES))
     assert sorted(begun.taken) == ["conv1", "conv2", "hidden", "logits", "norm"]
     assert len(begun.sentences) == 1, begun.sentences
@@ -68,12 +74,12 @@ def test_a_base_goes_below_a_head_and_other_classes_leave_the_last_layer_new(tmp
     base, other = network(seed=0, top=False), network(7, seed=2)
     fresh = network(seed=1)
     head = [np.array(variable) for variable in fresh.get_layer("hidden").weights]
-    begun = begin(str(save(base, tmp_path / name)), fresh)
+    begun = begin(given(save(base, tmp_path / name)), fresh)
     assert sorted(begun.taken) == ["conv1", "conv2", "norm"]
     assert np.array_equal(fresh.get_layer("conv2").output.shape, base.output_shape)
     assert all(map(np.array_equal, head, fresh.get_layer("hidden").weights))
     assert "new, from the seed: hidden, logits" in begun.sentences
-    begun = begin(str(save(other, tmp_path / f"{name.partition('.')[0]}-2.{name.partition('.')[2]}")), fresh)
+    begun = begin(given(save(other, tmp_path / f"{name.partition('.')[0]}-2.{name.partition('.')[2]}")), fresh)
     assert "not taken: logits, which is 8x7 and 7 there and 8x4 and 4 here" in begun.sentences
     assert np.array_equal(fresh.get_layer("hidden").kernel, other.get_layer("hidden").kernel)
 
@@ -81,7 +87,7 @@ def test_a_base_goes_below_a_head_and_other_classes_leave_the_last_layer_new(tmp
 @pytest.mark.parametrize("name", ("new.weights.h5", "new.keras", "old.h5"))
 def test_layers_of_other_names_go_by_their_place(tmp_path, name):
     written, fresh = network(7, seed=0, prefix="my_"), network(seed=1)
-    begun = begin(str(save(written, tmp_path / name)), fresh)
+    begun = begin(given(save(written, tmp_path / name)), fresh)
     assert sorted(begun.taken) == ["conv1", "conv2", "hidden", "norm"]
     assert np.array_equal(fresh.get_layer("conv2").kernel, written.get_layer("my_conv2").kernel)
     assert np.array_equal(fresh.get_layer("norm").moving_variance, written.get_layer("my_norm").moving_variance)
@@ -92,7 +98,7 @@ def test_weights_of_sixteen_bits_are_widened(tmp_path):
     written, fresh = network(seed=0), network(seed=1)
     halves = {v.path: np.array(v).astype(np.float16) for v in written.weights if "seed" not in v.path}
     save_file(halves, tmp_path / "half.safetensors")
-    begin(str(tmp_path / "half.safetensors"), fresh)
+    begin(given(tmp_path / "half.safetensors"), fresh)
     assert np.array_equal(fresh.get_layer("conv1").kernel, halves["conv1/kernel"].astype(np.float32))
 
 
@@ -204,7 +210,7 @@ def test_what_is_no_weights_is_refused_in_one_sentence_and_changes_nothing(tmp_p
     path, fresh = HOSTILE[what](tmp_path / "weights"), network(seed=1)
     before = [np.array(variable) for variable in fresh.weights]
     with pytest.raises(WeightsError) as caught:
-        begin(str(path), fresh)
+        begin(given(path), fresh)
     sentence = str(caught.value)
     assert sentence.startswith(f"--weights {path}") and "\n" not in sentence and ";" in sentence
     assert all(map(np.array_equal, before, fresh.weights))
@@ -216,12 +222,25 @@ def test_a_file_of_another_network_is_refused_with_the_first_difference(tmp_path
     other = keras.Model(inputs, keras.layers.Conv2D(5, 5, name="else")(inputs))
     path = save(other, tmp_path / "new.weights.h5")
     with pytest.raises(WeightsError, match="its first is else 5x5x3x5 and 5, the network's first is conv1 3x3x3x4"):
-        begin(str(path), network(seed=1))
+        begin(given(path), network(seed=1))
     path = save(network(seed=0, prefix="my_"), tmp_path / "new.safetensors")  # sorted by name
     with pytest.raises(WeightsError, match="its first is my_conv1 .* the network's first is conv1"):
-        begin(str(path), network(seed=1))
+        begin(given(path), network(seed=1))
 
 
 def test_a_device_is_not_read(tmp_path):
     with pytest.raises(WeightsError, match="neither a file nor a folder"):
-        begin("/dev/zero", network(seed=1))
+        begin(given("/dev/zero"), network(seed=1))
+
+
+def test_without_a_network_imagenet_says_which_file_to_put_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_config, "_KERAS_DIR", str(tmp_path))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
+    config = TrainConfig(model="keras:VGG16", weights="imagenet", head="flatten")
+    with pytest.raises(WeightsError) as caught:
+        begin(config, network(seed=1))
+    name = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    assert f"{name} is not in {tmp_path / 'models'} and cannot be fetched from here; fetch https://" in str(caught.value)
+    with pytest.raises(WeightsError, match="is for --model keras:NAME, not for vgg16; use keras:VGG16"):
+        begin(TrainConfig(model="vgg16", weights="imagenet"), network(seed=1))

@@ -246,7 +246,12 @@ def create_network(
             return applications.build(config.model.removeprefix(applications.PREFIX), classes, image_size, head)
         if own_model is None:
             return build_model(
-                config.model, classes=classes, image_size=image_size, dropout=config.dropout, seed=config.seed
+                config.model,
+                classes=classes,
+                image_size=image_size,
+                dropout=config.dropout,
+                seed=config.seed,
+                pixels=config.pixels or "tf",
             )
         network = build_network(own_model, classes, image_size)
     regularized = sum(variable.regularizer is not None for variable in network.trainable_variables)

@@ -17,7 +17,7 @@ def begin_with_weights(training: "Training") -> None:
     if config.weights is None:
         return
     begun = stages.together(
-        strategy, lambda: weights.begin(config.weights, training.model.network) if strategy.is_chief else None
+        strategy, lambda: weights.begin(config, training.model.network) if strategy.is_chief else None
     )
     begun = strategy.control.agree(begun and asdict(begun))
     training.checkpoints.facts["files"]["weights"] = begun["sha256"]

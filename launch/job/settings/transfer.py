@@ -13,7 +13,8 @@ class TransferSettings(Settings):
 
     weights: str | None = None
     """Begin at step 0 with these weights wherever layers and shapes fit, and train on: a run, a checkpoint, a file of
-    Keras or safetensors. To go on with a run, optimizer and all, is --resume."""
+    Keras or safetensors; imagenet: those that Keras has for keras:NAME. To go on with a run, optimizer and all, is
+    --resume."""
     freeze: str | None = None
     """Layers that do not train: base, which is all before the last flattening or global pooling, or names with commas
     between, in which * stands for anything."""

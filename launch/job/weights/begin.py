@@ -1,12 +1,18 @@
 """Step 0 with weights that somebody else has trained; the chief reads them, all get them with the first broadcast."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 
+from launch.job.config import TrainConfig
+from launch.job.logs import report
+from launch.job.weights import imagenet
 from launch.job.weights.files import open_weights, sha256, weights_file
 from launch.job.weights.match import Match, in_order, match, own_variables
+from launch.job.weights.stored import WeightsError
+from models import MODELS
 
 SHOWN = 4  # names in one line
 
@@ -16,7 +22,7 @@ class Begun:
     """What a network began with.
 
     Attributes:
-        sha256: of the file.
+        sha256: of the file; of the network's weights where it came from Keras.
         sentences: what was taken, what is new, what was left over.
         taken: names of the layers that got weights.
     """
@@ -26,24 +32,44 @@ class Begun:
     taken: list[str]
 
 
-def begin(weights: str, network: keras.Model) -> Begun:
-    """Give a network the weights of a file wherever they fit.
-
-    Args:
-        weights: what ``--weights`` names.
+def begin(config: TrainConfig, network: keras.Model) -> Begun:
+    """Give a network the weights that ``--weights`` names wherever they fit.
 
     Raises:
-        WeightsError: they cannot be read, or none fits; the network is then as it was.
+        WeightsError: they cannot be read, none fits, or they were trained on pixels of another scale; the network is
+            then as it was.
     """
-    path, what = Path(weights), f"--weights {weights}"
-    with open_weights(path) as stored:
+    path, what = Path(config.weights), f"--weights {config.weights}"
+    if config.weights == imagenet.NAME:
+        opened = contextlib.nullcontext(imagenet.load(config))
+    else:
+        check_pixels(path, config)
+        opened = open_weights(path)
+    with opened as stored:
         matched = match(network, stored, what)
         values = [[array.read() for array in in_order(*pair)] for pair in matched.taken]
         for (layer, _), arrays in zip(matched.taken, values, strict=True):
             for variable, value in zip(own_variables(layer), arrays, strict=True):
                 variable.assign(value)
     names = [layer.name for layer, _ in matched.taken]
-    return Begun(sha256(weights_file(path)), list(_sentences(what, stored.kind, matched)), names)
+    digest = report.weights_sha256(network) if config.weights == imagenet.NAME else sha256(weights_file(path))
+    return Begun(digest, list(_sentences(what, stored.kind, matched)), names)
+
+
+def check_pixels(path: Path, config: TrainConfig) -> None:
+    """See that weights of a run of Lockstep get pixels of the scale that they were trained on.
+
+    Raises:
+        WeightsError: they would not.
+    """
+    if not path.is_dir():
+        return
+    from launch.trained import load
+
+    before = load.find(path).config
+    was, now = (run.pixels or "tf" for run in (before, config))
+    if {before.model, config.model} <= MODELS.keys() and was != now:
+        raise WeightsError(f"--weights {path} were trained on pixels {was}, this run has {now}; give --pixels {was}")
 
 
 def _sentences(what: str, kind: str, matched: Match):
