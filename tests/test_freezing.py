@@ -1,0 +1,132 @@
+"""Frozen layers stay as they are, thaw when they are told to, and a run goes on from either side of that border."""
+
+import jobs
+import keras
+import numpy as np
+import pytest
+from conftest import run_jobs, summary
+from safetensors.numpy import load_file
+
+from distributed.convert import convert
+from launch.job.config import ConfigError, TrainConfig
+from launch.job.features import store
+from launch.job.features.cut import cut
+from launch.job.preparation import freezing
+
+# 16 steps per epoch; the first two train the head alone, on features, the others conv2 as well.
+LINE = (
+    "--dataset npz --global-batch-size 12 --epochs 4 --learning-rate 0.002 --warmup-epochs 0 --dropout 0.5 "
+    "--deterministic --optimizer adam --freeze base --cache-features on --unfreeze-epoch 3 --unfreeze conv2 "
+    "--checkpoint-every-steps 5 --keep-checkpoints 99"
+)
+CUTS = {20: "while all are frozen", 32: "at the border", 40: "once one has thawed"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_data):
+    """The folder of the run ``whole``, and of one per cut that goes on from there, named by its step."""
+    folder = tmp_path_factory.mktemp("runs")
+    line = [*LINE.split(), "--data-dir", tiny_data]
+    lines = {"whole": line} | {str(step): line for step in CUTS}
+    plants = {str(step): [["cut", "whole", step]] for step in CUTS}
+    assert run_jobs(folder, lines, plants=plants) == dict.fromkeys(lines, 0)
+    return folder
+
+
+def saved(run, step, kind="weights"):
+    return load_file(run / "checkpoints" / f"step-{step:08}" / f"{kind}.safetensors")
+
+
+def test_each_phase_trains_its_layers_and_keeps_state_for_no_others(runs):
+    first, border, last = (saved(runs / "whole", step) for step in (5, 32, 64))
+    assert all(np.array_equal(first[f"conv1/{name}"], last[f"conv1/{name}"]) for name in ("kernel", "bias"))
+    assert np.array_equal(first["conv2/kernel"], border["conv2/kernel"])
+    assert not np.array_equal(border["conv2/kernel"], last["conv2/kernel"])
+    assert not np.array_equal(first["fc6/kernel"], border["fc6/kernel"])
+    frozen, thawed = (" ".join(saved(runs / "whole", step, "optimizer")) for step in (32, 64))
+    assert "fc6" in frozen and "conv" not in frozen
+    assert "conv2" in thawed and "conv1" not in thawed
+
+
+def test_rates_fall_by_the_factor_with_the_thaw(runs):
+    rows = [line.split(",") for line in (runs / "whole" / "metrics.csv").read_text().splitlines()]
+    rates = [float(row[rows[0].index("learning_rate")]) for row in rows[1:]]
+    expected = [0.001 * (1 + np.cos(np.pi * (16 * epoch - 1) / 64)) for epoch in range(1, 5)]
+    assert rates == pytest.approx([*expected[:2], 0.1 * expected[2], 0.1 * expected[3]])
+
+
+@pytest.mark.parametrize("step", CUTS)
+def test_a_run_that_goes_on_is_the_uninterrupted_one(runs, step):
+    one, other = runs / "whole", runs / str(step)
+    assert summary(other)["weights_sha256"] == summary(one)["weights_sha256"]
+    for name, slot in saved(one, 64, "optimizer").items():
+        assert np.array_equal(saved(other, 64, "optimizer")[name], slot), name
+
+
+def network():
+    return jobs.tiny(0.5, 0)(7, 16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    (
+        ({"freeze": "conv9,fc*"}, "--freeze conv9,fc.: conv9 is no layer of the network; it has conv1, conv2, fc6"),
+        ({"freeze": "conv*,fc*"}, "--freeze conv.,fc. leaves no layer to train; freeze fewer layers"),
+        (
+            {"freeze": "conv1", "unfreeze_epoch": 2, "unfreeze": "conv*"},
+            "--unfreeze conv. names conv2, which --freeze conv1 leaves awake; name frozen layers",
+        ),
+    ),
+)
+def test_names_that_do_not_fit_are_refused(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        freezing.freeze(network(), TrainConfig(**settings))
+
+
+def test_a_network_without_a_head_has_no_base():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Reshape((192,))(inputs)))
+    with pytest.raises(ConfigError, match="has no Flatten and no global pooling before its head; name the layers"):
+        freezing.freeze(model, TrainConfig(freeze="base"))
+
+
+def test_batch_normalisation_stays_still_when_it_thaws():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    config = TrainConfig(freeze="base", unfreeze_epoch=2)
+    freezing.freeze(model, config)
+    assert cut(convert(model, 0)).layers == ["norm", "conv"]
+    freezing.thaw(model, config)
+    assert [layer.trainable for layer in model.layers if layer.weights] == [True, False, True]
+
+
+def test_rates_fall_with_the_distance_from_the_head():
+    factors = freezing.rate_factors(network(), 0.5)
+    names = ("conv1", "conv2", "fc6", "fc7", "fc8")
+    assert [factors[f"{name}/kernel"] for name in names] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+
+
+def test_features_that_draw_or_train_are_not_computed_once():
+    model = convert(network(), 0)
+    assert cut(model) is None
+    for name in ("conv1", "conv2", "fc6"):
+        model.get_layer(name).trainable = False
+    # Behind fc6 comes dropout, frozen or not.
+    found = cut(model)
+    assert found.layers == ["fc6", "conv2", "conv1"] and found.shape == (48,)
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    assert np.array_equal(found.head(found.trunk(images)), model(images))
+
+
+def test_an_array_has_its_name_once_it_is_whole(tmp_path):
+    path, rows = tmp_path / "features" / "a.npy", np.random.default_rng(0).random((5, 3), np.float32)
+    writer = store.Writer(path, 5, 3)
+    writer.add(rows[:2])
+    assert not path.exists() and store.open_array(path, 5, 3) is None
+    writer.add(rows[2:])
+    writer.commit()
+    assert np.array_equal(store.open_array(path, 5, 3), rows) and np.array_equal(np.load(path), rows)
+    assert store.open_array(path, 6, 3) is None
+    store.Writer(tmp_path / "features" / "b.npy", 5, 3).drop()
+    assert [file.name for file in path.parent.iterdir()] == ["a.npy"]
