@@ -1,29 +1,21 @@
 """From settings to a compiled model: configuration stops here, below are plain arguments."""
 
-import contextlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from data.datasets import Source
 from distributed import convert
-from distributed.batch_norm import MovingStatistics
 from distributed.gradients.aggregation import add_in_order
 from distributed.gradients.cost_model import Calibration, Choice
-from distributed.gradients.reduction import Exchange
-from distributed.gradients.tensor_parallel import SplitPair
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
-from distributed.optimizer import LockstepOptimizer, synchronize
-from distributed.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.preparation import exchange as exchanges
-from launch.job.preparation import freezing, optimizers
+from launch.job.preparation import freezing
 from launch.job.preparation.batch_plan import BatchPlan
+from launch.job.preparation.steps import choose_span, computing_in, prepare_steps
 from launch.job.user.network import build_network
 from models import MODELS, applications, build_model
 
@@ -82,15 +74,6 @@ def choose_monitor(config: TrainConfig, *, validated: bool) -> str:
     return config.monitor
 
 
-def choose_span(config: TrainConfig, strategy: Strategy) -> tuple[int | None, Strategy | None]:
-    """By how many of a replica's examples batch normalisation goes (None: its micro-batch), and over whose replicas it
-    takes these together (None: each replica goes by its own)."""
-    if config.batch_norm_span != "global":
-        return config.batch_norm_span, None
-    # In exact mode micro-batches are the same on any number of workers.
-    return None, None if config.exact or strategy.replicas == 1 else strategy
-
-
 def build(
     config: TrainConfig,
     plan: BatchPlan,
@@ -122,7 +105,7 @@ def build(
         tf.config.experimental.enable_op_determinism()
         add_in_order()
     tf.config.experimental.enable_tensor_float_32_execution(config.allows_tf32)
-    with _computing_in(config.precision), strategy.scope():
+    with computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
         freezing.freeze(network, config)
         span, over = choose_span(config, strategy)
@@ -148,99 +131,13 @@ def build(
     return model, steps.choices
 
 
-class Steps(NamedTuple):
-    """What the steps of those layers are taken by that train.
-
-    Attributes:
-        choices: by dense layer how its gradient travels.
-    """
-
-    optimizer: LockstepOptimizer
-    exchange: Exchange
-    moving: MovingStatistics | None
-    penalties: Penalties
-    choices: dict[str, Choice]
-
-
-def prepare_steps(
-    config: TrainConfig,
-    plan: BatchPlan,
-    strategy: Strategy,
-    network: keras.Model,
-    calibration: Calibration | None,
-    may_split: bool,
-) -> Steps:
-    """The optimizer and the exchange of the layers of a converted network that train; call it in the strategy's scope,
-    arguments as for ``build``."""
-    norms = convert.batch_norm_layers(network)
-    moving = MovingStatistics(norms) if norms else None
-    trained = network.trainable_variables
-    penalties = Penalties(trained, config.l1, config.l2)
-    pair = exchanges.find_split(config, plan, strategy, network, penalties) if may_split else None
-    choices = exchanges.choose(config, plan, strategy, network, pair, calibration)
-    schemes = {name: choice.scheme for name, choice in choices.items()}
-    split = SplitPair(*pair, strategy) if "split" in schemes.values() else None
-    _, over = choose_span(config, strategy)
-    exchange = Exchange(
-        network,
-        strategy,
-        schemes,
-        exact=config.exact,
-        compress=config.compression == "fp16",
-        split=split,
-        unroll=bool(norms and over and not strategy.exchanges_in_loops),
-    )
-    optimizer = synchronize(
-        optimizers.OPTIMIZERS[config.optimizer],
-        optimizers.arguments(config, plan.schedule.base),
-        trained,
-        sum_replicas=exchange.sum,
-        clip_norm=config.clip_norm,
-        scaled=config.precision == "float16",
-        split=split,
-        moving=moving,
-        penalties=penalties,
-        undecayed=optimizers.undecayed(config, trained),
-        rate_factors=freezing.rate_factors(network, config.layer_decay),
-    )
-    return Steps(optimizer, exchange, moving, penalties, choices)
-
-
-def thaw(
-    config: TrainConfig,
-    plan: BatchPlan,
-    strategy: Strategy,
-    model: LockstepModel,
-    calibration: Calibration | None,
-    may_split: bool,
-) -> dict[str, Choice]:
-    """Let the layers train that ``--unfreeze`` names, from the next step on; all workers must call it, at the same
-    step, with whole weights (``LockstepModel.gather``).
-
-    What the optimizer knows of the layers that train already stays; for the others it begins from nothing.
-
-    Returns:
-        By dense layer how its gradient travels.
-    """
-    network, before = model.network, {variable.path: variable for variable in model.optimizer.variables}
-    convert.unwrap(network)
-    freezing.thaw(network, config)
-    with _computing_in(config.precision), strategy.scope():
-        steps = prepare_steps(config, plan, strategy, network, calibration, may_split)
-    for variable in steps.optimizer.variables:
-        if variable.path in before:
-            variable.assign(np.asarray(before[variable.path]))
-    model.take_up(steps.optimizer, steps.exchange, steps.moving, steps.penalties)
-    return steps.choices
-
-
 def create_network(
     config: TrainConfig, *, classes: int, image_size: int, own_model: Callable | None = None
 ) -> keras.Model:
     """The run's network as plain Keras in its precision, with weights decided by the seed."""
     # NumPy takes no more than 32 bits.
     keras.utils.set_random_seed(config.seed % 2**32)
-    with _computing_in(config.precision):
+    with computing_in(config.precision):
         if own_model is None and config.model.startswith(applications.PREFIX):
             head = config.head and applications.Head(config.head, config.head_units or (), config.dropout or 0.0)
             return applications.build(config.model.removeprefix(applications.PREFIX), classes, image_size, head)
@@ -265,14 +162,3 @@ def create_network(
 
 def _regularizes_activities(network: keras.Model) -> bool:
     return any(getattr(layer, "activity_regularizer", None) for layer in network._flatten_layers())
-
-
-@contextlib.contextmanager
-def _computing_in(precision: str):
-    """Layers that are built within compute in it; what a script or notebook builds later is its own affair."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from launch.job.features import compute as features
-from launch.job.preparation import build, freezing, stages
+from launch.job.preparation import freezing, stages, steps
 from launch.job.weights import begin as weights
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def thaw(training: "Training") -> None:
     """Let frozen layers train from now on, and say so."""
     config, strategy, inputs = training.config, training.strategy, training.inputs
     may_split = not training.code.has_callbacks
-    training.choices = build.thaw(config, inputs.plan, strategy, training.model, training.calibration, may_split)
+    training.choices = steps.thaw(config, inputs.plan, strategy, training.model, training.calibration, may_split)
     training.model.network.optimizer = training.model.optimizer
     training.console.say(f"thawed: {freezing.sentence(training.model.network) or 'all layers train'}")
     if training.loop.batches is not None:
