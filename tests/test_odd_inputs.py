@@ -11,7 +11,7 @@ from PIL import Image
 
 from data import load
 from data.datasets import DataError
-from data.pipeline import diagnose
+from data.diagnose import diagnose
 from data.splits import test_place as place_of_test
 from launch.job.arguments import parse_arguments
 from launch.job.config import ConfigError, TrainConfig

@@ -74,7 +74,7 @@ def jpeg_decoding() -> float:
     """Images per second that one core turns from JPEG files of ImageNet's size to pixels, as training does."""
     import tensorflow as tf
 
-    from data.decode import central_decode
+    from data.decode import NOW, central_decode
 
     height, width = JPEG
     # Smooth with some noise: files of about 60 kB, as photographs of this size are.
@@ -87,7 +87,8 @@ def jpeg_decoding() -> float:
         options = tf.data.Options()
         options.autotune.enabled = False
         options.threading.private_threadpool_size = 1
-        images = iter(files.map(lambda file: central_decode(file, JPEG_SIZE, 7)).with_options(options))
+        upright = tf.constant(1)
+        images = iter(files.map(lambda file: central_decode(file, upright, JPEG_SIZE, 7, NOW)).with_options(options))
         next(images)
         done, began = 0, time.perf_counter()
         while (seconds := time.perf_counter() - began) < 4 * ENOUGH:

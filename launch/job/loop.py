@@ -113,6 +113,8 @@ class Loop:
 
     def look_at(self, inputs: Inputs) -> None:
         """Train on these from now on, the same examples as pictures or as features; before or between epochs."""
+        if inputs is self.inputs:
+            return
         self.inputs = inputs
         self.validation.look_at(inputs)
         if self.batches is not None:
