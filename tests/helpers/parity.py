@@ -119,6 +119,7 @@ WORKERS = {
 STEPS = 203 // 12  # of an epoch
 # Sets of workers on which the rest and the exact rows are left to make test-faults.
 LATER = ("mirrored-2", "horovod-1", "horovod-2", "horovod-3")
+EXACT_LATER = (*LATER, "mirrored-3")
 COMMON = (
     "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --dropout 0 --deterministic --warmup-epochs 0"
 )
