@@ -53,7 +53,7 @@ def test_whatever_lies_there_is_read_or_refused_in_a_sentence(tmp_path, part):
             raise AssertionError(f"set {number}, {dataset} {place}") from error
         said.encode("utf-8", "strict")
         assert codes[number] == 0 or len(said) > 20 and ("expected" in said or ": " in said), (number, said)
-    assert set(codes.values()) == {0, 2} and list(codes.values()).count(0) > 5
+    assert set(codes.values()) == {0, 2}
 
 
 def saved(kind, **how) -> bytes:
