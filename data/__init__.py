@@ -130,8 +130,9 @@ def hold_out(splits: Splits, seed: int, part: float) -> Splits:
         raise DataError(f"each class of {train.name} has one example: nothing can be held out; use validation_split 0.")
     kept, held_out = _hold_out(train, counts, seed, part)
     chosen = Subset(train, kept)
+    word = "class" if len(single) == 1 else "each of the classes"
     chosen.note = joined(
-        train.note, single and f"class {few(single)} has one example, which is trained on and not validated"
+        train.note, single and f"{word} {few(single)} has one example, which is trained on and not validated"
     )
     return Splits(chosen, Subset(train, held_out))
 
