@@ -97,7 +97,7 @@ def test_classes_of_one_picture_stay_in_training_and_numbers_keep_their_order(tm
     put(tmp_path, *(f"{name}/{number}.jpg" for name in range(12) for number in range(1 if name > 9 else 3)))
     train, validation = folder(tmp_path, validation_split=0.1)
     assert train.classes == validation.classes == tuple(map(str, range(12)))
-    assert (len(train), len(validation)) == (22, 10) and "class 10, 11 has one example" in train.note
+    assert (len(train), len(validation)) == (22, 10) and "each of the classes 10, 11 has one example" in train.note
 
 
 def test_accents_of_macos_and_of_others_are_one_name(tmp_path):
