@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from distributed.collectives import Collectives
+from distributed.hardware.placement import ranks_in_words
 from distributed.health import heartbeat
-from distributed.placement import ranks_in_words
 from distributed.world import WorldError
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from distributed import step_context
-from distributed.batch_norm import MovingStatistics
 from distributed.gradients.reduction import Exchange, Rows
+from distributed.layers.batch_norm import MovingStatistics
 from distributed.metrics import GlobalMetrics
 from distributed.optimizer import LockstepOptimizer
 from distributed.regularization import Penalties

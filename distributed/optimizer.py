@@ -22,12 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from distributed.batch_norm import MovingStatistics
 from distributed.fused_sgd import FusedSGD
 from distributed.gradients.aggregation import global_norm
 from distributed.gradients.matmul import times
 from distributed.gradients.reduction import Factors, Owned, Rows
 from distributed.gradients.tensor_parallel import SplitPair
+from distributed.layers.batch_norm import MovingStatistics
 from distributed.regularization import Penalties
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
@@ -253,7 +253,7 @@ def synchronize(
         clip_norm: largest global norm of the reduced gradient, or None.
         scaled: whether the loss is scaled (float16).
         split: those of the variables that are divided between the workers.
-        moving: statistics that follow the steps; see ``batch_norm.py``.
+        moving: statistics that follow the steps; see ``layers/batch_norm.py``.
         penalties: of the variables; see ``regularization.py``.
         undecayed: those of the variables that weight decay leaves alone.
         rate_factors: by variable's path what its learning rate is multiplied by; 1 for one that is missing.

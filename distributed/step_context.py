@@ -21,7 +21,8 @@ class StepContext:
         sample_ids: int64 [b], the examples' indices in their source.
         draws: how often each layer, by its id, has drawn random numbers so far.
         recorded: dense layer's name -> (inputs [b, in], outputs before the activation [b, out]), filled on the way.
-        moments: what each batch normalisation, by its id, has seen of its inputs, call by call; see ``batch_norm.py``.
+        moments: what each batch normalisation, by its id, has seen of its inputs, call by call; see
+            ``layers/batch_norm.py``.
     """
 
     step: tf.Tensor

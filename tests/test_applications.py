@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from distributed.convert import convert
+from distributed.layers.convert import convert
 from models import ModelError, applications
 from models.applications import Head
 

@@ -10,9 +10,9 @@ from conftest import HELPERS, run_command
 from networks import stack
 from norms import layer
 
-from distributed.batch_norm import Moments, MovingStatistics, normalize
-from distributed.convert import batch_norm_layers, convert, plain
 from distributed.gradients.reduction import Rows
+from distributed.layers.batch_norm import Moments, MovingStatistics, normalize
+from distributed.layers.convert import batch_norm_layers, convert, plain
 from distributed.optimizer import synchronize
 from distributed.step_context import enter
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 from conftest import ROOT, run_command
 from networks import flat, in_step, noise, stack
 
-from distributed.convert import convert, plain
-from distributed.dropout import SampleDropout
 from distributed.gradients.reduction import Exchange
+from distributed.layers.convert import convert, plain
+from distributed.layers.dropout import SampleDropout
 from distributed.strategies import SingleDevice
 from distributed.world import World
 
@@ -197,7 +197,7 @@ import keras, numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], 2 * [tf.config.LogicalDeviceConfiguration()]
 )
-from distributed.convert import convert
+from distributed.layers.convert import convert
 from distributed.step_context import enter
 strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
 with strategy.scope():

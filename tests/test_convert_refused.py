@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from networks import flat, noise, stack
 
-from distributed.convert import LayerError, batch_norm_layers, convert
-from distributed.dropout import SampleDropout
+from distributed.layers.convert import LayerError, batch_norm_layers, convert
+from distributed.layers.dropout import SampleDropout
 
 layers = keras.layers
 

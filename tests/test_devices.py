@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import HELPERS, run_command, summary
 
-from distributed import cuda
+from distributed.hardware import cuda
 
 DRIVER = """
 #include <stdio.h>

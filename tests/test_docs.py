@@ -12,8 +12,8 @@ import tyro
 from conftest import BIN, ROOT, environment
 from parity import EXACT, FURTHER, FURTHER_EXACT, NETWORKS, REST, TRAINING
 
-from distributed import convert
-from distributed.dropout import SampleDropout
+from distributed.layers import convert
+from distributed.layers.dropout import SampleDropout
 from launch import check_data, compare, doctor, evaluate, export, predict
 from launch.job import arguments
 from launch.job.config import TrainConfig

@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras.src.applications.convnext import StochasticDepth
 from networks import in_step
 
-from distributed.convert import convert, plain
-from distributed.dropout import LayerError, SampleDropout
+from distributed.layers.convert import convert, plain
+from distributed.layers.dropout import LayerError, SampleDropout
 from distributed.step_context import enter
 
 WIDTH = 256

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import run_command
 
-from distributed import placement
-from distributed.cuda import Card
+from distributed.hardware import placement
+from distributed.hardware.cuda import Card
 from distributed.world import World
 from launch.job import environment
 from launch.job.failure import too_many_files

@@ -7,7 +7,7 @@ import pytest
 from conftest import run_jobs, summary
 from safetensors.numpy import load_file
 
-from distributed.convert import convert
+from distributed.layers.convert import convert
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.features import store
 from launch.job.features.cut import cut

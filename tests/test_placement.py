@@ -2,7 +2,7 @@
 
 import pytest
 
-from distributed import placement
+from distributed.hardware import placement
 
 LISTS = {
     # CUDA_VISIBLE_DEVICES of each rank of a host, the GPUs that CUDA then shows to it, which of these it takes.

@@ -2,9 +2,9 @@
 
 import keras
 
-from distributed.dropout import SampleDropout
 from distributed.gradients.reduction import dense_layers, graph_nodes
 from distributed.gradients.tensor_parallel import find_pair
+from distributed.layers.dropout import SampleDropout
 
 
 def test_pairs_are_found_by_what_lies_between():

@@ -23,9 +23,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from distributed import dropout, step_context
+from distributed import step_context
 from distributed.gradients.matmul import multiply
 from distributed.health.heartbeat import waiting
+from distributed.layers import dropout
 from distributed.strategies import Strategy
 
 # Activations of a unit that do not look at the others (as softmax does), which another worker may own.

@@ -1,8 +1,8 @@
 """Which of the facts will hurt a run, and what to do about it: pure functions of what all ranks found.
 
 Each rule looks at one thing and gives what it has to say; the thresholds are below, each with its reason.  What keeps a
-run from beginning at all, such as two ranks on one card, is found before by ``distributed.devices`` and comes as a
-problem of the row "device".
+run from beginning at all, such as two ranks on one card, is found before by ``distributed.hardware.devices`` and comes
+as a problem of the row "device".
 """
 
 from collections.abc import Callable, Iterator, Sequence

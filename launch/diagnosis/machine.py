@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from distributed import cuda, placement
+from distributed.hardware import cuda, placement
 from distributed.world import World
 from launch.job import environment
 

@@ -201,7 +201,7 @@ install_horovod
 check_result
 make_importable
 install_launcher
-# For people, and for distributed/cuda.py: a GPU build does not train on the CPU in silence.
+# For people, and for distributed/hardware/cuda.py: a GPU build does not train on the CPU in silence.
 printf 'LOCKSTEP_MPI=%s\nGPU=%s\nEXPORT=%s\n' "$mpi" "$gpu" "$export" >"$venv/setup.txt"
 echo "$stamp" >"$venv/setup.stamp"
 rm -f "$log"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from distributed import cuda, placement
-from distributed.placement import Cores
+from distributed.hardware import cuda, placement
+from distributed.hardware.placement import Cores
 from distributed.world import World
 from launch.job import cuda_libraries, leftovers
 

@@ -4,11 +4,11 @@ import time
 
 import tensorflow as tf
 
-from distributed import convert
-from distributed.devices import create_strategy
+from distributed.hardware.devices import create_strategy
+from distributed.hardware.placement import Cores
 from distributed.health import heartbeat
 from distributed.health.preemption import StopRequest, code_of
-from distributed.placement import Cores
+from distributed.layers import convert
 from distributed.world import World, WorldError
 from launch.job import config as configuration
 from launch.job import environment

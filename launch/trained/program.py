@@ -185,7 +185,7 @@ def _work_on(
     with environment.loading(quiet=True):
         import tensorflow as tf
 
-        from distributed.devices import check_devices, create_strategy
+        from distributed.hardware.devices import check_devices, create_strategy
         from launch.job.failure import fail
         from launch.job.logs.console import Console
 

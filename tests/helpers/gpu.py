@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from distributed import cuda
+from distributed.hardware import cuda
 
 KIND = os.environ.get("LOCKSTEP_TEST_DEVICE", "GPU")
 FOLDER = Path(os.environ.get("LOCKSTEP_GPU_RESULTS", ROOT / "gpu-results"))

@@ -172,7 +172,7 @@ def limited(save, step: int, size: int):
 
 def card_of(kinds: int, cards: int, rank: int):
     """One card of so many kinds, and of so many cards, in turn by rank."""
-    from distributed.cuda import Card
+    from distributed.hardware.cuda import Card
 
     return [Card(f"card {rank % kinds}", "9.0", f"0000:0{rank % cards}:00.0", str(rank % cards))]
 
@@ -202,8 +202,9 @@ def main(folder: Path) -> int:
         import deaths
         import numpy as np
 
-        from distributed import control, devices
+        from distributed import control
         from distributed.checkpoint.saver import Saver
+        from distributed.hardware import devices
         from launch.job import checks
         from launch.job.logs import report
         from launch.job.preparation import build, inputs

@@ -42,7 +42,7 @@ def main(model: str, precision: str, optimizer: str, file: str) -> None:
     from tensorflow.core.framework import types_pb2
     from tensorflow.python.eager import context
 
-    from distributed.devices import create_strategy
+    from distributed.hardware.devices import create_strategy
     from distributed.world import World
     from launch.job.config import TrainConfig
     from launch.job.preparation.batch_plan import create_batch_plan

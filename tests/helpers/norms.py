@@ -25,8 +25,8 @@ def main(folder: Path, devices: int) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from distributed.batch_norm import MovingStatistics
-    from distributed.convert import batch_norm_layers, convert
+    from distributed.layers.batch_norm import MovingStatistics
+    from distributed.layers.convert import batch_norm_layers, convert
     from distributed.step_context import enter
     from distributed.strategies import Horovod, Mirrored
     from distributed.world import World

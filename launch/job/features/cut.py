@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import keras
 
-from distributed import convert
+from distributed.layers import convert
 
 
 class Cut(NamedTuple):

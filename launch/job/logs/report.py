@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from data.datasets import Source
 from data.splits import test_place
-from distributed import convert
+from distributed.layers import convert
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
 from launch.job.preparation import exchange, freezing

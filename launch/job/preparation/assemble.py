@@ -9,8 +9,8 @@ from data import Splits
 from distributed.checkpoint.saver import Saver
 from distributed.decisions import Decisions, Rules
 from distributed.gradients.cost_model import Calibration, Choice
+from distributed.hardware.placement import Cores
 from distributed.model import LockstepModel
-from distributed.placement import Cores
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs.console import Console

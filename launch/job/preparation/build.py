@@ -6,9 +6,9 @@ import keras
 import tensorflow as tf
 
 from data.datasets import Source
-from distributed import convert
 from distributed.gradients.aggregation import add_in_order
 from distributed.gradients.cost_model import Calibration, Choice
+from distributed.layers import convert
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy

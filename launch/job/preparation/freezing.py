@@ -8,7 +8,7 @@ import fnmatch
 
 import keras
 
-from distributed import convert
+from distributed.layers import convert
 from launch.job.config import ConfigError, TrainConfig
 
 BASE = "base"

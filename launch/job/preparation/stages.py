@@ -18,10 +18,10 @@ from data.datasets import DataError
 from data.pipeline import AUGMENTATIONS
 from distributed import control
 from distributed.checkpoint.commit import CheckpointError
-from distributed.convert import LayerError
-from distributed.devices import check_devices
 from distributed.gradients.cost_model import Choice
+from distributed.hardware.devices import check_devices
 from distributed.health import heartbeat
+from distributed.layers.convert import LayerError
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import WorldError

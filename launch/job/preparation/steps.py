@@ -7,11 +7,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from distributed import convert
-from distributed.batch_norm import MovingStatistics
 from distributed.gradients.cost_model import Calibration, Choice
 from distributed.gradients.reduction import Exchange
 from distributed.gradients.tensor_parallel import SplitPair
+from distributed.layers import convert
+from distributed.layers.batch_norm import MovingStatistics
 from distributed.model import LockstepModel
 from distributed.optimizer import LockstepOptimizer, synchronize
 from distributed.regularization import Penalties

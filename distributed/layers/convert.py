@@ -10,8 +10,14 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from distributed.batch_norm import SpanBatchNorm
-from distributed.dropout import LayerError, SampleDropout, SampleStochasticDepth, StochasticDepth, one_mask_for_all
+from distributed.layers.batch_norm import SpanBatchNorm
+from distributed.layers.dropout import (
+    LayerError,
+    SampleDropout,
+    SampleStochasticDepth,
+    StochasticDepth,
+    one_mask_for_all,
+)
 from distributed.strategies import Strategy
 
 # What Keras' own layers call the rate at which they drop without a Dropout of the network's.

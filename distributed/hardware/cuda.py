@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from distributed import placement
+from distributed.hardware import placement
 
 DRIVER = "libcuda.so.1"
 CONTROL_DEVICE = Path("/dev/nvidiactl")

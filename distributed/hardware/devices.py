@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import tensorflow as tf
 
-from distributed import control, cuda, placement
+from distributed import control
+from distributed.hardware import cuda, placement
 from distributed.strategies import Horovod, Mirrored, SingleDevice, Strategy
 from distributed.world import World, WorldError
 

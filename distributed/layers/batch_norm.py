@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from distributed import step_context
-from distributed.dropout import LayerError
+from distributed.layers.dropout import LayerError
 from distributed.step_context import StepContext
 from distributed.strategies import Strategy
 

@@ -1,0 +1,1 @@
+"""What a process computes on: which GPU, which cores."""
