@@ -62,5 +62,5 @@ began=$(date +%s)
 make_base
 build
 train
-buildah images lockstep
+buildah images --filter reference=localhost/lockstep
 say "done after $(($(date +%s) - began)) s: commit $(git rev-parse --short HEAD) was built and trained"
