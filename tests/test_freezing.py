@@ -46,6 +46,8 @@ def test_each_phase_trains_its_layers_and_keeps_state_for_no_others(runs):
     frozen, thawed = (" ".join(saved(runs / "whole", step, "optimizer")) for step in (32, 64))
     assert "fc6" in frozen and "conv" not in frozen
     assert "conv2" in thawed and "conv1" not in thawed
+    # What it knew before the thaw stays: it has counted the steps of both phases.
+    assert saved(runs / "whole", 64, "optimizer")["adam/iteration"] == 64
 
 
 def test_rates_fall_by_the_factor_with_the_thaw(runs):

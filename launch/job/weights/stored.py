@@ -48,10 +48,8 @@ class Stored:
         kind: in words.
         layers: those that have variables.
         ordered: whether they stand in the order of the network.
-        pixels: the ``--pixels`` of the network that they are from, where the file says so.
     """
 
     kind: str
     layers: tuple[StoredLayer, ...]
     ordered: bool
-    pixels: str | None = None
