@@ -1,6 +1,6 @@
 """What only a GPU can show, in groups that each fit into ten minutes: make test-gpu ARGS="-k kernels" (docs/gpu.md).
 
-    kernels      where the operations of a train step run
+    kernels      where the operations of a train step run, and where batches wait for it
     parity       one device, mirrored and horovod: the same bits in exact mode, the same weights to 1e-5 else
     determinism  twice the same bits
     precisions   16 bits learn as 32 do
@@ -86,11 +86,12 @@ def test_kernels_of_a_train_step_are_on_the_device(tmp_path, precision, optimize
         words = ("alexnet_cifar", precision, optimizer, tmp_path / "nodes.json")
         ended = run_command(BIN / "python", HELPERS / "kernels.py", *words, **gpu.ONE)
         assert ended.returncode == 0, ended.stderr[-3000:]
-        nodes = json.loads((tmp_path / "nodes.json").read_text())
+        found = json.loads((tmp_path / "nodes.json").read_text())
+        nodes, waiting = found["nodes"], found["batches"]
         elsewhere = kernels.misplaced(nodes, gpu.KIND)
-        values |= {"operations": len(nodes), "that compute elsewhere": elsewhere or "none"}
+        values |= {"operations": len(nodes), "that compute elsewhere": elsewhere or "none", "batches wait on": waiting}
         assert {"Conv2D", "MatMul"} <= {node["op"].removeprefix("_Fused").replace("_MklNative", "") for node in nodes}
-        assert elsewhere == []
+        assert elsewhere == [] and all(f"device:{gpu.KIND}:" in device for device in waiting)
         if ON_CPU:
             assert kernels.misplaced(nodes, "GPU"), "the check finds nothing where all is elsewhere"
 
