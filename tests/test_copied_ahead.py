@@ -28,7 +28,7 @@ def test_batches_wait_on_the_device_and_are_the_same(found):
 
 
 def test_so_many_wait_there(found):
-    assert found["made before the first is asked for"] == {"CPU:0": 0, "CPU:1": AHEAD}
+    assert found["waiting"] == {"CPU:0": 0, "CPU:1": AHEAD}
 
 
 def test_steps_that_take_them_end_with_the_same_bits(found):

@@ -1,8 +1,8 @@
 """Where the operations of a train step run: python tests/helpers/kernels.py MODEL PRECISION OPTIMIZER FILE.json
 
 Takes a step of that network on the first GPU, or the CPU where there is none.  Writes every operation of the graphs
-that TensorFlow's placer and partitioner have made as "nodes": [{"op", "name", "device", "floating"}], and the devices
-on which the next batch waits as "batches".
+that TensorFlow's placer and partitioner have made as "nodes": [{"op", "name", "device", "floating"}], the devices on
+which the next batch waits as "batches", and as "grows" for each visible GPU whether its memory is taken as needed.
 """
 
 import json
@@ -77,7 +77,8 @@ def main(model: str, precision: str, optimizer: str, file: str) -> None:
         if node.device
     ]
     waiting = sorted({part.device for part in next(batches)})
-    Path(file).write_text(json.dumps({"nodes": listed, "batches": waiting}))
+    grows = [tf.config.experimental.get_memory_growth(gpu) for gpu in tf.config.get_visible_devices("GPU")]
+    Path(file).write_text(json.dumps({"nodes": listed, "batches": waiting, "grows": grows}))
 
 
 if __name__ == "__main__":
