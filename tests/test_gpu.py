@@ -143,18 +143,18 @@ def test_exchange_schemes_end_alike(trained):
         assert max(value for name, value in values.items() if "furthest" in name) < 1e-5
 
 
-def benchmark(tmp_path, *words) -> list[dict]:
-    """Rows of launch/benchmark.py."""
-    quick = ("--quick",) if ON_CPU else ()
-    command = (BIN / "python", ROOT / "launch" / "benchmark.py", *words, "--json", tmp_path / "result.json", *quick)
-    ended = run_command(*command, timeout=800, **gpu.ONE)
+def benchmark(tmp_path, *words, ranks: int = 1) -> list[dict]:
+    """Rows of launch/benchmark.py, on as many GPUs as there are ranks."""
+    quick, places = ("--quick",) if ON_CPU else (), () if ranks > 1 else ("--cpu-devices", 1)
+    command = (BIN / "python", ROOT / "launch" / "benchmark.py", *words, "--json", tmp_path / "result.json")
+    ended = run_command(*command, *quick, *places, timeout=800, **gpu.ONE | (gpu.TWO if ranks > 1 else {}))
     assert ended.returncode == 0, (ended.stdout + ended.stderr)[-3000:]
     return json.loads((tmp_path / "result.json").read_text())["rows"]
 
 
 def test_overhead_beside_a_bare_loop_and_fit(tmp_path):
     with gpu.recorded("overhead", "a tiny network, where the host is all") as values:
-        for row in benchmark(tmp_path, "overhead", "--models", "tiny:8"):
+        for row in benchmark(tmp_path, "overhead", "--models", "tiny:8", ranks=min(gpu.COUNT, 2)):
             values[f"{row['setting']}: {row['contestant']}, ms/step"] = row["ms_per_step"]
         assert len(values) >= 3
 

@@ -82,7 +82,7 @@ def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> No
         add("--rates", str, "100mbit,1gbit,10gbit,none", rates)
         add("--longest-step", _seconds, 10.0, "leave out what a link would take longer for, in seconds")
     if command == "overhead":
-        add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out")
+        add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out, and tiny's two ranks")
 
 
 def _add_project(commands) -> None:
