@@ -4,6 +4,7 @@ Tensors travel over Horovod (``collectives.py``); decisions, settings and finger
 launcher began an MPI job, and over Horovod under a Gloo launch.  No control message ever mixes with a gradient.
 """
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -12,8 +13,8 @@ import time
 from collections.abc import Callable
 
 from distributed.collectives import Collectives
-from distributed.hardware.placement import ranks_in_words
-from distributed.health import heartbeat
+from distributed.health import heartbeat, hosts
+from distributed.in_words import by_value
 from distributed.world import WorldError
 
 
@@ -55,7 +56,7 @@ class MpiControl(Control):
 
     def __init__(self, collectives: Collectives):
         super().__init__(collectives)
-        MPI = _mpi()
+        MPI = start_mpi()
         self._world = MPI.COMM_WORLD
         self._communicator = MPI.COMM_WORLD.Dup()
 
@@ -87,10 +88,51 @@ class MpiControl(Control):
         return code
 
 
+def start_mpi():
+    """Start MPI for this process, once, and let it end with the process; return mpi4py's module.
+
+    Call it before Horovod starts.  Who starts MPI also ends it, and Horovod would do so as soon as any rank leaves: on
+    the others that may be in the middle of a message of theirs.  Here it ends in the main thread, which has no messages
+    any more by then, after Horovod has left, and waits for the other ranks.
+
+    Raises:
+        WorldError: on all ranks, if this MPI cannot be called by two threads.
+    """
+    MPI = _mpi()
+    if not MPI.Is_initialized():
+        with heartbeat.waiting():
+            MPI.Init_thread(MPI.THREAD_MULTIPLE)
+        # After Horovod's own function, which is registered later.
+        atexit.register(_end_mpi, MPI)
+    # Before anything else: until it is known, one thread alone may call.
+    level = MPI.COMM_WORLD.allreduce(MPI.Query_thread(), MPI.MIN)
+    if level < MPI.THREAD_MULTIPLE:
+        names = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
+        raise WorldError(
+            f"{mpi_library()} was started with the thread level {names[level]}, but two threads of each rank call it, "
+            "Horovod's and the main one, which needs multiple; import mpi4py without settings of your own (mpi4py.rc, "
+            "MPI4PY_RC_THREAD_LEVEL), load an MPI that was built with threads, or start with horovodrun --gloo"
+        )
+    if not _news:
+        _news.append(hosts.begin(MPI.COMM_WORLD))
+    return MPI
+
+
+_news: list[hosts.News | None] = []  # whoever brings it here, once MPI has been started
+
+
+def _end_mpi(MPI) -> None:
+    if MPI.Is_finalized():
+        return
+    for news in filter(None, _news):
+        news.stop()
+    MPI.Finalize()
+
+
 def _mpi():
     import mpi4py
 
-    # Horovod has initialised MPI and will finalise it.
+    # It would do so while it is loaded, also where MPI is only asked for its name.
     mpi4py.rc.initialize = False
     mpi4py.rc.finalize = False
     from mpi4py import MPI
@@ -145,8 +187,6 @@ def check_agreement(control: Control, value: dict) -> None:
         WorldError: on every worker, naming the first field that differs and which ranks have which value.
     """
     for field, by_rank in differences(control.gather(value)):
-        ranks = {}
-        for rank, value in enumerate(by_rank):
-            ranks.setdefault(json.dumps(value), (value, []))[1].append(rank)
-        values = ", ".join(f"{ranks_in_words(group)}: {value}" for value, group in ranks.values())
-        raise WorldError(f"the ranks were started with different {field} ({values}); start all of them with the same")
+        raise WorldError(
+            f"the ranks were started with different {field} ({by_value(by_rank)}); start all of them with the same"
+        )

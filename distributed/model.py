@@ -151,6 +151,7 @@ class LockstepModel:
     def _train_on(self, data):
         """A replica's step on its batch; what ``StepReport`` is made of, float32 [replicas + notices + 1]."""
         variables = self.network.trainable_variables
+        metrics = [tf.convert_to_tensor(variable.value) for variable in self._metric_variables]
         loss, shares = self._accumulated(data, variables)
         rows = None if self._moving is None else shares.pop()
         # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
@@ -158,6 +159,9 @@ class LockstepModel:
         places = tf.pad(loss[None], [[mine, self._strategy.replicas - 1 - mine]])
         report = tf.concat([places, self._notices.value], 0)
         report, halted = self.optimizer.step(shares, variables, report, rows)
+        # A step that was refused will be taken again, by a run that goes on: its examples do not count yet.
+        for variable, before in zip(self._metric_variables, metrics, strict=True):
+            variable.assign(tf.where(halted > 0, before, variable.value))
         return tf.concat([report, tf.cast(halted, tf.float32)[None]], 0)
 
     def _accumulated(self, data, variables):

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from distributed.collectives import BUCKET, Collectives, HorovodCollectives
-from distributed.control import Control, MpiControl
+from distributed.control import Control, MpiControl, start_mpi
 from distributed.world import World
 
 
@@ -176,7 +176,9 @@ class Horovod(SingleDevice):
 
     def _create_collectives(self):
         # Alone, nothing needs to be exchanged, and a process without a launcher must not start MPI.
-        return HorovodCollectives(self.world) if self.world.size > 1 else Collectives(self.world)
+        if self.world.size == 1:
+            return Collectives(self.world)
+        return HorovodCollectives(self.world, start_mpi if self.world.uses_mpi else None)
 
     def _create_control(self):
         several = self.world.size > 1

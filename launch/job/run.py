@@ -113,7 +113,7 @@ def run(
     stop_request.patience = 0.0 if world.is_chief else 1.0
     cores = environment.prepare(world, verbose=config.verbose, cpu=environment.on_cpu(config))
     launcher = environment.launcher()
-    heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
+    heartbeat.start(world, config.hang_timeout, launcher and launcher.pid, flag="--hang-timeout")
     code = 1
     try:
         with environment.loading(quiet=not config.verbose):

@@ -4,6 +4,7 @@ import time
 
 import tensorflow as tf
 
+from data.diagnose import is_of_input, reason
 from distributed.hardware.devices import create_strategy
 from distributed.hardware.placement import Cores
 from distributed.health import heartbeat
@@ -50,7 +51,9 @@ def execute(
         if raises:
             raise
         if isinstance(error, WorldError):
-            Console(True).error(str(error))
+            # Where all workers find it, one of each host says it.
+            if heartbeat.accuse():
+                Console(True).error(str(error))
             return 2, None
         return fail(error, world, heartbeat.die), None
     heartbeat.wait_in_teardown()
@@ -133,7 +136,7 @@ def run_loop(training: Training) -> str | list[str]:
         training.console.stop()
         training.console.error(str(error))
         progress.step = error.step
-        checkpoints.commit()
+        checkpoints.commit(training.model.metric_states())
         stopped_by = "nan"
     except Noticed as notice:
         training.console.stop()
@@ -210,8 +213,10 @@ def find_culprit(training: Training, error: Exception) -> str | None:
     if isinstance(error, CallbackError):
         return f"{error.sentence}\n{error.traceback}".rstrip()
     out_of_memory = isinstance(error, tf.errors.ResourceExhaustedError)
-    if training.loop is None or not isinstance(error, tf.errors.OpError) or out_of_memory:
+    if training.loop is None or not is_of_input(error) or out_of_memory:
         return None
     validating = heartbeat.phase() in ("first validation", "validation")
-    loop = training.loop
+    loop, world = training.loop, training.strategy.world
+    who = f"rank {world.rank} on {world.host}" if world.size > 1 else "this process"
+    Console(True).note(f"{who} could not read an example ({reason(error)}); looking for it, which may take minutes")
     return training.inputs.find_culprit(None if validating else loop.progress.step, loop.under_way)

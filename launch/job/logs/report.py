@@ -130,6 +130,10 @@ def introduce(training: "Training") -> None:
         say(f"batch normalisation: {len(norms)} layer{'s' * (len(norms) > 1)}, each by {span} examples")
     if plan.replicas > 1:
         say(exchange.sentence(training.choices))
+    if config.exchange == "split" and all(choice.scheme != "split" for choice in training.choices.values()):
+        network, may_split = training.model.network, not training.code.has_callbacks
+        why = exchange.why_not_split(config, plan, training.strategy, network, may_split)
+        training.console.warn(f"--exchange split cannot be had: {why}")
     say(f"run directory: {training.directory}")
 
 
