@@ -7,6 +7,7 @@ launcher began an MPI job, and over Horovod under a Gloo launch.  No control mes
 import atexit
 import contextlib
 import ctypes
+import functools
 import json
 import sys
 import time
@@ -88,23 +89,24 @@ class MpiControl(Control):
         return code
 
 
+@functools.cache
 def start_mpi():
     """Start MPI for this process, once, and let it end with the process; return mpi4py's module.
 
     Call it before Horovod starts.  Who starts MPI also ends it, and Horovod would do so as soon as any rank leaves: on
-    the others that may be in the middle of a message of theirs.  Here it ends in the main thread, which has no messages
-    any more by then, after Horovod has left, and waits for the other ranks.
+    another rank, whose last message may be under way.  Here it ends in the main thread, which has no messages any more
+    by then, after Horovod has left, and for all ranks together.
 
     Raises:
-        WorldError: on all ranks, if this MPI cannot be called by two threads.
+        WorldError: on all ranks, if this MPI may not be called by two threads.
     """
     MPI = _mpi()
+    # Functions at exit are called in the reverse order; Horovod's, which is registered later, before all of these.
     if not MPI.Is_initialized():
         with heartbeat.waiting():
             MPI.Init_thread(MPI.THREAD_MULTIPLE)
-        # After Horovod's own function, which is registered later.
-        atexit.register(_end_mpi, MPI)
-    # Before anything else: until it is known, one thread alone may call.
+        atexit.register(MPI.Finalize)
+    # By one thread still, which every level allows.
     level = MPI.COMM_WORLD.allreduce(MPI.Query_thread(), MPI.MIN)
     if level < MPI.THREAD_MULTIPLE:
         names = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
@@ -113,20 +115,21 @@ def start_mpi():
             "Horovod's and the main one, which needs multiple; import mpi4py without settings of your own (mpi4py.rc, "
             "MPI4PY_RC_THREAD_LEVEL), load an MPI that was built with threads, or start with horovodrun --gloo"
         )
-    if not _news:
-        _news.append(hosts.begin(MPI.COMM_WORLD))
+    if news := hosts.begin(MPI.COMM_WORLD):
+        atexit.register(news.stop)
+    atexit.register(_wait_for_all, MPI.COMM_WORLD)
     return MPI
 
 
-_news: list[hosts.News | None] = []  # whoever brings it here, once MPI has been started
-
-
-def _end_mpi(MPI) -> None:
-    if MPI.Is_finalized():
-        return
-    for news in filter(None, _news):
-        news.stop()
-    MPI.Finalize()
+def _wait_for_all(communicator) -> None:
+    """Return once all ranks have come as far, without taking a core meanwhile, as MPI's own waiting would."""
+    if getattr(sys, "last_value", None) is not None:
+        # A script has failed after its training, perhaps alone; the launcher ends the others, who may wait for it.
+        sys.stdout.flush()
+        heartbeat.die(1)
+    request = communicator.Ibarrier()
+    while not request.Test():
+        time.sleep(0.01)
 
 
 def _mpi():

@@ -1,4 +1,4 @@
-"""File systems that cannot bring a folder's entries to the disk are warned about once; a disk that fails is an error."""
+"""File systems that cannot bring folders to the disk are warned about once; a disk that fails is an error."""
 
 import os
 import subprocess
