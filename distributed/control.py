@@ -105,7 +105,7 @@ def start_mpi():
     if not MPI.Is_initialized():
         with heartbeat.waiting():
             MPI.Init_thread(MPI.THREAD_MULTIPLE)
-        atexit.register(MPI.Finalize)
+    atexit.register(lambda: MPI.Is_finalized() or MPI.Finalize())
     # By one thread still, which every level allows.
     level = MPI.COMM_WORLD.allreduce(MPI.Query_thread(), MPI.MIN)
     if level < MPI.THREAD_MULTIPLE:

@@ -89,6 +89,16 @@ def _probabilities(labels, logits):
     return tf.one_hot(labels, logits.shape[-1]), tf.nn.softmax(logits)
 
 
+def _in_float64(metric: keras.metrics.Metric) -> keras.metrics.Metric:
+    """The same metric with float64 state; some of Keras' take the dtype of that from ``floatx``, whatever theirs is."""
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        return type(metric).from_config(metric.get_config() | {"dtype": "float64"})
+    finally:
+        keras.config.set_floatx(floatx)
+
+
 class GlobalMetrics:
     """The metrics of one run on one worker, and their results over all of them."""
 
@@ -97,7 +107,7 @@ class GlobalMetrics:
         self.loss = Total("loss")
         self.examples = Total("examples")
         self._of_a_batch = list(metrics)
-        self.others = [type(metric).from_config(metric.get_config() | {"dtype": "float64"}) for metric in metrics]
+        self.others = [_in_float64(metric) for metric in metrics]
         self._sum_workers = sum_workers
 
     @property

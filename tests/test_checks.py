@@ -66,5 +66,5 @@ def test_without_a_majority_nobody_is_called_right(digests, words):
 def test_a_miscount_names_the_ranks_by_what_they_saw(counts, words):
     strategy = SimpleNamespace(control=SimpleNamespace(gather=lambda _: counts))
     with pytest.raises(Miscount) as error:
-        check_count(strategy, MODEL, sum(counts), 1023)
-    assert f"examples of 1023 ({words})" in str(error.value) and len(str(error.value)) <= LONGEST
+        check_count(strategy, MODEL, sum(counts), 1024)
+    assert f"examples of 1024 ({words})" in str(error.value) and len(str(error.value)) <= LONGEST

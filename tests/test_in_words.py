@@ -1,5 +1,7 @@
 """Many ranks in few words, at 512 ranks as at three."""
 
+from types import SimpleNamespace
+
 import pytest
 from test_control import VALUE, Mendable, Ranks
 
@@ -36,26 +38,31 @@ def test_a_value_is_compared_by_what_it_is():
 
 
 def test_512_ranks_agree():
-    assert Ranks(N).run(lambda control, rank: control.agree(VALUE if rank == 0 else None)) == [VALUE] * N
-    assert Ranks(N).run(lambda control, rank: check_agreement(control, VALUE)) == [None] * N
-    assert Ranks(N).run(lambda control, rank: together(control, (Mendable,), lambda: rank)) == list(range(N))
+    def both(control, rank):
+        return control.agree(VALUE if rank == 0 else None), check_agreement(control, {"model": "vgg16"})
+
+    assert Ranks(N).run(both) == [(VALUE, None)] * N
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_512_ranks_disagree_in_five_lines(name):
     value, words = DIFFERENT[name]
-    errors = Ranks(N).run(lambda control, rank: check_agreement(control, {"model": value(rank)}))
-    assert {type(error) for error in errors} == {WorldError} and len({str(error) for error in errors}) == 1
-    assert words in str(errors[0]) and len(str(errors[0])) <= LONGEST and "\n" not in str(errors[0])
+    told = SimpleNamespace(gather=lambda mine: [{"model": value(rank)} for rank in range(N)])
+    with pytest.raises(WorldError) as error:
+        check_agreement(told, {})
+    assert words in str(error.value) and len(str(error.value)) <= LONGEST and "\n" not in str(error.value)
 
 
-def test_one_of_512_that_cannot_go_on_is_named_by_all():
-    def load(rank):
-        if rank % 2:
-            raise Mendable(f"no file on {rank}")
+def test_all_of_512_name_the_one_that_differs():
+    errors = Ranks(N).run(lambda control, rank: check_agreement(control, {"model": "b" if rank == 256 else "a"}))
+    (said,) = {str(error) for error in errors}
+    assert "different model (ranks 0-255, 257-511: a, rank 256: b)" in said
 
-    errors = Ranks(N).run(lambda control, rank: together(control, (Mendable,), lambda: load(rank)))
-    assert {str(error) for error in errors} == {"rank 1: no file on 1"}
+
+def test_one_of_512_that_cannot_go_on_is_named():
+    told = SimpleNamespace(gather=lambda mine: [f"no file on {rank}" if rank % 2 else None for rank in range(N)])
+    with pytest.raises(WorldError, match="^rank 1: no file on 1$"):
+        together(told, (Mendable,), lambda: None)
 
 
 def test_512_ranks_that_share_cards_are_named_in_five_lines():

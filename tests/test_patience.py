@@ -114,7 +114,7 @@ def test_a_host_that_finished_early_waits_for_one_that_works(hosts):
     run.pass_by(1000, work)
     assert run.accused == {}
     run.pass_by(1000)  # now the other one waits too, and nothing more is heard of it
-    assert len(run.accused) == 1 and "it waits for other ranks" in run.accused[0]
+    assert set(run.accused) == {0, 1} and "it waits for other ranks" in run.accused[0]
 
 
 def test_without_news_of_other_hosts_who_only_waits_is_left_alone(hosts):
@@ -128,7 +128,7 @@ def test_without_news_of_other_hosts_who_only_waits_is_left_alone(hosts):
 
 def test_the_chiefs_host_speaks_first_where_all_wait(hosts):
     run = hosts(16, 4)
-    run.pass_by(91)
+    run.pass_by(100)
     assert run.accused and set(run.accused) <= set(range(4))
 
 
