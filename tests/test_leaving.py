@@ -23,6 +23,11 @@ def test_the_chief_may_be_gone_before_the_others_have_heard_of_it(tmp_path, rank
     assert (tmp_path / "error").read_text() == "not of the input"
 
 
+def test_a_script_that_fails_on_one_rank_does_not_wait_for_the_others(tmp_path):
+    done = leave(tmp_path, 2, ONLY_MPI="1")
+    assert done.returncode == 1 and "RuntimeError: a script of the user's" in done.stderr, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("level", ("single", "funneled", "serialized"))
 def test_an_mpi_that_two_threads_may_not_call_is_refused(tmp_path, level):
     settings = {"MPI4PY_RC_INITIALIZE": "1", "MPI4PY_RC_THREAD_LEVEL": level}

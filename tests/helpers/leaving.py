@@ -1,6 +1,7 @@
 """The end of a run on several ranks, for test_leaving.py: mpirun -np N python tests/helpers/leaving.py FOLDER.
 
-The chief leaves at once; the others come a second later.  With ONLY_MPI set, MPI alone is started, and what it says.
+The chief leaves at once; the others come a second later.  With ONLY_MPI set, MPI alone is started, and if it is not
+refused, the last rank fails while the others still have much to do.
 """
 
 import os
@@ -24,7 +25,10 @@ def main(folder: Path) -> None:
             start_mpi()
         except WorldError as error:
             (folder / f"refused-{world.rank}").write_text(str(error))
-        return
+            return
+        if world.rank == world.size - 1:
+            raise RuntimeError("a script of the user's")
+        time.sleep(1000)
     with environment.loading(quiet=True):
         import numpy as np
         import tensorflow as tf
