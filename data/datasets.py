@@ -129,8 +129,10 @@ def captured(array: np.ndarray) -> tf.Tensor:
 
 
 class ArraySource(Source):
-    """Pixels in memory, or in a file that is mapped into it: uint8 [n, height, width, 3] and labels [n]. Reading gathers
-    a whole batch at once."""
+    """Pixels in memory, or in a file that is mapped into it: uint8 [n, height, width, 3] and labels [n].
+
+    Reading gathers a whole batch at once.
+    """
 
     def __init__(self, name: str, classes: Sequence[str], pixels: np.ndarray, labels: np.ndarray):
         super().__init__(name, classes, labels, image_size=pixels.shape[1:3], encoded=False)

@@ -62,8 +62,8 @@ def unpack(packed: bytes) -> Listing:
     """The listing whose bytes these are.
 
     Raises:
-        KeyError, ValueError, TypeError, AssertionError, zipfile.BadZipFile, zlib.error: they are none, or damaged, or of
-            another version.
+        KeyError, ValueError, TypeError, AssertionError, zipfile.BadZipFile, zlib.error: they are none of a listing, or
+            damaged, or of another version.
     """
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         small = json.loads(archive.read(SMALL))

@@ -151,10 +151,8 @@ def _write(home: Path, index: Index, state: str, times: Sequence[int]) -> None:
     temporary = home.with_name(f".{home.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
-            records, texts, turned, checksums = index.records, json.dumps(index.texts), index.turned, index.checksums
-            np.savez(
-                file, records=records, texts=texts, turned=turned, checksums=checksums, state=state, times=np.array(times)
-            )
+            arrays = {"records": index.records, "checksums": index.checksums, "times": np.array(times)}
+            np.savez(file, **arrays, texts=json.dumps(index.texts), turned=index.turned, state=state)
         os.replace(temporary, home)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""What opening an image folder costs one rank: python tests/helpers/opening_cost.py make|open FOLDER [FILES].
+"""What opening an image folder costs one rank: python tests/helpers/opening_cost.py make|first|again FOLDER [NUMBER].
 
-`make` fills a folder with tiny pictures under names of ImageNet's form, 1,280 to a class; in /dev/shm a million of them
-take 5 KB of memory each. `open` opens it as the first rank does, then from the listing as a run that goes on and as
-another rank does, and prints seconds and MB: what the process has grown by, and what reading adds for TensorFlow.
+`make` fills a folder with tiny pictures under names of ImageNet's form, 1,280 to a class; in /dev/shm they take 5 KB of
+memory each. `first` opens it as the first rank of a first start does, and leaves FOLDER.zip. `again` opens that, as a
+run that goes on and as all other ranks do. Both print seconds, and the MB by which the process grows for what it keeps.
+NUMBER is of files to make, or of milliseconds by which each call of the file system is to take longer.
 """
 
 import os
@@ -51,35 +52,51 @@ def timed(what: str, function):
     return result
 
 
-def open_all(folder: Path) -> None:
-    import tensorflow as tf
+def slow_down(seconds: float) -> None:
+    for name in ("stat", "open", "scandir"):
+        real = getattr(os, name)
+        setattr(os, name, lambda *words, real=real, **named: time.sleep(seconds) or real(*words, **named))
 
-    from data import listing, open_checked, open_sources
+
+def first(folder: Path, kept: Path) -> None:
+    from data import listing, open_sources
     from data.formats.headers import check_pictures
 
+    sources = timed("list folders", lambda: open_sources("image_folder", str(folder), seed=0))
+    sources = timed("look at files", lambda: check_pictures(sources))
+    timed("fingerprint", sources[0].fingerprint)
+    packed = timed("pack", lambda: listing.pack(sources, []).packed)
+    kept.write_bytes(packed)
+    print(f"{len(sources[0]):,} files, {len(packed) / 1e6:.1f} MB packed")
+
+
+def again(kept: Path) -> None:
+    import tensorflow as tf
+
+    from data import listing
+
+    found = timed("read the listing", lambda: listing.read(kept))
+    print("current:", timed("ask for its folders", lambda: listing.is_current(found, [])))
+    source = found.sources[0]
+    found = None
+    timed("the paths of TensorFlow", lambda: source.read(tf.constant([0, len(source) - 1], tf.int64)))
+
+
+def main(what: str, folder: Path, number: float) -> None:
+    if what == "make":
+        make(folder, int(number))
+        return
+    import tensorflow as tf
+
+    import data  # noqa: F401 (loaded before anything is measured)
+
     tf.constant(0)  # starts TensorFlow's devices
-    place, kept = str(folder), folder.with_name(f"{folder.name}.zip")
-    train, validation = timed("list", lambda: open_sources("image_folder", place, seed=0))
-    train, _ = timed("look", lambda: check_pictures((train, validation)))
-    timed("fingerprint", train.fingerprint)
-    kept.write_bytes(timed("pack", lambda: listing.pack((train, None), [])).packed)
-    print(f"{len(train):,} files, {kept.stat().st_size / 1e6:.1f} MB packed")
-    del train, validation
-
-    def again():
-        found = listing.read(kept)
-        assert listing.is_current(found, [])
-        return found.sources[0]
-
-    again_train = timed("again, in all", again)
-    timed("first read", lambda: again_train.read(tf.constant([0, len(again_train) - 1], tf.int64)))
-    del again_train
-    total = timed("first start, in all", lambda: listing.pack(open_checked("image_folder", place, seed=0), []))
-    print(f"{len(total.sources[0]):,} files")
+    if number:
+        slow_down(number / 1000)
+    kept, before, began = folder.with_name(f"{folder.name}.zip"), resident(), time.perf_counter()
+    first(folder, kept) if what == "first" else again(kept)
+    print(f"in all: {time.perf_counter() - began:.2f} s, of which memory for {resident() - before:+.0f} MB")
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "make":
-        make(Path(sys.argv[2]), int(sys.argv[3]))
-    else:
-        open_all(Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]) if sys.argv[3:] else 0)

@@ -1,4 +1,4 @@
-"""A file system that is counted, and can be made slow: stands below the loader, in the place of the functions of `os`."""
+"""A file system whose calls are counted, and can be made slow; it stands below the loader, in the place of `os`."""
 
 import os
 import threading

@@ -1,8 +1,8 @@
 """The data, opened once for all workers.
 
-The chief alone lists folders, looks at files, reads labels and takes fingerprints. Where the data consists of files, the
-others get what it has found; what lies in arrays or shards they open for themselves. All see by a few examples that
-their host has the same. What was found is kept in the run directory, for a run that goes on.
+The chief alone lists folders, looks at files, reads labels and takes fingerprints.  Where the data consists of files,
+the others get what it has found; what lies in arrays or shards they open for themselves.  All see by a few examples
+that their host has the same.  What was found is kept in the run directory, for a run that goes on.
 """
 
 import os
@@ -103,7 +103,7 @@ def _find(config: TrainConfig, classes: tuple[str, ...] | None, console: Console
 
 
 def _has_sizes(source: FileSource) -> bool:
-    """Whether a few of the files have the sizes that they had: one that was written over leaves its folder as it was."""
+    """Whether a few files have the sizes that they had: one that was written over leaves its folder as it was."""
     indices = _sample(source.fingerprint(), len(source))
     return source.glance(indices) == source.sizes[indices].tolist()
 
