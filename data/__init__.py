@@ -74,6 +74,7 @@ def load(
     Raises:
         DataError: whatever is wrong with the arguments or the files; all files that cannot be pictures are named.
     """
+    _check_part(validation_split)
     sources = open_checked(
         dataset,
         data_dir,
@@ -84,6 +85,11 @@ def load(
         skip_unreadable=skip_unreadable,
     )
     return arrange(sources, dataset, classes=classes, seed=seed, validation_split=validation_split)
+
+
+def _check_part(validation_split: float) -> None:
+    if not 0 <= validation_split < 1:  # also false for NaN
+        raise DataError(f"validation_split is {validation_split}: expected 0 or more and less than 1, such as 0.1.")
 
 
 def open_checked(
@@ -117,8 +123,7 @@ def arrange(
     validation_split: float,
 ) -> Splits:
     """The rest of `load`, which looks at nothing but labels: the classes that are asked for, and what is held out."""
-    if not 0 <= validation_split < 1:  # also false for NaN
-        raise DataError(f"validation_split is {validation_split}: expected 0 or more and less than 1, such as 0.1.")
+    _check_part(validation_split)
     train, validation = sources
     if classes is not None:
         train, validation = choose_classes(train, validation, classes)

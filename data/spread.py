@@ -1,6 +1,6 @@
 """Many short calls to a file system: one by one where it answers at once, by many threads where it lets one wait.
 
-Threads of one interpreter take turns: where nobody waits for a disk, sixteen of them are slower than one.
+Threads of one interpreter take turns: where nobody waits for a disk, many of them are not faster than one.
 """
 
 import time

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from layouts import JPEG, put
+from layouts import JPEG, put, shard
 from slow_files import Files
 from test_control import Ranks
 
 from data import listing, load, open_checked
 from data.datasets import ArraySource, DataError, FileSource
+from data.formats import tfrecord_index
 from data.formats.tree import Tree
 from data.paths import Paths
 from distributed.health import heartbeat
@@ -151,6 +152,18 @@ def test_arrays_are_compared_by_a_few_examples(tmp_path, monkeypatch):
     monkeypatch.setattr(zlib, "crc32", lambda value: checksum(value) ^ (threading.get_ident() == RANKS[2]))
     errors = opened(3, dataset="npz", data_dir=tmp_path / "set.npz")
     assert "rank 2: node2 has other pixels at example " in str(errors[0])
+
+
+def test_shards_are_indexed_by_one_rank(tmp_path, monkeypatch):
+    records = [{"image/encoded": JPEG, "image/class/label": number % 2} for number in range(4)]
+    shard(tmp_path / "train-00000-of-00001", records)
+    built, real = [], tfrecord_index._build
+    monkeypatch.setattr(
+        tfrecord_index, "_build", lambda *arguments: built.append(threading.get_ident()) or real(*arguments)
+    )
+    results = opened(3, dataset="tfrecord", data_dir=tmp_path)
+    assert built == [RANKS[0]] and len({str(result.fingerprints) for result in results}) == 1
+    assert all(result.splits.train.read([3]).numpy().tolist() == [JPEG] for result in results)
 
 
 def test_a_run_that_goes_on_lists_nothing_anew(photos, tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
 """What opening an image folder costs one rank: python tests/helpers/opening_cost.py make|first|again FOLDER [NUMBER].
 
-`make` fills a folder with tiny pictures under names of ImageNet's form, 1,280 to a class; in /dev/shm they take 5 KB of
-memory each. `first` opens it as the first rank of a first start does, and leaves FOLDER.zip. `again` opens that, as a
-run that goes on and as all other ranks do. Both print seconds, and the MB by which the process grows for what it keeps.
-NUMBER is of files to make, or of milliseconds by which each call of the file system is to take longer.
+`make` fills a folder with names of ImageNet's form, 1,280 to a class, which are links to one small picture per class.
+`first` opens it as the first rank of a first start does, and leaves FOLDER.zip. `again` opens that, as a run that goes
+on and as all other ranks do. Both print seconds, those of a core, and by how many MB the process grows for what it
+keeps. NUMBER is of files to make, or of milliseconds by which each call of the file system is to take longer.
 """
 
 import os
@@ -25,12 +25,14 @@ def make(folder: Path, count: int) -> None:
     from PIL import Image
 
     content = io.BytesIO()
-    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(content, "JPEG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(content, "JPEG")
     for first in range(0, count, EACH):
         name = f"n{1440764 + first // EACH:08}"
         (folder / name).mkdir(parents=True)
-        for number in range(first, min(first + EACH, count)):
-            (folder / name / f"{name}_{number % 29000}.JPEG").write_bytes(content.getvalue())
+        places = [f"{folder}/{name}/{name}_{number % 29000}.JPEG" for number in range(first, min(first + EACH, count))]
+        Path(places[0]).write_bytes(content.getvalue())
+        for place in places[1:]:
+            os.link(places[0], place)
 
 
 def resident() -> float:
@@ -45,10 +47,10 @@ def resident() -> float:
 
 
 def timed(what: str, function):
-    before, began = resident(), time.perf_counter()
+    before, worked, began = resident(), time.process_time(), time.perf_counter()
     result = function()
-    seconds = time.perf_counter() - began
-    print(f"{what}: {seconds:.2f} s, {resident() - before:+.0f} MB", flush=True)
+    seconds, work = time.perf_counter() - began, time.process_time() - worked
+    print(f"{what}: {seconds:.2f} s, {work:.2f} s of a core, {resident() - before:+.0f} MB", flush=True)
     return result
 
 
@@ -93,9 +95,8 @@ def main(what: str, folder: Path, number: float) -> None:
     tf.constant(0)  # starts TensorFlow's devices
     if number:
         slow_down(number / 1000)
-    kept, before, began = folder.with_name(f"{folder.name}.zip"), resident(), time.perf_counter()
+    kept = folder.with_name(f"{folder.name}.zip")
     first(folder, kept) if what == "first" else again(kept)
-    print(f"in all: {time.perf_counter() - began:.2f} s, of which memory for {resident() - before:+.0f} MB")
 
 
 if __name__ == "__main__":
