@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from layouts import JPEG, put, shard
 from slow_files import Files
 from test_control import Ranks
@@ -163,7 +164,7 @@ def test_shards_are_indexed_by_one_rank(tmp_path, monkeypatch):
     )
     results = opened(3, dataset="tfrecord", data_dir=tmp_path)
     assert built == [RANKS[0]] and len({str(result.fingerprints) for result in results}) == 1
-    assert all(result.splits.train.read([3]).numpy().tolist() == [JPEG] for result in results)
+    assert all(result.splits.train.read(tf.constant([3])).numpy().tolist() == [JPEG] for result in results)
 
 
 def test_a_run_that_goes_on_lists_nothing_anew(photos, tmp_path, monkeypatch):
