@@ -29,6 +29,10 @@ class Control:
         """Return the chief's JSON value on every worker."""
         return json.loads(self._collectives.broadcast_bytes(json.dumps(value).encode()))
 
+    def share(self, payload: bytes) -> bytes:
+        """Return the chief's bytes on every worker; those of the others are ignored."""
+        return self._collectives.broadcast_bytes(payload)
+
     def gather(self, value) -> list:
         """Return every worker's JSON value, by rank, on every worker."""
         return [json.loads(payload) for payload in self._collectives.gather_bytes(json.dumps(value).encode())]
@@ -64,6 +68,13 @@ class MpiControl(Control):
     @heartbeat.waiting()
     def agree(self, value):
         return json.loads(self._communicator.bcast(json.dumps(value), root=0))
+
+    @heartbeat.waiting()
+    def share(self, payload):
+        size = self._communicator.bcast(len(payload), root=0)
+        content = bytearray(payload if self._communicator.rank == 0 else size)
+        self._communicator.Bcast(content, root=0)
+        return bytes(content)
 
     @heartbeat.waiting()
     def gather(self, value):

@@ -1,6 +1,7 @@
 """Agreement is checked, not assumed: planted faults end all ranks together, with one message that names the place."""
 
 import csv
+import socket
 import sys
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_another_seed_on_one_rank(tmp_path, launcher):
 
 
 def test_another_file_in_one_ranks_folder(tmp_path):
-    """Both ranks name the same folder, as two machines would, but one of them has an image more."""
+    """Both ranks name the same folder, as two machines would, but in that of one of them a file is longer."""
     import tensorflow as tf
 
     jpeg = tf.io.encode_jpeg(np.zeros((16, 16, 3), np.uint8)).numpy()
@@ -186,10 +187,12 @@ def test_another_file_in_one_ranks_folder(tmp_path):
         for label in ("cat", "dog"):
             folder = tmp_path / str(rank) / "photos" / label
             folder.mkdir(parents=True)
-            for index in range(8 + rank):
-                (folder / f"{index}.jpg").write_bytes(jpeg)
+            for index in range(8):
+                (folder / f"{index}.jpg").write_bytes(jpeg + bytes(rank and index == 5 and label == "dog"))
     flags = "--dataset image_folder --data-dir photos --image-size 32 --batch-size 2 --validation-split 0"
     script = f"cd {tmp_path}/$OMPI_COMM_WORLD_RANK && {sys.executable} {TRAIN} {flags}"
     done = run_command(*LAUNCHERS["mpi"][0], "sh", "-c", script)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.count("different training data (rank 0:") == 1
+    host, size = socket.gethostname(), len(jpeg)
+    said = f"rank 1: {host} has photos/dog/5.jpg with {size + 1:,} bytes, {host}, the host of rank 0, with {size:,}:"
+    assert done.stderr.count(said) == 1, done.stderr

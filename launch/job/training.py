@@ -20,7 +20,7 @@ from launch.job.features.compute import UnreadableExample
 from launch.job.logs import report
 from launch.job.logs.console import Console
 from launch.job.notices import Noticed
-from launch.job.preparation import exchange, phases, stages
+from launch.job.preparation import exchange, opening, phases, stages
 from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
 from launch.job.run_directory import data_changes, resume
@@ -84,7 +84,8 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     config, strategy, console, threads = training.config, training.strategy, training.console, training.cores.threads
     training.code = code = stages.load_user_code(config, strategy, given)
     stages.agree_on_settings(config, strategy, code)
-    training.splits, training.fingerprints = stages.open_data(config, strategy, console, code)
+    opened = opening.open_data(config, strategy, console, code)
+    training.splits, training.fingerprints = opened.splits, opened.fingerprints
     training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
     training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
@@ -104,7 +105,8 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
         configuration.save(settings, training.directory / "config.yaml")
         exchange.keep(measured, training.directory)
-        data_changes.keep(training.splits, config.data_dir, training.directory, console)
+        data_changes.keep(opened.listing, training.directory, console)
+    del opened  # the listing is as large as all names together
     if strategy.is_chief:
         # Also where nothing is left to do: a run of an older Lockstep has none.
         report.keep_record(training.record, training.model.network, training.directory, console)
