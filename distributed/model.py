@@ -142,7 +142,7 @@ class LockstepModel:
 
         def step(index, rows):
             self.optimizer.learning_rate = rates[index]
-            began = stamp([index])
+            began, _ = stamp(index)
             with tf.control_dependencies([began]):
                 batch = next(batches)
             row = self._strategy.run(self._train_step, batch, began)
@@ -157,9 +157,9 @@ class LockstepModel:
         """A replica's step on its batch, for which it has waited since ``began``; what ``StepReport`` is made of,
         float32 [replicas + notices + 1]."""
         variables = self.network.trainable_variables
-        fetched = stamp(data)
+        fetched, data = stamp(data)
         loss, shares = self._accumulated(data, variables)
-        computed = stamp([loss, *tf.nest.flatten(shares)])
+        computed, _ = stamp([loss, shares])
         rows = None if self._moving is None else shares.pop()
         # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
         mine = self._strategy.replica_id()
@@ -167,7 +167,7 @@ class LockstepModel:
         report = tf.concat([places, self._notices.value], 0)
         report, halted, summed = self.optimizer.step(shares, variables, report, rows)
         # Whatever reads a variable that the update has written comes after all of it.
-        updated = stamp([tf.identity(self.optimizer.iterations.value)])
+        updated, _ = stamp(tf.identity(self.optimizer.iterations.value))
         self.times.add([began, fetched, computed, summed, updated])
         return tf.concat([report, tf.cast(halted, tf.float32)[None]], 0)
 

@@ -103,8 +103,8 @@ class LockstepOptimizer:
             for pair in zip(gradients, variables, strict=True)
         ]
         shares = [*gradients, *([] if rows is None else [rows]), report]
-        *gradients, report = self._sum_replicas(shares, self.loss_scale.value if self._scaled else 1.0)
-        summed = stamp([*tf.nest.flatten(gradients), report])
+        summed, shares = stamp(self._sum_replicas(shares, self.loss_scale.value if self._scaled else 1.0))
+        *gradients, report = shares
         moved = [] if rows is None else self._moving.moved(gradients.pop().values)
         if self._clip_norm is not None or self._penalties:
             gradients = [_multiplied(gradient) for gradient in gradients]

@@ -42,9 +42,8 @@ class StepTimes:
         such, and not as computing."""
 
         def timed(tensors):
-            began = stamp(tf.nest.flatten(tensors))
-            results = exchange(tensors)
-            ended = stamp(tf.nest.flatten(results))
+            began, _ = stamp(tensors)
+            ended, results = stamp(exchange(tensors))
             with tf.device("CPU:0"):
                 seconds = tf.stack([0.0, began - ended, ended - began, 0.0])
             self.seconds.value.assign_add(seconds)
@@ -53,15 +52,23 @@ class StepTimes:
         return timed
 
 
-def stamp(after: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The time when all of these tensors are computed, seconds since 1970, float64; inside a graph.
+def stamp(tensors) -> tuple[tf.Tensor, object]:
+    """The time when all tensors of a structure are computed, seconds since 1970, float64, inside a graph; and the same
+    tensors, of which nothing is computed before the stamp is made: a single thread might take that first.
 
-    A GPU is handed its work long before that is done: there it is when the last of them can be copied to the host.
+    A GPU is handed its work long before that is done: there it is when the last of them can be copied to the host, and
+    nothing waits for it, as work is done there in the order in which it came.
     """
-    if tf.config.get_visible_devices("GPU"):
+    after = tf.nest.flatten(tensors)
+    on_gpu = bool(tf.config.get_visible_devices("GPU"))
+    if on_gpu:
         with tf.control_dependencies(after):
             mark = tf.reshape(after[-1], [-1])[:1]
         with tf.device("CPU:0"):
             after = [tf.identity(mark)]
     with tf.device("CPU:0"), tf.control_dependencies(after):
-        return tf.timestamp()
+        now = tf.timestamp()
+    if on_gpu:
+        return now, tensors
+    with tf.control_dependencies([now]):
+        return now, tf.nest.map_structure(tf.identity, tensors)

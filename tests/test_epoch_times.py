@@ -80,7 +80,9 @@ def test_the_parts_of_a_step_are_what_they_say(monkeypatch, per_call):
         return tf.numpy_function(lambda: time.sleep(naps[part]) or 0, [], tf.int64)
 
     def late(part, *tensors):
-        with tf.control_dependencies([asleep(part)]):
+        with tf.control_dependencies(tensors):
+            nap = asleep(part)
+        with tf.control_dependencies([nap]):
             return tuple(map(tf.identity, tensors))
 
     losses = build.example_losses
@@ -98,12 +100,15 @@ def test_the_parts_of_a_step_are_what_they_say(monkeypatch, per_call):
     monkeypatch.setattr(model.optimizer, "apply", late_update)
     images, labels = np.zeros((4, 16, 16, 3), np.uint8), np.arange(4, dtype=np.int32) % 3
     batches = tf.data.Dataset.from_tensors((images, labels, np.arange(4))).repeat()
-    batches = iter(batches.map(lambda *batch: late("input", *batch)))
+    options = tf.data.Options()
+    options.autotune.enabled = False  # which would read ahead
+    batches = iter(batches.map(lambda *batch: late("input", *batch)).with_options(options))
     model.steps(batches, np.full(per_call, 0.01))
-    before, began = np.asarray(model.times.seconds), time.perf_counter()
+    before, began = np.array(model.times.seconds), time.perf_counter()
     for _ in range(8 // per_call):
         model.steps(batches, np.full(per_call, 0.01))
-    whole, parts = time.perf_counter() - began, dict(zip(PARTS_OF_STEPS, model.times.seconds - before, strict=True))
+    whole, seconds = time.perf_counter() - began, np.array(model.times.seconds) - before
+    parts = dict(zip(PARTS_OF_STEPS, seconds.tolist(), strict=True))
     naps["compute"] *= plan.accumulate
     assert all(parts[part] >= 8 * nap for part, nap in naps.items()), parts
     # What is not slept is not slept twice: together they are no more than what the host sees, with all of the naps.
@@ -116,7 +121,7 @@ def runs(tiny_data, tmp_path_factory):
     """Runs on two ranks that sleep alike in every step, and of which one sleeps besides."""
     folder, data = tmp_path_factory.mktemp("slow"), tiny_data.parent / "train_only.npz"
     line = ["--dataset", "npz", "--data-dir", data, "--validation-split", "0", "--epochs", "2"]
-    line += ["--global-batch-size", "32"]
+    line += ["--global-batch-size", "32", "--exchange", "allreduce"]
     alike = ["compute", None, 0.3]
     plants = {
         "nobody": [alike],
@@ -135,12 +140,15 @@ def table(run):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.faults
 def test_a_slow_rank_is_named_with_its_cause(runs):
     said = {}
     for job in re.split(r"^.*job: ", (runs / "output.txt").read_text(), flags=re.M)[1:]:
-        name, _, lines = job.partition("\n")
-        said.setdefault(name, []).extend(re.findall(r"ranks? \d.* waited .*", lines))
-    assert said["nobody"] == [] and summary(runs / "nobody")["time"]["slow"] == []
+        name, lines = re.fullmatch(r"(\w+)(.*)", job, flags=re.S).groups()
+        # What a busy machine does to a rank between steps is named as well, and none of these tests' business.
+        lines = [line for line in re.findall(r"ranks? \d.* waited .*", lines) if "between steps" not in line]
+        said.setdefault(name, []).extend(lines)
+    assert said["nobody"] == []
     for name, rank, words in (
         ("compute", 1, r"computes \d+ % longer"),
         ("input", 1, r"waits \d\.\d s longer for input"),
@@ -149,15 +157,17 @@ def test_a_slow_rank_is_named_with_its_cause(runs):
         assert said[name], name
         for line in said[name]:
             assert re.fullmatch(rf"rank {rank} on \S+ {words}; the other waited \d\.\d s of \d+\.\d", line), line
-        slow = summary(runs / name)["time"]["slow"]
+        slow = [found for found in summary(runs / name)["time"]["slow"] if found["cause"] != "other"]
         assert [(found["ranks"], found["cause"]) for found in slow] == [([rank], name)] * len(said[name])
 
 
+@pytest.mark.faults
 def test_the_launcher_is_a_part_of_the_start(runs):
     startup = summary(runs / "nobody")["startup"]
     assert 0 < startup["launcher"] < startup["seconds"] and list(startup)[1] == "launcher"
 
 
+@pytest.mark.faults
 def test_the_table_has_each_rank_of_each_epoch(runs):
     for name in ("nobody", "compute"):
         rows = table(runs / name)
@@ -168,3 +178,17 @@ def test_the_table_has_each_rank_of_each_epoch(runs):
     fast, slow = table(runs / "compute")[2:]
     assert float(slow["compute"]) > 6 * 0.6 and float(fast["exchange"]) > 6 * 0.25
     assert float(table(runs / "saving")[2]["saving"]) > 1.5
+
+
+@pytest.mark.faults
+def test_each_replica_of_one_process_has_its_times(tiny_data, tmp_path):
+    """With batch normalisation over both replicas, whose exchanges the passes wait for."""
+    line = ["--dataset", "npz", "--data-dir", tiny_data, "--epochs", "1", "--global-batch-size", "32"]
+    line += ["--strategy", "mirrored", "--cpu-devices", "2", "--batch-norm-span", "global", "--steps-per-call", "2"]
+    codes = run_jobs(tmp_path, {"run": line}, plants={"run": [["compute", None, 0.2]]})
+    assert codes == {"run": 0} and summary(tmp_path / "run")["time"]["slow"] == []
+    rows = table(tmp_path / "run")
+    assert [(row["epoch"], row["rank"]) for row in rows] == [("1", "0"), ("1", "1")]
+    for row in rows:
+        # The first call, of one step, is left out.
+        assert float(row["compute"]) >= 5 * 0.2 and float(row["validation"]) > 0 and float(row["exchange"]) > 0

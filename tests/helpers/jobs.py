@@ -121,8 +121,10 @@ def napping(kind: str, plain, rank: int | None, seconds: float):
         return 0
 
     def sleep_first(*arguments):
-        with tf.control_dependencies([tf.numpy_function(nap, [], tf.int64)]):
-            return tf.nest.map_structure(tf.identity, arguments)
+        with tf.control_dependencies(arguments):
+            slept = tf.numpy_function(nap, [], tf.int64)
+        with tf.control_dependencies([slept]):
+            return tuple(map(tf.identity, arguments))
 
     def planted(*arguments, **named):
         if kind == "saving":
