@@ -6,20 +6,25 @@ A stamp is an operation of the graph that runs when what stands before it is com
 
 What is exchanged while the backward pass still goes on costs nothing, and is not seen; an exchange that the pass
 itself waits for (split layers, batch normalisation over all replicas) is taken out of the pass.
+
+TensorFlow refuses to tell the time where it is told to be deterministic: there nothing is known, and all stamps are 0.
 """
 
 from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 PARTS = ("input", "compute", "exchange", "update")
 
 
 class StepTimes:
-    """This replica's seconds by part, over all steps since it was made; create it in the strategy's scope."""
+    """This replica's seconds by part, over all steps since it was made, if that is ``known``; create it in the
+    strategy's scope."""
 
     def __init__(self):
+        self.known = not is_op_determinism_enabled()
         # Each replica has its own, as of Keras' metrics; no layer that computes in 16 bits may round it.
         self.seconds = keras.Variable(
             tf.zeros(len(PARTS), tf.float64),
@@ -59,6 +64,8 @@ def stamp(tensors) -> tuple[tf.Tensor, object]:
     A GPU is handed its work long before that is done: there it is when the last of them can be copied to the host, and
     nothing waits for it, as work is done there in the order in which it came.
     """
+    if is_op_determinism_enabled():
+        return tf.zeros((), tf.float64), tensors
     after = tf.nest.flatten(tensors)
     on_gpu = bool(tf.config.get_visible_devices("GPU"))
     if on_gpu:

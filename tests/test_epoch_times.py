@@ -128,8 +128,10 @@ def runs(tiny_data, tmp_path_factory):
         "compute": [alike, ["compute", 1, 0.3]],
         "input": [alike, ["input", 1, 0.6]],
         "saving": [alike, ["saving", 0, 1.5]],
+        "deterministic": [["compute", 1, 0.1]],  # the last one: TensorFlow stays so
     }
-    jobs = {name: [*line, *(["--steps-per-call", "3"] if name == "compute" else [])] for name in plants}
+    more = {"compute": ["--steps-per-call", "3"], "deterministic": ["--deterministic", "--epochs", "1"]}
+    jobs = {name: [*line, *more.get(name, [])] for name in plants}
     codes = run_jobs(folder, jobs, BIN / "horovodrun", "-np", "2", plants=plants)
     assert codes == dict.fromkeys(jobs, 0)
     return folder
@@ -148,7 +150,7 @@ def test_a_slow_rank_is_named_with_its_cause(runs):
         # What a busy machine does to a rank between steps is named as well, and none of these tests' business.
         lines = [line for line in re.findall(r"ranks? \d.* waited .*", lines) if "between steps" not in line]
         said.setdefault(name, []).extend(lines)
-    assert said["nobody"] == []
+    assert said["nobody"] == said["deterministic"] == []
     for name, rank, words in (
         ("compute", 1, r"computes \d+ % longer"),
         ("input", 1, r"waits \d\.\d s longer for input"),
@@ -175,6 +177,8 @@ def test_the_table_has_each_rank_of_each_epoch(runs):
         wholes = [sum(float(row[part]) for part in PARTS) for row in rows]
         # All ranks went through the epoch together.
         assert wholes[2] == pytest.approx(wholes[3], rel=0.2)
+    # TensorFlow, told to be deterministic, refuses to tell the time.
+    assert table(runs / "deterministic") == [] and summary(runs / "deterministic")["time"] is None
     fast, slow = table(runs / "compute")[2:]
     assert float(slow["compute"]) > 6 * 0.6 and float(fast["exchange"]) > 6 * 0.25
     assert float(table(runs / "saving")[2]["saving"]) > 1.5

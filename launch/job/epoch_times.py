@@ -67,7 +67,8 @@ class EpochClock:
     """This worker's times, from the end of one epoch to that of the next: a save at an epoch's end is of the next one.
 
     Attributes:
-        epochs: for each epoch that has ended, every rank's times; the same on all workers.
+        epochs: for each epoch that has ended, every rank's times, none where they are not known; the same on all
+            workers.
     """
 
     def __init__(self, strategy: Strategy, model: LockstepModel):
@@ -90,6 +91,8 @@ class EpochClock:
 
     def end(self) -> list:
         """This worker's part of what ``ended`` takes, a JSON value; the next epoch begins."""
+        if not self._model.times.known:
+            return [self._strategy.world.host, []]
         all_of_it, waited = time.perf_counter() - self._began, heartbeat.waited() - self._waited
         before, spent = self._steps, self._spent
         self.begin()
@@ -112,6 +115,8 @@ def find_slow(ranks: Sequence[RankTimes]) -> Slow | None:
     A rank is behind if it takes a tenth longer, without its own waiting, than the usual one: the median, or the faster
     of two.
     """
+    if not ranks:
+        return None
     usual = {part: median_low(rank.seconds[part] for rank in ranks) for part in PARTS}
     usual_own = median_low(rank.own for rank in ranks)
     least = max(BEHIND * usual_own, LEAST)
@@ -138,12 +143,15 @@ def _sentence(slow: list[int], slowest: RankTimes, part: str, usual: float) -> s
     return f"{who} {IN_PERCENT[part].format(s=s)} {seconds / max(usual, 1e-9) - 1:.0%} longer".replace("%", " %")
 
 
-def summarize(epochs: Sequence[Sequence[RankTimes]], first: int) -> dict:
-    """For ``summary.json``: seconds of each part over all epochs, of the average rank, and who was slow when.
+def summarize(epochs: Sequence[Sequence[RankTimes]], first: int) -> dict | None:
+    """For ``summary.json``: seconds of each part over all epochs, of the average rank, and who was slow when; None
+    where nothing is known.
 
     Args:
         first: number of the first of these epochs, counted from 1.
     """
+    if not epochs or not epochs[0]:
+        return None
     seconds = {part: round(sum(fmean(rank.seconds[part] for rank in ranks) for ranks in epochs), 2) for part in PARTS}
     slow = [(number, find_slow(ranks)) for number, ranks in enumerate(epochs, start=first)]
     named = [

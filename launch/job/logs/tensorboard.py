@@ -152,6 +152,8 @@ class TensorBoard(Observer):
 
     def _write_times(self, epoch):
         """Seconds of each part, of the average rank, and for how many the others waited for the slowest one."""
+        if not epoch.ranks:
+            return
         slow = find_slow(epoch.ranks)
         with self.time.as_default(step=epoch.number):
             for part in PARTS:
