@@ -26,6 +26,7 @@ STACKS, END = signal.SIGRTMIN + 7, signal.SIGRTMIN + 8
 # Until ``start``, and in processes that nobody monitors, the signs go to memory of this process.
 _record = Record(code=RUNNING)
 _folder: Path | None = None
+_waited = 0.0
 
 
 def start(world: World, limit: float, launcher: int | None, flag: str = "") -> None:
@@ -88,13 +89,22 @@ def beat() -> None:
 @contextlib.contextmanager
 def waiting():
     """Around whatever returns only when other ranks have come as far: a hang in there is not this rank's fault."""
+    global _waited
     before, _record.waiting = _record.waiting, 1
     _record.beats += 1
+    began = time.perf_counter()
     try:
         yield
     finally:
         _record.waiting = before
         _record.beats += 1
+        if not before:
+            _waited += time.perf_counter() - began
+
+
+def waited() -> float:
+    """Seconds that this process has spent within ``waiting``."""
+    return _waited
 
 
 def place() -> str:

@@ -25,16 +25,24 @@ from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
 from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import SaveFailed
+from launch.job.startup import Startup
 from launch.job.user.callbacks import CallbackError
 
 
 def execute(
-    config: TrainConfig, world: World, cores: Cores, stop_request: StopRequest, given: dict, raises: bool
+    config: TrainConfig,
+    world: World,
+    cores: Cores,
+    stop_request: StopRequest,
+    given: dict,
+    raises: bool,
+    startup: Startup,
 ) -> tuple[int, Result | None]:
     """Train, and answer for what goes wrong; see ``run.run``.
 
     Args:
         given: ``model``, ``data`` and ``callbacks`` as Python objects, each None or empty where the settings decide.
+        startup: its imports are over.
     """
     tf.get_logger().setLevel("INFO" if config.verbose else "ERROR")
     began = time.perf_counter()
@@ -58,7 +66,7 @@ def execute(
         return fail(error, world, heartbeat.die), None
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
-    training = Training(config, strategy, console, cores, began)
+    training = Training(config, strategy, console, cores, began, startup)
     try:
         return train(training, stop_request, given)
     except Exception as error:
@@ -84,16 +92,20 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     config, strategy, console, threads = training.config, training.strategy, training.console, training.cores.threads
     training.code = code = stages.load_user_code(config, strategy, given)
     stages.agree_on_settings(config, strategy, code)
+    training.startup.end("workers")
     opened = opening.open_data(config, strategy, console, code)
     training.splits, training.fingerprints = opened.splits, opened.fingerprints
     training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
     training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
+    training.startup.end("data")
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
     training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
     config, training.inputs = stages.keep_decoding(config, strategy, console, training.inputs, training.directory)
     training.config = config
+    training.startup.end("directory")
     measured = exchange.measure(config, strategy, training.directory, threads)
     training.calibration = measured and measured.calibration
+    training.startup.end("exchange")
     training.model, training.choices = stages.build_model(
         config, strategy, training.inputs, measured, code, training.class_weights
     )
@@ -115,7 +127,9 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         release_directory(training)
         return 0, result_of(training, summary)
     report.introduce(training)
+    training.startup.end("build")
     phases.look_at_features(training)
+    training.startup.end("features")
     stop_request.deliver_to(training.notices.add)
     stopped_by = run_loop(training)
     return finish(training, stopped_by, stop_request)
