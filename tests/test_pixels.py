@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import HELPERS, run_jobs, summary
 
+from launch.export import main as export
 from launch.job.config import TrainConfig
 from launch.job.user.network import build_network
 from launch.job.weights import pixels
@@ -64,6 +65,18 @@ def test_what_other_pixels_cost(runs, tiny_data):
     assert measured["caffe"][0] > 0.9
     assert min(accuracy for accuracy, _ in measured.values()) < 0.3
     assert all(loss > 1.2 * measured["caffe"][1] for way, (_, loss) in measured.items() if way != "caffe")
+
+
+@pytest.mark.parametrize("form", ("tflite", "weights"))
+def test_an_export_scales_pixels_too(runs, tiny_data, capsys, form):
+    assert export([str(runs / "caffe"), "--format", form]) == 0
+    with np.load(tiny_data) as arrays:
+        names = {"pixels": arrays["x_val"][:9]}
+    lines = capsys.readouterr().out.splitlines()[1:]
+    exec("\n".join(line.strip() for line in lines), names)
+    expected = load_run(runs / "caffe", logits=form == "weights").network(names["pixels"])
+    found = names["logits" if form == "weights" else "probabilities"]
+    assert np.abs(found - expected).max() <= 1e-4 and np.ptp(expected) > 0.1
 
 
 def unscaled():

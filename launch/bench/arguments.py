@@ -91,7 +91,7 @@ def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> No
         add("--rates", str, "100mbit,1gbit,10gbit,none", rates)
         add("--longest-step", _seconds, 10.0, "leave out what a link would take longer for, in seconds")
     if command in SIZED:
-        add("--image-size", _positive, None, "height and width in pixels (default: the least of each network, 32 or more)")
+        add("--image-size", _positive, None, "height and width in pixels (default: each network's least, 32 or more)")
     if command == "overhead":
         add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out")
 
