@@ -27,10 +27,9 @@ def runs(tmp_path_factory, tiny_data):
     line = [*LINE.split(), "--data-dir", tiny_data]
     lines = {"caffe": [*line, "--pixels", "caffe"], "kept": line, "other": [*line, "--pixels", "torch"]}
     lines["wrong"] = [*lines["other"], "--weights", folder / "caffe"]
-    lines["right"] = [*lines["caffe"], "--weights", folder / "caffe", "--epochs", 1]
     plants = {name: [["cut", "caffe", 48]] for name in ("kept", "other")}
     codes = run_jobs(folder, lines, plants=plants)
-    assert codes == {"caffe": 0, "kept": 0, "other": 2, "wrong": 2, "right": 0}
+    assert codes == {"caffe": 0, "kept": 0, "other": 2, "wrong": 2}
     return folder
 
 
@@ -50,7 +49,7 @@ def test_a_run_goes_on_with_its_pixels(runs):
 
 
 def test_what_other_pixels_cost(runs, tiny_data):
-    """The same weights behind other pixels: each is worse than those that they were trained on, some know nothing."""
+    """The same weights behind pixels that they were not trained on: each way is worse, also where the class is found."""
     trained = load_run(runs / "caffe", logits=True).network
     with np.load(tiny_data) as arrays:
         images, labels = arrays["x_val"], arrays["y_val"]
@@ -61,12 +60,13 @@ def test_what_other_pixels_cost(runs, tiny_data):
         logits = network(images)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
         measured[way] = float((np.argmax(logits, 1) == labels).mean()), float(loss)
-    print(measured)
-    assert measured["caffe"][0] > 0.9
-    assert min(accuracy for accuracy, _ in measured.values()) < 0.3
-    assert all(loss > 1.2 * measured["caffe"][1] for way, (_, loss) in measured.items() if way != "caffe")
+    accuracy, loss = measured.pop("caffe")
+    assert accuracy > 0.99 and loss < 0.01
+    assert min(accuracy for accuracy, _ in measured.values()) < 0.8
+    assert all(loss > 0.3 for _, loss in measured.values()), measured
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("form", ("tflite", "weights"))
 def test_an_export_scales_pixels_too(runs, tiny_data, capsys, form):
     assert export([str(runs / "caffe"), "--format", form]) == 0
