@@ -105,6 +105,7 @@ def whole_arrays(folder) -> dict:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1800)
 def test_killed_while_features_are_computed_equals_undisturbed(tmp_path, tiny_data):
     """Two views of the training pictures take four pieces each, the validation pictures two."""
     line, launcher = [*FEATURES, "--data-dir", tiny_data], ("horovodrun", "-np", "2")

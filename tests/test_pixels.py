@@ -49,7 +49,7 @@ def test_a_run_goes_on_with_its_pixels(runs):
 
 
 def test_what_other_pixels_cost(runs, tiny_data):
-    """The same weights behind pixels that they were not trained on: each way is worse, also where the class is found."""
+    """The same weights behind pixels that they were not trained on: each way is worse, also where classes are found."""
     trained = load_run(runs / "caffe", logits=True).network
     with np.load(tiny_data) as arrays:
         images, labels = arrays["x_val"], arrays["y_val"]
