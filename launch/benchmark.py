@@ -9,6 +9,7 @@ python launch/benchmark.py overhead --models tiny:8     # what the host costs: f
 python launch/benchmark.py checkpoint     # what saving costs
 python launch/benchmark.py networks       # networks on one rank and on two
 python launch/benchmark.py frozen         # what frozen layers save
+python launch/benchmark.py start          # from the command to the first step: TensorFlow and one step by hand
 python launch/benchmark.py project --ranks 8,64,512 --link 100gbit --per-host 8 --device a100   # a projection
 
 ... --models alexnet_cifar:64,vgg16:8 --json result.json     # also writes result.png
@@ -30,11 +31,13 @@ from launch.bench import arguments, comparisons, projection, report
 from launch.bench.exchange import exchange
 from launch.bench.networks import frozen, networks
 from launch.bench.runner import BenchmarkError, Runner
+from launch.bench.start import start
 from launch.job import environment
 from launch.job.config import ConfigError
 
 COMPARISONS = {name: getattr(comparisons, name) for name in ("throughput", "scaling", "overhead", "checkpoint")}
-COMPARISONS |= {"exchange": exchange, "input": comparisons.inputs, "networks": networks, "frozen": frozen}
+COMPARISONS |= {"exchange": exchange, "input": comparisons.inputs, "start": start}
+COMPARISONS |= {"networks": networks, "frozen": frozen}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

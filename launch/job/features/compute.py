@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import Splits
+from data.diagnose import is_of_input
 from data.features import FeatureSource
 from data.order import SequentialOrder, Share
 from data.pipeline import validation_batches
@@ -188,11 +189,13 @@ def _answers(strategy: Strategy, inputs: Inputs, trunk: keras.Model, one: Pass, 
     console.start_epoch(f"computing features{title}", len(source))
     try:
         for step in range(order.steps):
-            heartbeat.enter("validation" if step else "first validation", waiting=True)
+            so_far = (time.perf_counter() - began) / max(step, 1)
+            heartbeat.enter("validation" if step else "first validation", waiting=True, expected=so_far)
             try:
                 answers, _ = inference.answer(stream)
             except tf.errors.OpError as error:
-                if (culprit := find_unreadable(source, order, strategy.share, step)) is None:
+                culprit = find_unreadable(source, order, strategy.share, step) if is_of_input(error) else None
+                if culprit is None:
                     raise
                 raise UnreadableExample(f"{culprit}; replace or remove it") from error
             answers = answers[: len(source) - done]
