@@ -14,6 +14,7 @@ from data.datasets import DataError, FileSource
 from data.formats.naming import by_split, few, is_like_split, is_litter, is_picture, joined, refuse_odd_names, split_of
 
 FORMATS = "JPEG, PNG, GIF or BMP files"
+DEEPEST = 100  # folders within each other
 
 
 class _Folder(NamedTuple):
@@ -125,6 +126,8 @@ def _pictures(path: str, relative: str, others: _Others, above: tuple[str, ...])
     real = os.path.realpath(path)
     if real in above:
         raise DataError(f"{path} is a link to {real}, a folder above it: expected folders that end; remove the link.")
+    if len(above) > DEEPEST:
+        raise DataError(f"{path[:200]}... lies {DEEPEST} folders deep: expected folders that end; move its pictures up.")
     folder = _list(path)
     others.add(path, [entry.name for entry in folder.files if not is_picture(entry.name)])
     deeper = {entry.name for entry in folder.folders}

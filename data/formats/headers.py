@@ -6,7 +6,7 @@ Nothing is decoded: a picture that is cut in its midst is found by whoever decod
 import os
 import stat
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,10 +15,12 @@ import numpy as np
 from data.datasets import DataError, FileSource, Source
 from data.exif import stored_orientation
 from data.formats.naming import few, joined
+from data.formats.picture_size import LARGEST, decoded_bytes
 
 THREADS = 16  # files on a network answer late; on a disk of one's own more than one thread changes little
 HEAD = 4096  # bytes: a page, which is what a disk gives anyway
 SHOWN = 20
+LARGEST_FILE = 1 << 28  # bytes
 CONVERT = "which cannot be read: convert it to JPEG or PNG"
 # First bytes -> what has them and cannot be decoded.
 OTHERS = (
@@ -99,16 +101,35 @@ def _look_at(source: FileSource, indices: Iterable[int]) -> Looked:
             try:
                 regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
                 head = os.read(descriptor, HEAD) if regular else b""
+                problem = (what_is_wrong(head) or _too_large(descriptor, head)) if regular else "is no regular file"
             finally:
                 os.close(descriptor)
         except OSError as error:
             problems[index] = f"cannot be read ({error.strerror})"
             continue
-        if problem := what_is_wrong(head) if regular else "is no regular file":
+        if problem:
             problems[index] = problem
         else:
             turned += stored_orientation(head) > 1
     return Looked(problems, turned)
+
+
+def _too_large(descriptor: int, head: bytes) -> str | None:
+    """Why a file is not to be read or decoded, or None."""
+    if (size := os.fstat(descriptor).st_size) > LARGEST_FILE:
+        return f"has {size:,} bytes, more than {LARGEST_FILE:,}"
+
+    def read(place: int, count: int) -> bytes:
+        return head[place : place + count] if place + count <= len(head) else os.pread(descriptor, count, place)
+
+    return larger_than_pictures_are(read)
+
+
+def larger_than_pictures_are(read: Callable[[int, int], bytes]) -> str | None:
+    """Why a picture is not to be decoded, by its headers, or None; `read` as for `decoded_bytes`."""
+    if (size := decoded_bytes(read)) > LARGEST:
+        return f"takes {size:,} bytes when it is decoded, more than {LARGEST:,}: make it smaller"
+    return None
 
 
 def what_is_wrong(head: bytes) -> str | None:

@@ -4,7 +4,9 @@ No row is skipped in silence: one without its file or label ends the run, and al
 """
 
 import csv
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from data.datasets import DataError, FileSource
 from data.formats.columns import HEADER, Columns, find_columns, find_delimiter
-from data.formats.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined
+from data.formats.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined, shortened
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 SHOWN = 20  # rows that are named in one message
@@ -96,6 +98,8 @@ def _tables(folder: str) -> dict[str, str]:
 
 def _read_table(file: str) -> _Table:
     try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", file)
         # utf-8-sig: spreadsheets put a byte order mark first.
         with open(file, newline="", encoding="utf-8-sig") as stream:
             delimiter = find_delimiter(stream.readline())
@@ -109,8 +113,8 @@ def _read_table(file: str) -> _Table:
     for line, row in rows:
         if len(row) != len(header):
             raise DataError(
-                f"{file} line {line} has {len(row)} fields, its header {len(header)} ({','.join(header)}): expected as "
-                "many; quote commas in paths."
+                f"{file} line {line} has {len(row)} fields, its header {len(header)} ({shortened(','.join(header))}): "
+                "expected as many; quote commas in paths."
             )
     columns = find_columns(file, header, [row for _, row in rows])
     if not rows:
@@ -130,9 +134,9 @@ def _checked(file: str, columns: Columns, rows: list[tuple[int, list[str]]]) -> 
         if not written:
             fault = "has an empty path"
         elif not fault and path is None:
-            fault = f"no file {written!r}; paths are relative to the table's folder"
+            fault = f"no file {shortened(written)!r}; paths are relative to the table's folder"
         elif not fault and not is_picture(path):
-            fault = f"{written!r} is not the name of a picture ({', '.join(IMAGE_SUFFIXES)})"
+            fault = f"{shortened(written)!r} is not the name of a picture ({', '.join(IMAGE_SUFFIXES)})"
         if fault:
             problems.append(f"line {line}: {fault}")
         table.lines.append(line)

@@ -54,6 +54,15 @@ def open_regular(path: Path):
     return file
 
 
+def read_regular(path: Path, largest: int) -> bytes:
+    """All of a file; a link, a pipe, or more than ``largest`` bytes is an ``OSError``."""
+    with open_regular(path) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"larger than {largest:,} bytes", str(path))
+    return content
+
+
 def flush(path: Path) -> None:
     """Bring a directory's entries to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
