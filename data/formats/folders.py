@@ -127,7 +127,7 @@ def _pictures(path: str, relative: str, others: _Others, above: tuple[str, ...])
     if real in above:
         raise DataError(f"{path} is a link to {real}, a folder above it: expected folders that end; remove the link.")
     if len(above) > DEEPEST:
-        raise DataError(f"{path[:200]}... lies {DEEPEST} folders deep: expected folders that end; move its pictures up.")
+        raise DataError(f"{path[:200]}... lies {DEEPEST} folders deep: expected less; move its pictures up.")
     folder = _list(path)
     others.add(path, [entry.name for entry in folder.files if not is_picture(entry.name)])
     deeper = {entry.name for entry in folder.folders}

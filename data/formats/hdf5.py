@@ -152,7 +152,7 @@ def _labels(dataset: h5py.Dataset, name: str, count: int, path: str) -> np.ndarr
     _refuse_elsewhere(dataset, name, path)
     size, free = (dataset.size or 0) * dataset.dtype.itemsize, psutil.virtual_memory().available
     if size > free:
-        raise DataError(f"{path}: {name} takes {size:,} bytes, of which this machine has {free:,} free: make it smaller.")
+        raise DataError(f"{path}: {name} takes {size:,} bytes, of which {free:,} are free here: make it smaller.")
     one_per_image = dataset.ndim in (1, 2) and len(dataset) == count and dataset.dtype.kind in "biuf"
     labels = one_hot_labels(dataset[()]) if one_per_image else np.zeros(0)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

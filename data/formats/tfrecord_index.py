@@ -10,7 +10,6 @@ import json
 import os
 import stat
 import uuid
-import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

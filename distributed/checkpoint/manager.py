@@ -7,7 +7,16 @@ import shutil
 from pathlib import Path
 
 from distributed.checkpoint import disk
-from distributed.checkpoint.commit import FORMER, WRITING, Checkpoint, CheckpointError, read_json, set_aside, verify, write
+from distributed.checkpoint.commit import (
+    FORMER,
+    WRITING,
+    Checkpoint,
+    CheckpointError,
+    read_json,
+    set_aside,
+    verify,
+    write,
+)
 
 _NAME = re.compile(r"step-(\d{8})")
 

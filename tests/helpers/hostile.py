@@ -2,8 +2,8 @@
 tests/helpers/hostile.py FOLDER EVERY OFFSET, under strace.
 
 Of all inputs every EVERY-th, from the OFFSET-th on, is made in FOLDER/inputs/NUMBER, read with FOLDER/run as working
-directory, and answered for in FOLDER/answers.jsonl.  The trace has a look at a file ``/reading/NUMBER`` before each input
-and at ``/read`` after the last one.
+directory, and answered for in FOLDER/answers.jsonl.  The trace has a look at a file ``/reading/NUMBER`` before each
+input and at ``/read`` after the last one.
 """
 
 import contextlib
@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent.parent), str(HERE), str(HERE.parent)]
-os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # some inputs are those of test_weights.py
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import hostile_data as data_files
 import hostile_files as files

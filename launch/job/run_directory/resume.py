@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data import Splits
-from distributed.checkpoint import commit, disk, manager
+from distributed.checkpoint import commit, manager
 from distributed.checkpoint.commit import CheckpointError
 from distributed.checkpoint.tensor_files import Layout
 from distributed.control import together
