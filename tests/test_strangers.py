@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from conftest import HELPERS, ROOT, record_fault, run_command
+from conftest import HELPERS, ROOT, record_fault, run_command, run_jobs
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed (apt-get install strace)")
 
@@ -39,7 +39,7 @@ def read_strangers(folder: Path, every: int, offset: int = 0) -> tuple[list[dict
     words = ["strace", "-f", "--seccomp-bpf", "-y", "-qq", "-s", "4096", "-e", "signal=none", "-e", f"trace=?{calls}"]
     words[-1] = "trace=" + ",".join(f"?{name}" for name in calls.split(","))
     words += ["-o", folder / "trace", sys.executable, "-B", HELPERS / "hostile.py", folder, every, offset]
-    temporary = folder / "run"  # where a library's temporary files may go
+    (temporary := folder / "run").mkdir()  # where a library's temporary files may go
     done = run_command(*words, timeout=500, TMPDIR=str(temporary), HOME=str(folder / "home"))
     answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     assert done.returncode == 0, f"after {answers[-1:]}: {done.stderr[-3000:]}"
@@ -146,3 +146,36 @@ def test_all_that_strangers_may_send_is_refused_in_a_sentence_and_does_nothing(t
     answers = check(tmp_path, every=1)
     assert len(answers) >= 200
     assert sum(one["code"] == 2 for one in answers) >= 200
+
+
+# One of each kind, as a user would meet it: flags before the place of the input.
+LINES = {
+    ("pictures", "pixels of rubbish.png"): ["--dataset", "image_folder", "--data-dir"],
+    ("pictures", "400 million pixels in 50 KB.png"): ["--dataset", "image_folder", "--data-dir"],
+    ("folder trees", "links in a circle"): ["--dataset", "image_folder", "--data-dir"],
+    ("TFRecords", "a record of 4,294,967,296 bytes"): ["--dataset", "tfrecord", "--data-dir"],
+    ("npz", "pixels of 10^12"): ["--dataset", "npz", "--data-dir"],
+    ("HDF5", "a link into another file"): ["--dataset", "hdf5", "--data-dir"],
+    ("CIFAR-10", "a pickle that runs"): ["--dataset", "cifar10", "--data-dir"],
+    ("tables", "a million columns"): ["--dataset", "csv", "--data-dir"],
+    ("settings", "aliases that grow ninefold eleven times"): ["--config"],
+    ("weights", "a chunk of 3 GB"): ["--dataset", "npz", "--data-dir", "TINY", "--weights"],
+    ("runs", "tensors far beyond the file"): ["--dataset", "npz", "--data-dir", "TINY", "--resume"],
+}
+
+
+@pytest.mark.faults
+def test_the_command_line_refuses_one_of_each_kind_with_one_error_and_exit_code_2(tmp_path, tiny_data):
+    import hostile
+
+    makers = {(one.kind, one.name): one.make for one in hostile.corpus()}
+    jobs = {}
+    for number, (which, flags) in enumerate(LINES.items()):
+        (home := tmp_path / str(number)).mkdir()
+        place = makers[which](home) or home
+        jobs[f"run{number}"] = [tiny_data if flag == "TINY" else flag for flag in flags] + [place, "--epochs", 1]
+    codes = run_jobs(tmp_path / "jobs", jobs)
+    errors = (tmp_path / "jobs" / "errors.txt").read_text().splitlines()
+    assert set(codes.values()) == {2}, (codes, errors)
+    assert len([line for line in errors if line.startswith("error: ")]) == len(jobs), errors
+    assert "Traceback" not in errors and not list(tmp_path.glob("**/executed"))

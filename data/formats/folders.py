@@ -86,7 +86,7 @@ def class_folders(root: str, chosen: Sequence[str] | None = None, *, may_be_empt
     if all(entry.name.isdecimal() for entry in entries):
         entries.sort(key=lambda entry: (int(entry.name), entry.name))  # 2 before 10
     refuse_odd_names((entry.name for entry in entries), f"{root}: class folder")
-    found = {entry.name: list(_pictures(entry.path, entry.name, others, (root,))) for entry in entries}
+    found = {entry.name: list(_pictures(entry.path, entry.name, others, (root,), set())) for entry in entries}
     empty = [name for name, paths in found.items() if not paths]
     _refuse_wrong_level(folder, entries, empty)
     if empty and not may_be_empty:
@@ -121,19 +121,23 @@ class _Others:
         return f"{files} passed over, such as {self.first}" if self.count else None
 
 
-def _pictures(path: str, relative: str, others: _Others, above: tuple[str, ...]) -> Iterator[str]:
-    """Names, relative to the root, of all pictures below a folder, sorted part by part."""
+def _pictures(path: str, relative: str, others: _Others, above: tuple[str, ...], seen: set[str]) -> Iterator[str]:
+    """Names, relative to the root, of all pictures below a folder, sorted part by part; `seen` are the folders of the
+    class that have been read."""
     real = os.path.realpath(path)
     if real in above:
         raise DataError(f"{path} is a link to {real}, a folder above it: expected folders that end; remove the link.")
     if len(above) > DEEPEST:
         raise DataError(f"{path[:200]}... lies {DEEPEST} folders deep: expected less; move its pictures up.")
+    if real in seen:
+        raise DataError(f"{path} leads to {real}, which is in this class already: expected each once; remove the link.")
+    seen.add(real)
     folder = _list(path)
     others.add(path, [entry.name for entry in folder.files if not is_picture(entry.name)])
     deeper = {entry.name for entry in folder.folders}
     for name in sorted([*folder.pictures, *deeper]):
         if name in deeper:
-            yield from _pictures(os.path.join(path, name), f"{relative}/{name}", others, (*above, real))
+            yield from _pictures(os.path.join(path, name), f"{relative}/{name}", others, (*above, real), seen)
         else:
             yield f"{relative}/{name}"
 

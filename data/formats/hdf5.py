@@ -74,7 +74,7 @@ def load_hdf5(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> 
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("it is no regular file")
         with h5py.File(path, "r") as file:
-            names = find_arrays([name for name in file if _is_array(file, name)], path)
+            names = find_arrays([name for name in file if _is_array(file, name, path)], path)
             split = next((split for split in ("val", "test") if ("x", split) in names), None)
             labels = {}
             for each in ("train", *([split] if split else [])):
@@ -119,9 +119,11 @@ def _reason(error: Exception) -> str:
     return str(error)[:200] or type(error).__name__
 
 
-def _is_array(file: h5py.File, name: str) -> bool:
-    """Whether a name is that of an array in this very file: a link to elsewhere is not followed."""
-    return file.get(name, getclass=True, getlink=True) is h5py.HardLink and isinstance(file[name], h5py.Dataset)
+def _is_array(file: h5py.File, name: str, path: str) -> bool:
+    """Whether a name is that of an array; DataError where it is a link, which may lead into other files."""
+    if file.get(name, getclass=True, getlink=True) is not h5py.HardLink:
+        raise DataError(f"{path}: {name} is a link to elsewhere, which is not followed: copy the array into its place.")
+    return isinstance(file[name], h5py.Dataset)
 
 
 def _refuse_elsewhere(dataset: h5py.Dataset, name: str, path: str) -> None:

@@ -256,9 +256,9 @@ def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[s
         return names, f"{train.file}: labels are 1 to {len(present)}; class 1 is the first"
     gap = next(number for number in range(len(present)) if number != present[number])
     line = train.lines[numbers.index(max(numbers))]
-    listed = ",".join(names) if len(names) <= NAMED else "FILE with one label per line"
+    listed = shortened(",".join(names)) if len(names) <= NAMED else "FILE with one label per line"
     raise DataError(
-        f"{train.file} line {line}: label {max(numbers)} is out of range, as no row has label {gap}; "
+        f"{train.file} line {line}: label {shortened(str(max(numbers)))} is out of range, as no row has label {gap}; "
         f"integer labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes {listed}."
     )
 
@@ -271,7 +271,7 @@ def _table_source(table: _Table, classes: Sequence[str]) -> FileSource:
         index = index_of.get(str(_integer(label)) if numbered else label)  # "03" is class "3"
         if index is None:
             raise DataError(
-                f"{table.file} line {line}: label {label} is out of range, expected one of the {len(classes)} classes "
+                f"{table.file} line {line}: label {shortened(label)} is out of range, expected one of the {len(classes)} classes "
                 f"of the training ({classes[0]} to {classes[-1]})."
             )
         labels.append(index)

@@ -7,6 +7,7 @@ input and at ``/read`` after the last one.
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import resource
@@ -42,6 +43,7 @@ from launch.trained.load import load_run
 from launch.trained.program import OutputError
 
 ERRORS = (*USER_ERRORS, OutputError, comparison.ComparisonError)
+SECONDS = 60  # after which an input counts as one that is waited for
 ADDRESSES = 6 << 30  # bytes beyond those of a process that has loaded all: so that a bomb ends it, not the machine
 
 
@@ -163,7 +165,7 @@ def peak() -> int:
 
 
 def read_all(folder: Path, chosen: list[tuple[int, Hostile, Path]]) -> Iterator[dict]:
-    (folder / "run").mkdir()
+    (folder / "run").mkdir(exist_ok=True)
     os.chdir(folder / "run")
     # The process's addresses, and not its memory: what counts is what it asks for.
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -173,7 +175,9 @@ def read_all(folder: Path, chosen: list[tuple[int, Hostile, Path]]) -> Iterator[
         os.access(f"/reading/{number}", os.F_OK)
         Path("/proc/self/clear_refs").write_text("5")
         before = peak()
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
         code, said = answer(hostile.kind, place)
+        faulthandler.cancel_dump_traceback_later()
         taken = (peak() - before) >> 10
         yield {"number": number, "kind": hostile.kind, "name": hostile.name, "either": hostile.either,
                "code": code, "said": said, "MiB": taken}  # fmt: skip

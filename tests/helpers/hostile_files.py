@@ -249,7 +249,7 @@ def recorded(**values) -> Callable[[Path], Path]:
     return changed(STATE, lambda found: found | {"record": found["record"] | values})
 
 
-def layer(module: str, name: str, **config) -> Callable[[Path], Path]:
+def layer(module: str, name: str, /, **config) -> Callable[[Path], Path]:
     """The network with another layer in it."""
 
     def change(found: dict) -> dict:
