@@ -12,7 +12,7 @@ from conftest import ROOT, environment
 
 HOROVODRUN = (sys.executable, str(ROOT / "launch" / "install" / "horovodrun.py"))
 LOOPBACK = ("127.0.0.1", "::1")
-SECRET = {"AWS_SECRET_ACCESS_KEY": "not-to-be-seen-4711", "WANDB_API_KEY": "nor-0815", "TOKEN": "nor-1234"}
+SECRET = {"AWS_SECRET_ACCESS_KEY": "not-to-be-seen-4711", "WANDB_API_KEY": "nor-this-0815", "TOKEN": "nor-that-1234"}
 
 
 def started(*words, **how) -> subprocess.Popen:
@@ -23,7 +23,7 @@ def started(*words, **how) -> subprocess.Popen:
 
 
 def listeners(process: subprocess.Popen) -> tuple[set[tuple[str, str]], str]:
-    """(program, address) of every socket that the process and those below it have listened on, and what they printed."""
+    """(program, address) of every socket that the process and those below it have listened on, and what was printed."""
     found, root = set(), psutil.Process(process.pid)
     while process.poll() is None:
         try:

@@ -27,6 +27,7 @@ MOST = 1024  # MiB that one input may take
 SENTENCE = 30_000  # characters
 # What systems, Python and its libraries read for themselves.
 OWN = (str(ROOT), sys.prefix, sys.base_prefix, "/usr/lib", "/lib", "/sys/", "/dev/urandom", "/dev/null")
+OWN += ("/usr/local/lib/plugin", "/usr/local/hdf5/lib/plugin")  # where HDF5 looks for ways to unpack
 OWN += tuple(f"/proc/{name}" for name in ("meminfo", "stat", "cpuinfo", "filesystems", "sys/vm/overcommit_memory"))
 # Links in a folder of pictures are followed, as sets are put together from them; what is there is no picture.
 LINKED = {"the passwords": "/etc/passwd", "an endless device": "/dev/zero", "a process's memory": "/proc/"}
