@@ -271,7 +271,7 @@ def _table_source(table: _Table, classes: Sequence[str]) -> FileSource:
         index = index_of.get(str(_integer(label)) if numbered else label)  # "03" is class "3"
         if index is None:
             raise DataError(
-                f"{table.file} line {line}: label {shortened(label)} is out of range, expected one of the {len(classes)} "
+                f"{table.file} line {line}: label {shortened(label)} is out of range, expected one of {len(classes)} "
                 f"classes of the training ({classes[0]} to {classes[-1]})."
             )
         labels.append(index)

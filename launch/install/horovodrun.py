@@ -143,6 +143,9 @@ def run_on_hosts(settings, nics: set[str], environment: dict[str, str], command:
     elsewhere = network.filter_local_addresses(names)
     if elsewhere and (Path(sys.prefix) / "lib" / "libmpi.so").exists():
         settings.extra_mpi_args = f"--prefix {sys.prefix} {settings.extra_mpi_args or ''}".strip()
+    if not elsewhere:
+        # Ranks on one machine share memory; for TCP they would listen on all interfaces.
+        mpi_run._OMPI_FLAGS = ["-mca pml ob1", "-mca btl ^openib,tcp"]
     if not elsewhere and LOOPBACK.exists():
         preloaded = filter(None, (str(LOOPBACK), environment.get("LD_PRELOAD")))
         environment = environment | {"LD_PRELOAD": ":".join(preloaded)}
