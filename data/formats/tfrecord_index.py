@@ -117,11 +117,12 @@ def _fits(records: np.ndarray, files: list) -> bool:
     """Whether records lie in their shards, of which (name, size, ...) are known: anybody may have written an index."""
     if records.dtype != RECORD or records.ndim != 1:
         return False
-    shard, begin, length = records["shard"], records["image_offset"], records["image_length"]
-    if not len(records) or shard.min() < 0 or shard.max() >= len(files):
+    shard, offset, begin, length = (records[name] for name in ("shard", "offset", "image_offset", "image_length"))
+    if not len(records) or shard[0] < 0 or shard[-1] >= len(files) or (np.diff(shard) < 0).any():
         return False
     sizes = np.array([size for _, size, *_ in files])[shard]
-    return bool(((begin >= 0) & (length > 0) & (length <= sizes) & (begin <= sizes - length)).all())
+    within = (offset >= 0) & (offset < begin) & (length > 0) & (length <= sizes) & (begin <= sizes - length)
+    return bool(within.all())
 
 
 def _write(home: Path, index: Index, state: str) -> None:

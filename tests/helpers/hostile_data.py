@@ -85,13 +85,12 @@ def index(**changed) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         from data.formats import tfrecord_index
 
-        shards = [folder / "train-00000-of-00001"]
-        stored = tfrecord_index.load_index(folder, shards)
-        for field, value in changed.items():
-            stored.records[field][-1] = value
+        tfrecord_index.load_index(folder, [folder / "train-00000-of-00001"])
         with np.load(folder / "index.npz") as file:
-            state = file["state"].item()
-        tfrecord_index._write(folder / "index.npz", stored, state)
+            arrays = dict(file)
+        for field, value in changed.items():
+            arrays["records"][field][-1] = value
+        np.savez(folder / "index.npz", **arrays)
 
     return shard(change=change)
 
