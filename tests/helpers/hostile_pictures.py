@@ -292,7 +292,7 @@ EITHER_TREES = {
     "a class of two lines": tree("a\nb/1.jpg", "dog/1.jpg"),
     "a class of 255 letters": tree("x" * 255 + "/1.jpg", "dog/1.jpg"),
     "a class that moves the cursor": tree("\x1b[2J/1.jpg", "dog/1.jpg"),
-    "5,000 classes": tree(*(f"{number}/1.jpg" for number in range(5000))),
-    "10,000 hidden files": beside(lambda folder: [(folder / f"cat/.{n}").touch() for n in range(10000)]),
+    "1,000 classes": tree(*(f"{number}/1.jpg" for number in range(1000))),
+    "2,000 hidden files": beside(lambda folder: [(folder / f"cat/.{n}").touch() for n in range(2000)]),
     "a folder named like a picture": beside(lambda folder: (folder / "cat/3.jpg").mkdir()),
 }

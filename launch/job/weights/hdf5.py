@@ -15,7 +15,7 @@ from launch.job.weights.stored import Stored, StoredArray, StoredLayer, WeightsE
 
 # HDF5 groups are a tree unless somebody has bent them.
 DEEPEST, MOST_GROUPS = 64, 200_000
-LARGEST_CHUNK = 1 << 29  # bytes; HDF5 unpacks whole chunks
+LARGEST_CHUNK = 1 << 28  # bytes; HDF5 unpacks whole chunks
 # What Keras keeps beside a network's own variables.
 BESIDE = ("optimizer", "seed_generator", "_metrics", "metrics", "_optimizer")
 ADVICE = "write it anew: model.save_weights(...)"
