@@ -102,7 +102,8 @@ def _opened(path: str):
             raise DataError(f"{path} holds a single array: expected an archive of x_train and y_train; use np.savez.")
         with archive:
             for member in archive.zip.infolist():
-                _check_size(archive.zip, member)
+                if member.filename.endswith(".npy"):
+                    _check_size(archive.zip, member)
             yield archive
     except DataError:
         raise
