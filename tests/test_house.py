@@ -28,7 +28,7 @@ WITHOUT_TENSORFLOW += [
     for name in ("classification", "files", "confusion", "sheet", "lettering", "leakage", "projector")
 ]
 WITHOUT_TENSORFLOW += ["launch.train", "launch.job.user.call", "launch.job.user.code"]
-WITHOUT_TENSORFLOW += [f"launch.job.{name}" for name in ("arguments", "config", "environment", "run")]
+WITHOUT_TENSORFLOW += [f"launch.job.{name}" for name in ("arguments", "config", "environment", "run", "text_files")]
 PROGRAMS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.name != "__init__.py")
 # Named as folders; what is in them is described nowhere else.
 ONE_LINE = ("launch/bench", "launch/baselines")

@@ -20,9 +20,11 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # some inputs are those of test_weights.py
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-import hostile_data as data_files
+import hostile_arrays as arrays
 import hostile_files as files
 import hostile_pictures as pictures
+import hostile_records as records
+import hostile_weights as weights
 import numpy as np
 import tensorflow as tf
 from test_weights import network
@@ -68,16 +70,16 @@ def corpus() -> list[Hostile]:
     groups = {
         "pictures": ({}, {}),
         "folder trees": (pictures.REFUSED_TREES, pictures.EITHER_TREES),
-        "TFRecords": (data_files.REFUSED_RECORDS, data_files.EITHER_RECORDS),
-        "npz": (data_files.REFUSED_NPZ, data_files.EITHER_NPZ),
-        "HDF5": (data_files.REFUSED_HDF5, data_files.EITHER_HDF5),
-        "CIFAR-10": (data_files.REFUSED_CIFAR, {}),
+        "TFRecords": (records.REFUSED_RECORDS, records.EITHER_RECORDS),
+        "npz": (arrays.REFUSED_NPZ, arrays.EITHER_NPZ),
+        "HDF5": (arrays.REFUSED_HDF5, arrays.EITHER_HDF5),
+        "CIFAR-10": (arrays.REFUSED_CIFAR, {}),
         "tables": (files.REFUSED_TABLES, files.EITHER_TABLES),
         "settings": (files.REFUSED_SETTINGS, files.EITHER_SETTINGS),
         "class weights": (files.REFUSED_CLASS_WEIGHTS, {}),
-        "weights": (files.REFUSED_WEIGHTS, files.EITHER_WEIGHTS),
-        "runs": (files.REFUSED_RUNS, {}),
-        "comparisons": (files.REFUSED_COMPARISONS, {}),
+        "weights": (weights.REFUSED_WEIGHTS, weights.EITHER_WEIGHTS),
+        "runs": (weights.REFUSED_RUNS, {}),
+        "comparisons": (weights.REFUSED_COMPARISONS, {}),
     }
     listed = [Hostile("pictures", name, pictures.with_picture(name, content), either)
               for name, content, either in pictures.pictures()]  # fmt: skip
