@@ -99,8 +99,10 @@ def _places(header: dict, layout: Layout, size: int) -> dict[str, int]:
             case {"dtype": str(code), "shape": list(found), "data_offsets": [int(begin), int(end)]}:
                 if (code, found) != (_CODES[dtype.name], list(shape)):
                     raise LayoutError(f"{code} {found} for {name}, but {needed}")
-                if not 0 <= begin <= end <= size or end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+                if not 0 <= begin <= end or end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
                     raise LayoutError(f"bytes {begin} to {end} for {name}, but {needed}")
+                if end > size:
+                    raise OSError(f"ends within {name}")
                 places[name] = begin
             case _:
                 raise LayoutError(f"nothing for {name}, but {needed}")
