@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.classes import choose_classes
-from data.datasets import DataError, Source, Subset
+from data.datasets import DataError, Progress, Source, Subset
 from data.formats.cifar10 import load_cifar10
 from data.formats.folders import load_image_folder
 from data.formats.hdf5 import load_hdf5
@@ -26,12 +26,13 @@ class Splits(NamedTuple):
 
 
 # Dataset name -> builder(data_dir, seed) -> (train, the source's own validation split or None). Those of TAKES_FEATURES
-# are given `progress` and `features`, too, and those of TAKES_CHOSEN the class names that are asked for, as `chosen`.
+# are given `features` and `reindex`, too, those of TAKES_CHOSEN the class names that are asked for, as `chosen`, and
+# those of TAKES_PROGRESS `progress` where somebody wants to see it.
 SOURCES: dict[str, Callable[..., tuple[Source, Source | None]]] = {
     "shapes": load_shapes,
     "cifar10": load_cifar10,
     "image_folder": load_image_folder,
-    "tfrecord": lambda data_dir, seed, progress, features: load_tfrecord(data_dir, progress, features),
+    "tfrecord": load_tfrecord,
     "csv": load_csv,
     "npz": load_npz,
     "hdf5": load_hdf5,
@@ -39,6 +40,7 @@ SOURCES: dict[str, Callable[..., tuple[Source, Source | None]]] = {
 NEEDS_NO_DATA_DIR = ("shapes", "cifar10")
 TAKES_CHOSEN = ("image_folder", "csv", "npz", "hdf5")
 TAKES_FEATURES = ("tfrecord",)
+TAKES_PROGRESS = ("image_folder", "csv", "tfrecord")
 
 # Opening these may take long once, for an index or a download that is kept: on each host one process should go first.
 BUILT_ONCE = ("tfrecord", "cifar10")
@@ -50,7 +52,7 @@ def load(
     *,
     seed: int,
     validation_split: float,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     classes: Sequence[str] | None = None,
     features: tuple[str | None, str | None] = (None, None),
     skip_unreadable: int = 0,
@@ -63,7 +65,7 @@ def load(
         seed: chooses the held-out examples, and the pictures of `shapes`.
         validation_split: in [0, 1), the part of each class of the training examples to hold out where the source
             has no validation split of its own; 0 holds out nothing.
-        progress: called with (bytes read, bytes in all) while an index is built.
+        progress: called now and then with what takes long: folders, files, bytes of shards.
         classes: only examples of these, labelled in this order; None for all that the data has.
         features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's.
         skip_unreadable: leave out up to so many files that cannot be pictures, which the note of the training examples
@@ -72,12 +74,57 @@ def load(
     Raises:
         DataError: whatever is wrong with the arguments or the files; all files that cannot be pictures are named.
     """
+    _check_part(validation_split)
+    sources = open_checked(
+        dataset,
+        data_dir,
+        seed=seed,
+        progress=progress,
+        classes=classes,
+        features=features,
+        skip_unreadable=skip_unreadable,
+    )
+    return arrange(sources, dataset, classes=classes, seed=seed, validation_split=validation_split)
+
+
+def _check_part(validation_split: float) -> None:
     if not 0 <= validation_split < 1:  # also false for NaN
         raise DataError(f"validation_split is {validation_split}: expected 0 or more and less than 1, such as 0.1.")
-    train, validation = open_sources(
-        dataset, data_dir, seed=seed, progress=progress, classes=classes, features=features
+
+
+def open_checked(
+    dataset: str,
+    data_dir: str | None,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    classes: Sequence[str] | None = None,
+    features: tuple[str | None, str | None] = (None, None),
+    skip_unreadable: int = 0,
+    reindex: bool = False,
+) -> tuple[Source, Source | None]:
+    """All of `load` that looks at files: the training examples and the data's own validation split; arguments as there.
+
+    Args:
+        reindex: look at TFRecord shards again, also where an index of them fits.
+    """
+    sources = open_sources(
+        dataset, data_dir, seed=seed, progress=progress, classes=classes, features=features, reindex=reindex
     )
-    train, validation = check_pictures((train, validation), skip_unreadable)
+    return check_pictures(sources, skip_unreadable, progress)
+
+
+def arrange(
+    sources: tuple[Source, Source | None],
+    dataset: str,
+    *,
+    classes: Sequence[str] | None,
+    seed: int,
+    validation_split: float,
+) -> Splits:
+    """The rest of `load`, which looks at nothing but labels: the classes that are asked for, and what is held out."""
+    _check_part(validation_split)
+    train, validation = sources
     if classes is not None:
         train, validation = choose_classes(train, validation, classes)
     if len(train.classes) < 2:
@@ -90,18 +137,21 @@ def open_sources(
     data_dir: str | None,
     *,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     classes: Sequence[str] | None = None,
     features: tuple[str | None, str | None] = (None, None),
+    reindex: bool = False,
 ) -> tuple[Source, Source | None]:
-    """The examples of `load` and the data's own validation split, before any file is looked at; arguments as there."""
+    """The examples of `open_checked`, before any file is looked at; arguments as there."""
     if dataset not in SOURCES:
         raise DataError(f"dataset is {dataset!r}: expected one of {', '.join(SOURCES)}.")
     if data_dir is None and dataset not in NEEDS_NO_DATA_DIR:
         raise DataError(f"dataset {dataset} needs data_dir: pass --data-dir with the place of its files.")
     if any(features) and dataset not in TAKES_FEATURES:
         raise DataError(f"--image-feature and --label-feature are of tfrecord, not of {dataset}: leave them out.")
-    arguments = {"progress": progress, "features": features} if dataset in TAKES_FEATURES else {}
+    arguments = {"features": features, "reindex": reindex} if dataset in TAKES_FEATURES else {}
+    if progress and dataset in TAKES_PROGRESS:
+        arguments["progress"] = progress
     if classes is not None and dataset in TAKES_CHOSEN:
         arguments["chosen"] = classes
     data_dir = data_dir and expand(data_dir)

@@ -6,11 +6,18 @@ Which index stands where in a run is not its business: see order.py.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
+
+from data.paths import Paths
+from data.spread import slices, spread
+
+Progress = Callable[[str, int, int], None]  # called with (what is under way, how much is done, of how much)
+TOGETHER = 64  # paths that are one string to TensorFlow
 
 
 class DataError(ValueError):
@@ -41,6 +48,7 @@ class Source:
         note: a sentence on how the data was understood, for people to read, or None.
         turned: of all pictures of the data set, also those of its other split, how many have an orientation tag
             that turns or mirrors them; None where nobody has looked.
+        sha256: the fingerprint, where it is known already.
     """
 
     name: str
@@ -51,6 +59,7 @@ class Source:
     ready: bool = False
     note: str | None = None
     turned: int | None = None
+    sha256: str | None = None
 
     def __init__(
         self,
@@ -85,11 +94,29 @@ class Source:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) that changes with the names, sizes, labels and, where they lie in memory, the pixels."""
+        if self.sha256 is None:
+            self.sha256 = self.digest()
+        return self.sha256
+
+    def digest(self) -> str:
+        """The fingerprint, computed."""
         raise NotImplementedError
+
+    def outline(self) -> str:
+        """SHA-256 (hex) of what can be compared without looking at any example: names, labels and the images' size."""
+        size = self.image_size and tuple(self.image_size)
+        digest = hashlib.sha256(repr((self.name, self.classes, size)).encode())
+        digest.update(self.labels.astype("<i4").tobytes())
+        return digest.hexdigest()
 
     def files(self) -> Iterator[tuple[str, int]]:
         """The place and the size in bytes of each example's file; none where they are no files of their own."""
         return iter(())
+
+    def glance(self, indices: np.ndarray) -> list[int]:
+        """A number for each of a few examples (int64 [m]) by which another process can tell that it sees the same:
+        the size of a file, -1 where there is none, or a checksum of pixels. None of all where labels say enough."""
+        return []
 
 
 def captured(array: np.ndarray) -> tf.Tensor:
@@ -102,80 +129,144 @@ def captured(array: np.ndarray) -> tf.Tensor:
 
 
 class ArraySource(Source):
-    """Pixels in memory: uint8 [n, height, width, 3] and labels [n]. Reading gathers a whole batch at once."""
+    """Pixels in memory, or in a file that is mapped into it: uint8 [n, height, width, 3] and labels [n].
+
+    Reading gathers a whole batch at once.
+    """
 
     def __init__(self, name: str, classes: Sequence[str], pixels: np.ndarray, labels: np.ndarray):
         super().__init__(name, classes, labels, image_size=pixels.shape[1:3], encoded=False)
         assert pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[3] == 3, (pixels.dtype, pixels.shape)
         assert len(pixels) == len(self.labels), (len(pixels), len(self.labels))
+        self._mapped = isinstance(pixels, np.memmap) or isinstance(pixels.base, np.memmap)
         self.pixels = np.ascontiguousarray(pixels)
 
     @cached_property
     def _pixels_tensor(self) -> tf.Tensor:
-        return captured(self.pixels)
+        tensor = captured(self.pixels)
+        self.pixels = np.asarray(memoryview(tensor))  # instead of a second copy
+        return tensor
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
-        return tf.gather(self._pixels_tensor, indices)
+        if not self._mapped:
+            return tf.gather(self._pixels_tensor, indices)
+        indices = tf.convert_to_tensor(indices)
+        images = tf.numpy_function(lambda rows: self.pixels[rows], [indices], tf.uint8, stateful=False)
+        return tf.ensure_shape(images, [indices.shape[0], *self.pixels.shape[1:]])
 
     def where(self, index: int) -> str:
         return f"example {index} of {self.name}"
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         digest = hashlib.sha256(repr((self.name, self.classes, self.pixels.shape)).encode())
         digest.update(self.labels.astype("<i4").tobytes())
         digest.update(self.pixels)
         return digest.hexdigest()
 
+    def glance(self, indices: np.ndarray) -> list[int]:
+        return [zlib.crc32(self.pixels[index]) for index in indices]
+
 
 class FileSource(Source):
-    """One JPEG or PNG file per example; `paths` are relative to `root` or absolute, `labels` int [n]."""
+    """One JPEG or PNG file per example; `paths` are relative to `root` or absolute, `labels` int [n].
 
-    def __init__(self, name: str, classes: Sequence[str], root: str, paths: Sequence[str], labels: np.ndarray):
+    Attributes:
+        sizes: integers [n], in bytes; None where nobody has asked for them yet.
+        folders: the folders and tables that these files were found by, with what `data.formats.tree.state_of` said of
+            them before; those of training also stand for validation.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: Sequence[str],
+        root: str,
+        paths: Paths | Iterable[str],
+        labels: np.ndarray,
+        sizes: np.ndarray | None = None,
+    ):
         super().__init__(name, classes, labels, image_size=None, encoded=True)
-        assert len(paths) == len(self.labels), (len(paths), len(self.labels))
-        self.root = root
-        self.paths = list(paths)
-        self._sizes: list[int] = []
+        # Half the memory, as long as no file has 4 GiB.
+        small = sizes is not None and sizes.max(initial=0) < 2**32
+        self.root, self.sizes = root, sizes.astype(np.uint32) if small else sizes
+        self.paths = paths if isinstance(paths, Paths) else Paths.of(paths)
+        self.folders: dict[str, tuple[int, ...] | None] = {}
+        assert len(self.paths) == len(self.labels), (len(self.paths), len(self.labels))
 
     def without(self, indices: Iterable[int]) -> "FileSource":
         """The same examples but for some."""
         kept = np.setdiff1d(np.arange(len(self)), list(indices))
-        paths = [self.paths[index] for index in kept]
-        rest = FileSource(self.name, self.classes, self.root, paths, self.labels[kept])
-        rest.note = self.note
+        sizes = None if self.sizes is None else self.sizes[kept]
+        rest = FileSource(self.name, self.classes, self.root, self.paths.take(kept), self.labels[kept], sizes)
+        rest.note, rest.folders = self.note, self.folders
         return rest
 
     @cached_property
-    def _paths_tensor(self) -> tf.Tensor:
-        return captured(np.array([os.fsencode(self.where(i)) for i in range(len(self))], dtype=object))
+    def _path_tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Paths in groups, as strings of their own would take several times as much memory; and their bounds."""
+        return captured(np.array(self.paths.groups(TOGETHER), dtype=object)), captured(self.paths.bounds)
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
-        paths = tf.gather(self._paths_tensor, indices)
+        groups, bounds = self._path_tensors
+        indices = tf.cast(indices, tf.int64)
+        group = indices // TOGETHER
+        first, start = (tf.gather(bounds, index) + 1 for index in (group * TOGETHER, indices))
+        length = tf.gather(bounds, indices + 1) - start
+        paths = tf.strings.substr(tf.gather(groups, group), start - first, length)
+        below = os.fsencode(os.path.join(self.root, ""))
+        paths = tf.where(tf.strings.substr(paths, 0, 1) == b"/", paths, below + paths)
         return tf.map_fn(tf.io.read_file, paths, fn_output_signature=tf.TensorSpec([], tf.string))
 
     def where(self, index: int) -> str:
         return os.path.join(self.root, self.paths[index])
 
-    def fingerprint(self) -> str:
+    def places(self, start: int, stop: int) -> list[bytes]:
+        """`where` of all from `start` to before `stop`, as bytes."""
+        below = os.fsencode(os.path.join(self.root, ""))
+        return [path if path[:1] == b"/" else below + path for path in self.paths.some(start, stop)]
+
+    def digest(self) -> str:
         """Over relative path, size in bytes and label of each file; the contents are not read."""
         digest = hashlib.sha256(repr((self.name, self.classes)).encode())
-        self._sizes = [size for _, size in self._stat()]
-        for path, size, label in zip(self.paths, self._sizes, self.labels.tolist(), strict=True):
-            digest.update(os.fsencode(f"{path}\0{size}\0{label}\n"))
+        sizes = self._known_sizes()
+        for part in slices(len(self)):
+            rows = zip(
+                self.paths.some(part.start, part.stop),
+                sizes[part.start : part.stop].tolist(),
+                self.labels[part.start : part.stop].tolist(),
+                strict=True,
+            )
+            digest.update(b"".join([b"%b\0%d\0%d\n" % row for row in rows]))
         return digest.hexdigest()
 
     def files(self) -> Iterator[tuple[str, int]]:
         places = (self.where(index) for index in range(len(self)))
-        # On a disk of the network asking for a size takes as long as opening the file.
-        return zip(places, self._sizes, strict=True) if self._sizes else self._stat()
+        return zip(places, self._known_sizes().tolist(), strict=True)
 
-    def _stat(self) -> Iterator[tuple[str, int]]:
-        for index in range(len(self)):
-            place = self.where(index)
+    def _known_sizes(self) -> np.ndarray:
+        if self.sizes is None:
+            parts = spread(self._stat, slices(len(self)))
+            self.sizes = np.concatenate([np.zeros(0, np.int64), *parts])
+        return self.sizes
+
+    def _stat(self, part: range) -> np.ndarray:
+        sizes = np.zeros(len(part), np.int64)
+        for number, place in enumerate(self.places(part.start, part.stop)):
             try:
-                yield place, os.stat(place).st_size
+                sizes[number] = os.stat(place).st_size
             except OSError as error:
-                raise DataError(f"cannot read {place} ({error.strerror}); restore the file.") from error
+                raise DataError(f"cannot read {os.fsdecode(place)} ({error.strerror}); restore the file.") from error
+        return sizes
+
+    def glance(self, indices: np.ndarray) -> list[int]:
+        return list(spread(lambda index: _size(self.where(index)), indices.tolist()))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 class Subset(Source):
@@ -205,3 +296,6 @@ class Subset(Source):
     def files(self) -> Iterator[tuple[str, int]]:
         files = list(self.source.files())
         return (files[index] for index in self.indices.tolist()) if files else iter(())
+
+    def glance(self, indices: np.ndarray) -> list[int]:
+        return self.source.glance(self.indices[indices])

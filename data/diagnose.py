@@ -17,6 +17,12 @@ from data.datasets import Source
 CHUNK = 64  # pictures between two looks at the clock
 
 
+def is_of_input(error: Exception) -> bool:
+    """Whether an error of a compiled call came out of its input pipeline, so that an example may be at fault: it is not
+    where the exchange failed because another worker has ended."""
+    return isinstance(error, tf.errors.OpError) and "IteratorGetNext" in error.message
+
+
 def diagnose(source: Source, indices: Iterable[int]) -> str | None:
     """The first of `indices` that cannot be read or decoded, in words: "PLACE: reason"; None if all can."""
     for index in indices:

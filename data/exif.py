@@ -19,7 +19,7 @@ def stored_orientation(head: bytes) -> int:
 
     `orientation` for bytes outside of a graph, a hundred times as fast.
     """
-    if not head.startswith(b"\xff\xd8"):
+    if not head.startswith(b"\xff\xd8") or SIGNATURE not in head:
         return 1
     place = 2
     while place + _SEGMENT <= len(head) and head[place] == 0xFF and _may_precede(head[place + 1]):

@@ -55,13 +55,17 @@ class Collectives:
 
 
 class HorovodCollectives(Collectives):
-    """The same over Horovod; creating it starts Horovod (and MPI, where the launcher began an MPI job)."""
+    """The same over Horovod; creating it starts Horovod."""
 
-    def __init__(self, world: World):
+    def __init__(self, world: World, start_mpi: Callable[[], object] | None = None):
+        """Args: ``start_mpi`` starts MPI, where the launcher began an MPI job: once Horovod has loaded its library, and
+        before Horovod itself would start it."""
         super().__init__(world)
         import horovod.tensorflow as horovod
 
         self._horovod = horovod
+        if start_mpi is not None:
+            start_mpi()
         with waiting():
             horovod.init()
         if (horovod.rank(), horovod.size()) != (world.rank, world.size):

@@ -4,16 +4,18 @@ Tensors travel over Horovod (``collectives.py``); decisions, settings and finger
 launcher began an MPI job, and over Horovod under a Gloo launch.  No control message ever mixes with a gradient.
 """
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import json
 import sys
 import time
 from collections.abc import Callable
 
 from distributed.collectives import Collectives
-from distributed.hardware.placement import ranks_in_words
-from distributed.health import heartbeat
+from distributed.health import heartbeat, hosts
+from distributed.in_words import by_value
 from distributed.world import WorldError
 
 
@@ -26,6 +28,10 @@ class Control:
     def agree(self, value):
         """Return the chief's JSON value on every worker."""
         return json.loads(self._collectives.broadcast_bytes(json.dumps(value).encode()))
+
+    def share(self, payload: bytes) -> bytes:
+        """Return the chief's bytes on every worker; those of the others are ignored."""
+        return self._collectives.broadcast_bytes(payload)
 
     def gather(self, value) -> list:
         """Return every worker's JSON value, by rank, on every worker."""
@@ -55,13 +61,20 @@ class MpiControl(Control):
 
     def __init__(self, collectives: Collectives):
         super().__init__(collectives)
-        MPI = _mpi()
+        MPI = start_mpi()
         self._world = MPI.COMM_WORLD
         self._communicator = MPI.COMM_WORLD.Dup()
 
     @heartbeat.waiting()
     def agree(self, value):
         return json.loads(self._communicator.bcast(json.dumps(value), root=0))
+
+    @heartbeat.waiting()
+    def share(self, payload):
+        size = self._communicator.bcast(len(payload), root=0)
+        content = bytearray(payload if self._communicator.rank == 0 else size)
+        self._communicator.Bcast(content, root=0)
+        return bytes(content)
 
     @heartbeat.waiting()
     def gather(self, value):
@@ -87,10 +100,53 @@ class MpiControl(Control):
         return code
 
 
+@functools.cache
+def start_mpi():
+    """Start MPI for this process, once, and let it end with the process; return mpi4py's module.
+
+    Call it before Horovod starts.  Who starts MPI also ends it, and Horovod would do so as soon as any rank leaves: on
+    another rank, whose last message may be under way.  Here it ends in the main thread, which has no messages any more
+    by then, after Horovod has left, and for all ranks together.
+
+    Raises:
+        WorldError: on all ranks, if this MPI may not be called by two threads.
+    """
+    MPI = _mpi()
+    # Functions at exit are called in the reverse order; Horovod's, which is registered later, before all of these.
+    if not MPI.Is_initialized():
+        with heartbeat.waiting():
+            MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    atexit.register(lambda: MPI.Is_finalized() or MPI.Finalize())
+    # By one thread still, which every level allows.
+    level = MPI.COMM_WORLD.allreduce(MPI.Query_thread(), MPI.MIN)
+    if level < MPI.THREAD_MULTIPLE:
+        names = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
+        raise WorldError(
+            f"{mpi_library()} was started with the thread level {names[level]}, but two threads of each rank call it, "
+            "Horovod's and the main one, which needs multiple; import mpi4py without settings of your own (mpi4py.rc, "
+            "MPI4PY_RC_THREAD_LEVEL), load an MPI that was built with threads, or start with horovodrun --gloo"
+        )
+    if news := hosts.begin(MPI.COMM_WORLD):
+        atexit.register(news.stop)
+    atexit.register(_wait_for_all, MPI.COMM_WORLD)
+    return MPI
+
+
+def _wait_for_all(communicator) -> None:
+    """Return once all ranks have come as far, without taking a core meanwhile, as MPI's own waiting would."""
+    if getattr(sys, "last_value", None) is not None:
+        # A script has failed after its training, perhaps alone; the launcher ends the others, who may wait for it.
+        sys.stdout.flush()
+        heartbeat.die(1)
+    request = communicator.Ibarrier()
+    while not request.Test():
+        time.sleep(0.01)
+
+
 def _mpi():
     import mpi4py
 
-    # Horovod has initialised MPI and will finalise it.
+    # It would do so while it is loaded, also where MPI is only asked for its name.
     mpi4py.rc.initialize = False
     mpi4py.rc.finalize = False
     from mpi4py import MPI
@@ -145,8 +201,6 @@ def check_agreement(control: Control, value: dict) -> None:
         WorldError: on every worker, naming the first field that differs and which ranks have which value.
     """
     for field, by_rank in differences(control.gather(value)):
-        ranks = {}
-        for rank, value in enumerate(by_rank):
-            ranks.setdefault(json.dumps(value), (value, []))[1].append(rank)
-        values = ", ".join(f"{ranks_in_words(group)}: {value}" for value, group in ranks.values())
-        raise WorldError(f"the ranks were started with different {field} ({values}); start all of them with the same")
+        raise WorldError(
+            f"the ranks were started with different {field} ({by_value(by_rank)}); start all of them with the same"
+        )

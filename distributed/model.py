@@ -18,6 +18,7 @@ from distributed.layers.batch_norm import MovingStatistics
 from distributed.metrics import GlobalMetrics
 from distributed.optimizer import LockstepOptimizer
 from distributed.regularization import Penalties
+from distributed.step_times import StepTimes, stamp
 from distributed.strategies import Strategy
 
 # What a worker may have to tell the others in mid-run: a signal asked it to leave (to be resumed), the user pressed
@@ -93,6 +94,7 @@ class LockstepModel:
         self._notices = keras.Variable(
             tf.zeros(len(NOTICES)), dtype="float32", trainable=False, aggregation="only_first_replica", name="notices"
         )
+        self.times = StepTimes()
         self.take_up(optimizer, exchange, moving, penalties)
 
     def take_up(
@@ -140,7 +142,10 @@ class LockstepModel:
 
         def step(index, rows):
             self.optimizer.learning_rate = rates[index]
-            row = self._strategy.run(self._train_step, next(batches))
+            began, _ = stamp(index)
+            with tf.control_dependencies([began]):
+                batch = next(batches)
+            row = self._strategy.run(self._train_step, batch, began)
             return index + 1, rows.write(index, row)
 
         rows = tf.TensorArray(tf.float32, count, element_shape=[width])
@@ -148,16 +153,26 @@ class LockstepModel:
         _, rows = tf.while_loop(lambda index, _: index < count, step, (0, rows), parallel_iterations=1)
         return rows.stack()
 
-    def _train_on(self, data):
-        """A replica's step on its batch; what ``StepReport`` is made of, float32 [replicas + notices + 1]."""
+    def _train_on(self, data, began):
+        """A replica's step on its batch, for which it has waited since ``began``; what ``StepReport`` is made of,
+        float32 [replicas + notices + 1]."""
         variables = self.network.trainable_variables
+        metrics = [tf.convert_to_tensor(variable.value) for variable in self._metric_variables]
+        fetched, data = stamp(data)
         loss, shares = self._accumulated(data, variables)
+        computed, _ = stamp([loss, shares])
         rows = None if self._moving is None else shares.pop()
         # Which replica's loss is not finite must be known to all, so each reports in a place of its own.
         mine = self._strategy.replica_id()
         places = tf.pad(loss[None], [[mine, self._strategy.replicas - 1 - mine]])
         report = tf.concat([places, self._notices.value], 0)
-        report, halted = self.optimizer.step(shares, variables, report, rows)
+        report, halted, summed = self.optimizer.step(shares, variables, report, rows)
+        # A step that was refused will be taken again, by a run that goes on: its examples do not count yet.
+        for variable, before in zip(self._metric_variables, metrics, strict=True):
+            variable.assign(tf.where(halted > 0, before, variable.value))
+        # Whatever reads a variable that the update has written comes after all of it.
+        updated, _ = stamp(tf.identity(self.optimizer.iterations.value))
+        self.times.add([began, fetched, computed, summed, updated])
         return tf.concat([report, tf.cast(halted, tf.float32)[None]], 0)
 
     def _accumulated(self, data, variables):
@@ -175,7 +190,7 @@ class LockstepModel:
     def _gradients(self, data, variables):
         images, labels, sample_ids = data
         step = tf.cast(self.optimizer.iterations.value, tf.int64)
-        with step_context.enter(step, sample_ids) as context, tf.GradientTape() as tape:
+        with step_context.enter(step, sample_ids, self.times.awaited) as context, tf.GradientTape() as tape:
             logits = self._computed(images, training=True)
             losses = self._losses(labels, logits)
             if self._class_weights is not None:

@@ -29,6 +29,7 @@ from distributed.gradients.reduction import Factors, Owned, Rows
 from distributed.gradients.tensor_parallel import SplitPair
 from distributed.layers.batch_norm import MovingStatistics
 from distributed.regularization import Penalties
+from distributed.step_times import stamp
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
 INITIAL_LOSS_SCALE = 2.0**15
@@ -81,7 +82,7 @@ class LockstepOptimizer:
 
     def step(
         self, gradients: Sequence, variables: Sequence, report: tf.Tensor, rows: Rows | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Take one step; call it in a replica's context.
 
         Args:
@@ -93,7 +94,8 @@ class LockstepOptimizer:
             rows: what the moving statistics follow, where there are any; they move if the step is taken.
 
         Returns:
-            ``report`` summed over all replicas, and whether the optimizer has halted (int32, 0 or 1).
+            ``report`` summed over all replicas, whether the optimizer has halted (int32, 0 or 1), and when the sums
+            were there, see ``step_times.stamp``.
         """
         # What a worker owns is summed already; the norm, which is exchanged now, is that of the whole gradient.
         gradients = [
@@ -101,7 +103,8 @@ class LockstepOptimizer:
             for pair in zip(gradients, variables, strict=True)
         ]
         shares = [*gradients, *([] if rows is None else [rows]), report]
-        *gradients, report = self._sum_replicas(shares, self.loss_scale.value if self._scaled else 1.0)
+        summed, shares = stamp(self._sum_replicas(shares, self.loss_scale.value if self._scaled else 1.0))
+        *gradients, report = shares
         moved = [] if rows is None else self._moving.moved(gradients.pop().values)
         if self._clip_norm is not None or self._penalties:
             gradients = [_multiplied(gradient) for gradient in gradients]
@@ -129,7 +132,7 @@ class LockstepOptimizer:
             loss_finite,
             gradient_finite,
         )
-        return report, halted
+        return report, halted, summed
 
     def _penalized(self, gradient: tf.Tensor | Owned, variable: keras.Variable) -> tf.Tensor | Owned:
         """The gradient of the loss with the penalty of the variable, both times the loss scale."""

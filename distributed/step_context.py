@@ -8,6 +8,7 @@ their gradient is made of, batch normalisation of what it has seen.
 import contextlib
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import tensorflow as tf
@@ -19,6 +20,7 @@ class StepContext:
     Attributes:
         step: int64 scalar, the number of optimizer steps taken before this one.
         sample_ids: int64 [b], the examples' indices in their source.
+        awaited: makes of an exchange, a function of tensors, one whose time is known to be no computing.
         draws: how often each layer, by its id, has drawn random numbers so far.
         recorded: dense layer's name -> (inputs [b, in], outputs before the activation [b, out]), filled on the way.
         moments: what each batch normalisation, by its id, has seen of its inputs, call by call; see
@@ -27,6 +29,7 @@ class StepContext:
 
     step: tf.Tensor
     sample_ids: tf.Tensor
+    awaited: Callable = lambda exchange: exchange
     draws: Counter[int] = field(default_factory=Counter)
     recorded: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
     moments: dict[int, list] = field(default_factory=lambda: defaultdict(list))
@@ -41,9 +44,9 @@ _local = _Current()
 
 
 @contextlib.contextmanager
-def enter(step: tf.Tensor, sample_ids: tf.Tensor):
+def enter(step: tf.Tensor, sample_ids: tf.Tensor, awaited: Callable = StepContext.awaited):
     """Within this block the layers are in the training step ``step`` of the examples ``sample_ids``."""
-    before, _local.context = _local.context, StepContext(step, sample_ids)
+    before, _local.context = _local.context, StepContext(step, sample_ids, awaited)
     try:
         yield _local.context
     finally:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from distributed.collectives import BUCKET, Collectives, HorovodCollectives
-from distributed.control import Control, MpiControl
+from distributed.control import Control, MpiControl, start_mpi
 from distributed.world import World
 
 
@@ -44,10 +44,10 @@ class SingleDevice:
         """The context in which the model and the optimizer are built."""
         return contextlib.nullcontext()
 
-    def run(self, step: Callable, batch):
+    def run(self, step: Callable, batch, *arguments):
         """Let each replica of this worker take a step on its part of what ``distribute`` gave, inside a graph; what
-        comes back is the first one's tensor, or None."""
-        return step(batch)
+        comes back is the first one's tensor, or None.  Further ``arguments`` are the same for all."""
+        return step(batch, *arguments)
 
     def replica_id(self):
         """This replica's number in the run, int32, inside a train or test step."""
@@ -84,9 +84,14 @@ class SingleDevice:
         """For each replica of the run, a 32-bit checksum of each of these Keras variables."""
         return [[_checksum(variable.value) for variable in variables]]
 
-    def replica_values(self, variables: Sequence) -> list:
-        """For each replica of the run, the values of these Keras variables as a JSON value: ``[replica][variable]``."""
+    def local_values(self, variables: Sequence) -> list:
+        """For each replica of this worker, the values of these Keras variables as a JSON value:
+        ``[replica][variable]``."""
         return [[np.asarray(variable).tolist() for variable in variables]]
+
+    def replica_values(self, variables: Sequence) -> list:
+        """The same for each replica of the run; all workers must call it."""
+        return self.local_values(variables)
 
     def assign_replica_values(self, variables: Sequence, values: list) -> None:
         """Give each replica its own of what ``replica_values`` gave; where the run had another number of replicas, the
@@ -122,8 +127,8 @@ class Mirrored(SingleDevice):
     def scope(self):
         return self._strategy.scope()
 
-    def run(self, step, batch):
-        result = self._strategy.run(step, (batch,))
+    def run(self, step, batch, *arguments):
+        result = self._strategy.run(step, (batch, *arguments))
         return None if result is None else self._strategy.experimental_local_results(result)[0]
 
     def replica_id(self):
@@ -150,7 +155,7 @@ class Mirrored(SingleDevice):
         by_variable = [self._strategy.experimental_local_results(variable.value) for variable in variables]
         return [[_checksum(copy) for copy in copies] for copies in zip(*by_variable, strict=True)]
 
-    def replica_values(self, variables):
+    def local_values(self, variables):
         copies = [self._strategy.experimental_local_results(variable.value) for variable in variables]
         return [[copy.numpy().tolist() for copy in column] for column in zip(*copies, strict=True)]
 
@@ -176,7 +181,9 @@ class Horovod(SingleDevice):
 
     def _create_collectives(self):
         # Alone, nothing needs to be exchanged, and a process without a launcher must not start MPI.
-        return HorovodCollectives(self.world) if self.world.size > 1 else Collectives(self.world)
+        if self.world.size == 1:
+            return Collectives(self.world)
+        return HorovodCollectives(self.world, start_mpi if self.world.uses_mpi else None)
 
     def _create_control(self):
         several = self.world.size > 1
@@ -196,7 +203,7 @@ class Horovod(SingleDevice):
         return self.control.gather(mine)
 
     def replica_values(self, variables):
-        (mine,) = super().replica_values(variables)
+        (mine,) = self.local_values(variables)
         return self.control.gather(mine)
 
     @property

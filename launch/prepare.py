@@ -41,7 +41,9 @@ from data.datasets import DataError, Source
 from data.diagnose import scan
 from data.encode import encoded_images
 from data.formats.headers import check_pictures
-from data.formats.tfrecord_shards import MANIFEST, UNFINISHED, Manifest, Shard, Split, read_manifest
+from data.formats.tfrecord import load_tfrecord
+from data.formats.tfrecord_index import load_index
+from data.formats.tfrecord_shards import MANIFEST, UNFINISHED, Manifest, Shard, Split, find_shards, read_manifest
 from data.splits import open_test
 from distributed.checkpoint import disk
 
@@ -155,7 +157,7 @@ def convert(
     test: Source | None = None,
     shorter_side: int | None = None,
 ) -> Manifest:
-    """Write what is missing of the shards to `out`, and the manifest last; return the manifest."""
+    """Write what is missing of the shards to `out`, then the manifest and the index; return the manifest."""
     sources = {"train": splits.train, "validation": splits.validation, "test": test}
     sources = {name: source for name, source in sources.items() if source is not None}
     manifest = resume(out, plan(sources, dataset, shards, shorter_side))
@@ -178,6 +180,9 @@ def convert(
                 report.shard(shard, "kept" if whole else "written")
     save(out / MANIFEST, manifest)
     (out / UNFINISHED).unlink()
+    load_tfrecord(str(out))  # which leaves an index beside the shards
+    if test is not None:
+        load_index(out, find_shards(out)["test"], name="index-test")
     return manifest
 
 

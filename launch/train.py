@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> 
     from launch.job.arguments import parse_arguments
     from launch.job.config import ConfigError
     from launch.job.run import run
+    from launch.job.startup import Startup
 
     argv = sys.argv[1:] if argv is None else argv
     if "--list-models" in argv:
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> 
             time.sleep(1)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    code, _ = run(config, world, stop_request, **given)
+    code, _ = run(config, world, stop_request, startup=Startup.of_command(), **given)
     return code
 
 

@@ -1,5 +1,7 @@
 """Agreement is checked, not assumed: planted faults end all ranks together, with one message that names the place."""
 
+import csv
+import socket
 import sys
 
 import numpy as np
@@ -29,6 +31,10 @@ def planted(tmp_path_factory, tiny_data):
         "two kinds of cards": line,
         "two cards": line,
         "unseen": [*line, "--check-replicas", 0],
+        "not split": [*line, "--exchange", "split", "--optimizer", "lamb"],
+        "whole": [*line, "--deterministic"],
+        "broken off": [*line, "--deterministic"],
+        "broken off again": [*line, "--deterministic", "--run-dir", folder / "broken off"],
     }
     lines["overflow"] = [*line, "--precision", "float16", "--clip-norm", 1, "--check-replicas", 1]
     plants = {
@@ -44,6 +50,7 @@ def planted(tmp_path_factory, tiny_data):
         "two kinds of cards": [["card", 2, 3]],
         "two cards": [["card", 1, 2]],
         "unseen": [["weight", 1, 4]],
+        "broken off": [["nan", 2, 7]],
         "overflow": [["overflow", 1, 5]],
     }
     codes = run_jobs(folder, lines, "horovodrun", "-np", "3", plants=plants)
@@ -66,6 +73,32 @@ def test_nan_of_one_rank_stops_all_before_the_update(planted, name, step):
     assert saved.name == f"step-{step:08d}"
     weights = load_file(saved / "weights.safetensors")
     assert all(np.isfinite(weight).all() for weight in weights.values())
+
+
+def test_an_epoch_that_nan_broke_off_keeps_its_metrics(planted):
+    """The run goes on, and the epoch counts what it had seen until then: each example once."""
+    folder, codes, _ = planted
+    assert (codes["broken off"], codes["broken off again"]) == (1, 0)
+    for field in ("final", "best", "weights_sha256"):
+        assert summary(folder / "broken off")[field] == summary(folder / "whole")[field]
+    epochs = [rows(folder / name) for name in ("broken off", "whole")]
+    assert epochs[0] == epochs[1] and len(epochs[0]) == 2
+
+
+def rows(run_dir):
+    """metrics.csv without the columns of times."""
+    with open(run_dir / "metrics.csv", newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name not in ("images_per_second", "seconds")}
+            for row in csv.DictReader(file)
+        ]
+
+
+def test_a_split_that_cannot_be_had_says_why(planted):
+    _, codes, output = planted
+    assert codes["not split"] == 0
+    said = "warning: --exchange split cannot be had: --optimizer lamb needs the whole of a layer for its step"
+    assert output.count(said) == 1
 
 
 def test_a_changed_weight_is_found_and_named(planted):
@@ -146,7 +179,7 @@ def test_another_seed_on_one_rank(tmp_path, launcher):
 
 
 def test_another_file_in_one_ranks_folder(tmp_path):
-    """Both ranks name the same folder, as two machines would, but one of them has an image more."""
+    """Both ranks name the same folder, as two machines would, but in that of one of them a file is longer."""
     import tensorflow as tf
 
     jpeg = tf.io.encode_jpeg(np.zeros((16, 16, 3), np.uint8)).numpy()
@@ -154,10 +187,12 @@ def test_another_file_in_one_ranks_folder(tmp_path):
         for label in ("cat", "dog"):
             folder = tmp_path / str(rank) / "photos" / label
             folder.mkdir(parents=True)
-            for index in range(8 + rank):
-                (folder / f"{index}.jpg").write_bytes(jpeg)
+            for index in range(8):
+                (folder / f"{index}.jpg").write_bytes(jpeg + bytes(rank and index == 5 and label == "dog"))
     flags = "--dataset image_folder --data-dir photos --image-size 32 --batch-size 2 --validation-split 0"
     script = f"cd {tmp_path}/$OMPI_COMM_WORLD_RANK && {sys.executable} {TRAIN} {flags}"
     done = run_command(*LAUNCHERS["mpi"][0], "sh", "-c", script)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.count("different training data (rank 0:") == 1
+    host, size = socket.gethostname(), len(jpeg)
+    said = f"rank 1: {host} has photos/dog/5.jpg with {size + 1:,} bytes, {host}, the host of rank 0, with {size:,}:"
+    assert done.stderr.count(said) == 1, done.stderr

@@ -68,10 +68,29 @@ def test_quick_comparison_shows_and_saves_all_contestants(command, tmp_path):
         assert len(saving) == 2 and all(row["blocked_seconds"] > 0 for row in saving)
 
 
+@pytest.mark.faults
+def test_quick_start_shows_the_phases(tmp_path):
+    words = ["start", "--quick", "--rounds", 1, "--json", tmp_path / "start.json"]
+    done = run_command(sys.executable, BENCHMARK, *words, timeout=580)
+    assert done.returncode == 0, done.stdout + done.stderr
+    by_hand, *rows = json.loads((tmp_path / "start.json").read_text())["rows"]
+    assert by_hand["contestant"] == "one step by hand" and by_hand["start_seconds"] > 0
+    assert [(row["case"], row["setting"], row["contestant"]) for row in rows] == [
+        ("20 files", ranks, name) for ranks in ("1 rank", "2 ranks") for name in ("lockstep", "lockstep again")
+    ]
+    for row in rows:
+        phases = row["phases"]
+        assert row["start_seconds"] == phases["seconds"] > phases["imports"] > 0 < phases["first step"]
+        assert ("launcher" in phases) == (row["setting"] == "2 ranks")
+        assert f"{row['case']}, {row['setting']}, {row['contestant']}: " in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     (
         ("", "COMMAND"),
+        ("start --files 0", "argument --files: '0' is not a whole number"),
+        ("start --models alexnet", "unrecognized arguments: --models"),
         ("sculling", "invalid choice: 'sculling'"),
         ("overhead --models alexnet,lenet", "--models has 'lenet'"),
         ("overhead --models alexnet:0", "a batch of 1 or more"),

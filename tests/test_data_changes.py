@@ -52,7 +52,7 @@ def test_files_that_cannot_be_pictures_are_left_out_as_if_they_were_not_there(pi
 def runs(tmp_path_factory, pictures):
     """Each run is begun with the pictures, and gone on with after something has happened to them."""
     folder = tmp_path_factory.mktemp("runs")
-    names = ("refused", "accepted", "validation", "more", "fewer", "older")
+    names = ("refused", "accepted", "validation", "validation-refused", "more", "fewer", "older")
     line = [*LINE.split(), "--early-stopping-patience", "9"]
     begun = [*line, "--data-dir", folder / "begun"]
     shutil.copytree(pictures, folder / "begun")
@@ -61,11 +61,11 @@ def runs(tmp_path_factory, pictures):
     for name in names:
         data = shutil.copytree(pictures, folder / f"data-{name}")
         run = shutil.copytree(folder / "begun-run", folder / name, symlinks=True)
-        accept = [] if name == "refused" else ["--data-changed", "accept"]
+        accept = [] if name.endswith("refused") else ["--data-changed", "accept"]
         jobs[name] = [*line, "--epochs", "3", "--data-dir", data, "--run-dir", run, *accept]
         if name in ("refused", "accepted", "older"):
             (data / "train/cat/03.png").unlink()
-        if name == "validation":
+        if name.startswith("validation"):
             shutil.copy(data / "train/dog/04.png", data / "val/dog/44.png")
         if name == "more":
             for index in range(4):
@@ -80,7 +80,8 @@ def runs(tmp_path_factory, pictures):
 
 def test_a_run_refuses_other_data_and_says_what_differs(runs):
     folder, codes, output = runs
-    assert codes == {"refused": 2, "accepted": 0, "validation": 0, "more": 2, "fewer": 2, "older": 0}
+    changed = {"refused": 2, "accepted": 0, "validation": 0, "validation-refused": 2}
+    assert codes == changed | {"more": 2, "fewer": 2, "older": 0}
     assert "was made with other data: training: 1 file fewer: train/cat/03.png, cat 9 -> 8; bring that back" in output
     assert summary(folder / "refused")["epochs"] == 2
 
@@ -98,6 +99,7 @@ def test_accepted_it_goes_on_and_says_from_where_on(runs):
 def test_validation_that_changed_begins_its_decisions_anew(runs):
     folder, _, output = runs
     assert "validation: 1 file more: val/dog/44.png, dog 2 -> 3" in output
+    assert "was made with other data: validation: 1 file more: val/dog/44.png, dog 2 -> 3; bring that back" in output
     assert output.count("validation has changed: best, patience and plateau begin anew") == 1
     state = json.loads((folder / "validation/checkpoints/last/state.json").read_text())
     assert state["decisions"]["best_epoch"] == 2 and state["decisions"]["stop_wait"] <= 1

@@ -61,8 +61,8 @@ def test_one_dies_all_are_gone_and_it_is_named(tmp_path, tiny_data, launcher, fa
 
 
 def test_a_rank_that_failed_too_waits_for_the_first_one_to_say_why(tmp_path, monkeypatch):
-    code = "import time, pathlib; from distributed.health.heartbeat import accuse; "
-    code += "print(accuse(pathlib.Path('.')), flush=True); time.sleep(2)"
+    code = "import time, pathlib; from distributed.health.first_failure import claim; "
+    code += "print(claim(pathlib.Path('.')), flush=True); time.sleep(2)"
     first = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -248,16 +248,17 @@ def test_silence_shows_all_if_loading_fails(then, code):
     assert ("ImportError: no such library" in ended.stderr) == (code == 1) and "after" not in ended.stderr
 
 
-def test_keras_is_loaded_without_matplotlib_which_can_be_loaded_later():
+def test_keras_is_loaded_without_what_nobody_needs_which_can_be_loaded_later():
     words = (
-        "import sys; from launch.job.environment import loading\n"
+        "import sys; from launch.job.environment import UNWANTED, loading\n"
         "with loading(quiet=True): import keras\n"
-        "print('matplotlib' in sys.modules); import matplotlib.pyplot; print('matplotlib' in sys.modules)\n"
+        "print(*UNWANTED, any(name in sys.modules for name in UNWANTED))\n"
+        "import matplotlib.pyplot, sklearn.base; print(all(name in sys.modules for name in UNWANTED))\n"
         "with loading(quiet=True): import matplotlib\n"
         "print(matplotlib.__name__, sys.modules['matplotlib'] is matplotlib)"
     )
     ended = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True)
-    assert ended.stdout.split() == ["False", "True", "matplotlib", "True"], ended.stderr
+    assert ended.stdout.split() == ["matplotlib", "sklearn", "False", "True", "matplotlib", "True"], ended.stderr
 
 
 def test_too_many_open_files_are_named_with_the_remedy():

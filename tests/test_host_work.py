@@ -77,6 +77,9 @@ def has_gpu_kernel(node) -> bool:
 def test_every_operation_of_a_step_has_a_kernel_for_gpus(precision):
     model, _ = prepared(precision)
     functions = model._training.get_concrete_function().graph.as_graph_def().library.function
-    nodes = [node for function in functions for node in function.node_def]
+    # Where one names the CPU, it is meant: the time is stamped there, and nothing is computed.
+    on_host = [node for function in functions for node in function.node_def if "CPU" in node.device]
+    assert {node.op for node in on_host} <= {"Timestamp", "Pack", "Sub"}, {node.op for node in on_host}
+    nodes = [node for function in functions for node in function.node_def if "CPU" not in node.device]
     without = {(node.op, str(dict(node.attr))[:300]) for node in nodes if not has_gpu_kernel(node)}
     assert sorted({op for op, _ in without}) == [], without

@@ -13,12 +13,15 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("distributed", "models", "data", "launch")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 # Read before TensorFlow is loaded, or by tools that must not wait for it.
-PURE = ("world", "hardware.placement", "hardware.cuda", "schedule", "decisions")
+PURE = ("world", "in_words", "hardware.placement", "hardware.cuda", "schedule", "decisions")
 WITHOUT_TENSORFLOW = [f"distributed.{name}" for name in PURE]
 WITHOUT_TENSORFLOW += [
     f"distributed.checkpoint.{name}" for name in ("commit", "disk", "manager", "saver", "tensor_files")
 ]
-WITHOUT_TENSORFLOW += [f"distributed.health.{name}" for name in ("heartbeat", "preemption", "watchdog")]
+WITHOUT_TENSORFLOW += [
+    f"distributed.health.{name}"
+    for name in ("heartbeat", "records", "first_failure", "hosts", "preemption", "watchdog")
+]
 WITHOUT_TENSORFLOW += [f"launch.job.run_directory.{name}" for name in ("create", "liveness", "lock")]
 WITHOUT_TENSORFLOW += [f"launch.{name}" for name in ("evaluate", "predict", "export", "compare", "doctor")]
 WITHOUT_TENSORFLOW += [f"launch.diagnosis.{name}" for name in ("machine", "software", "storage", "speed", "findings")]
@@ -28,7 +31,9 @@ WITHOUT_TENSORFLOW += [
     for name in ("classification", "files", "confusion", "sheet", "lettering", "leakage", "projector")
 ]
 WITHOUT_TENSORFLOW += ["launch.train", "launch.job.user.call", "launch.job.user.code"]
-WITHOUT_TENSORFLOW += [f"launch.job.{name}" for name in ("arguments", "config", "environment", "run", "text_files")]
+WITHOUT_TENSORFLOW += [
+    f"launch.job.{name}" for name in ("arguments", "config", "environment", "run", "startup", "text_files")
+]
 PROGRAMS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.name != "__init__.py")
 # Named as folders; what is in them is described nowhere else.
 ONE_LINE = ("launch/bench", "launch/baselines")

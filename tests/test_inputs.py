@@ -1,8 +1,11 @@
 """Data as the workers eat it: the order that the plan counts, each example validated once, the unreadable one named."""
 
+import sys
+
 import pytest
 import small_images
 import tensorflow as tf
+from conftest import ROOT, run_command
 from small_images import N, joined
 
 from data import Splits
@@ -79,3 +82,23 @@ def test_inputs_name_the_example_that_a_worker_could_not_read(files, tmp_path):
     assert ranks[1].find_culprit(step=6) is None  # that step is over, and the example not due again
     assert ranks[1].find_culprit(step=6, steps=30) is not None  # but within a call of many steps
     assert all("replace or remove it" in made.find_culprit(None) for made in ranks)  # in the validation set
+
+
+def test_a_run_says_at_once_that_it_looks_for_a_bad_example_and_on_one_rank(tmp_path):
+    """The other rank only sees that the exchange has failed, and looks for nothing."""
+    random = tf.random.stateless_uniform([32, 32, 3], (1, 2), maxval=256, dtype=tf.int32)
+    jpeg = tf.io.encode_jpeg(tf.cast(random, tf.uint8), quality=95).numpy()
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for index in range(16):
+            (tmp_path / "photos" / label / f"{index}.jpg").write_bytes(jpeg)
+    bad = tmp_path / "photos" / "cat" / "3.jpg"
+    bad.write_bytes(jpeg[: len(jpeg) // 2])
+    flags = "--dataset image_folder --image-size 32 --batch-size 4 --validation-split 0 --augment none"
+    words = [sys.executable, ROOT / "launch/train.py", *flags.split(), "--data-dir", tmp_path / "photos"]
+    done = run_command("horovodrun", "-np", 2, *words, "--run-dir", tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "could not read an example" in line or "error: " in line]
+    assert len(lines) == 2, done.stderr
+    assert " could not read an example (" in lines[0] and "looking for it" in lines[0]
+    assert f"{bad}: " in lines[1] and "replace or remove it" in lines[1]

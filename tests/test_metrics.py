@@ -105,6 +105,30 @@ def test_the_loss_keeps_its_digits_over_many_examples():
     assert metrics.results()["loss"] == 2.0**15 + 2.0**-8
 
 
+@pytest.mark.parametrize("classes", (2, 10))
+def test_counts_are_exact_beyond_what_float32_counts(classes):
+    """2**24 + 1 is not a float32."""
+    metrics = alone(classes, METRICS if classes > 2 else [name for name in METRICS if name != "top5"])
+    (batch,) = batches(classes, count=1)
+    feed(metrics, [batch], classes)
+    counted = [np.array(variable) for metric in metrics.others for variable in metric.variables]
+    for metric in metrics.others:
+        for variable in metric.variables:
+            variable.assign(variable + 2.0**24)
+    feed(metrics, [batch], classes)
+    _, _, *states = metrics.sum_states()
+    assert all((state == 2.0**24 + 2 * count).all() for state, count in zip(states, counted, strict=True))
+    assert any(count.any() for count in counted)
+
+
+def test_a_result_is_that_of_all_counts():
+    metrics = alone(3, ("accuracy",))
+    hits, seen = metrics.others[0].variables
+    hits.assign(2.0**24 + 1)
+    seen.assign(2.0**25 + 2)
+    assert metrics.results()["accuracy"] == 0.5
+
+
 def test_states_are_reset():
     second = alone(10)
     feed(second, batches(10), 10)

@@ -1,9 +1,13 @@
 """Numpy archives."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from data.datasets import DataError
+from data.datasets import ArraySource, DataError
+from data.formats import npz
 from data.formats.npz import load_npz
 
 X = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
@@ -60,6 +64,33 @@ def test_validation_is_val_else_test(tmp_path):
 def test_bad_archives(tmp_path, arrays, words):
     with pytest.raises(DataError, match=rf"set\.npz.*{words}"):
         load_npz(saved(tmp_path, **arrays), seed=0)
+
+
+def test_large_arrays_stay_in_the_file(tmp_path, monkeypatch):
+    path = saved(tmp_path, x_train=X, y_train=Y, x_val=X[:2], y_val=Y[:2])
+    whole = load_npz(path, seed=0)
+    monkeypatch.setattr(npz, "MAPPED", 1)
+    mapped = load_npz(path, seed=0)
+    for before, after in zip(whole, mapped, strict=True):
+        assert isinstance(after.pixels.base, np.memmap) and not isinstance(before.pixels.base, np.memmap)
+        assert after.fingerprint() == before.fingerprint()
+    rows = tf.constant([3, 1, 3], tf.int64)
+    np.testing.assert_array_equal(tf.function(mapped[0].read)(rows), X[[3, 1, 3]])
+    np.savez_compressed(path, x_train=X, y_train=Y)
+    packed, _ = load_npz(path, seed=0)
+    assert packed.fingerprint() == whole[0].fingerprint() and not isinstance(packed.pixels.base, np.memmap)
+    np.savez(path, x_train=X, y_train=Y)
+    content = bytearray(Path(path).read_bytes())
+    content[300] ^= 1
+    Path(path).write_bytes(content)
+    with pytest.raises(DataError, match="set.npz"):
+        load_npz(path, seed=0)
+
+
+def test_pixels_are_in_memory_once():
+    source = ArraySource("npz", ["a", "b", "c"], X.copy(), Y)
+    np.testing.assert_array_equal(source.read(tf.constant([2], tf.int64)), X[[2]])
+    assert np.shares_memory(source.pixels, np.asarray(memoryview(source._pixels_tensor)))
 
 
 def test_missing_damaged_and_other_files(tmp_path):

@@ -49,7 +49,7 @@ def step(optimizer, variables, gradients, losses=(0.0,)):
             lambda given, losses: optimizer.step([*map(scale, given)], variables, losses)
         )
     gradients = [tf.constant(gradient, tf.float32) for gradient in gradients]
-    report, halted = GRAPHS[id(optimizer)](gradients, tf.constant(losses, tf.float32))
+    report, halted, _ = GRAPHS[id(optimizer)](gradients, tf.constant(losses, tf.float32))
     return report.numpy().tolist(), int(halted)
 
 
@@ -220,7 +220,7 @@ def run(steps, scaled=False, **settings):
         return strategy.run(replica)
     trace = []
     for gradients, losses in steps:
-        report, halted = step(tf.constant(gradients), tf.constant(losses))
+        report, halted, _ = step(tf.constant(gradients), tf.constant(losses))
         halted = [int(value) for value in strategy.experimental_local_results(halted)]
         copies = [float(value) for value in strategy.experimental_local_results(weight.value)]
         assert len(copies) == 2 and len({*copies}) == 1 and len({*halted}) == 1

@@ -121,10 +121,3 @@ def workers(*places):
 def test_one_card_for_two_ranks(places, words):
     sentence = placement.shared_cards(workers(*places))
     assert (sentence is None) == (not words) and all(word in sentence for word in words)
-
-
-@pytest.mark.parametrize(
-    ("ranks", "words"), (([3], "rank 3"), ([0, 1, 2, 5], "ranks 0-2, 5"), ([0, 2], "ranks 0, 2"))
-)
-def test_ranks_in_words(ranks, words):
-    assert placement.ranks_in_words(ranks) == words

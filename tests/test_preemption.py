@@ -47,9 +47,33 @@ def test_in_training_the_first_is_told_and_the_second_ends(clock, number, name):
     clock[0] += 0.2
     stop_request.hear(number)
     assert (told, codes) == ([name], []), "the same request, sent to the group and handed on by the launcher"
-    clock[0] += 1
+    clock[0] += 2
     stop_request.hear(number)
     assert (told, codes) == ([name], [128 + number])
+
+
+@pytest.mark.parametrize("number", (TERM, USR1, USR2, HUP))
+def test_two_programs_that_hand_on_one_signal_make_one_request(clock, number):
+    """srun and the batch script, a second and a half apart; another signal means something else."""
+    codes, told = [], []
+    stop_request = StopRequest(codes.append)
+    stop_request.deliver_to(told.append)
+    stop_request.hear(number)
+    clock[0] += 1.5
+    stop_request.hear(number)
+    assert (told, codes) == (["leave"], [])
+    stop_request.hear(INT)
+    assert codes == [128 + INT]
+
+
+def test_ctrl_c_pressed_twice_is_meant(clock):
+    codes = []
+    stop_request = StopRequest(codes.append)
+    stop_request.deliver_to(lambda name: None)
+    stop_request.hear(INT)
+    clock[0] += 0.8
+    stop_request.hear(INT)
+    assert codes == [128 + INT]
 
 
 def test_once_all_is_saved_the_second_has_the_first_ones_code(clock):

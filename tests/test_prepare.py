@@ -14,6 +14,7 @@ from PIL import Image
 
 from data import Splits, load
 from data.datasets import ArraySource, DataError
+from data.formats import tfrecord_index
 from data.formats.tfrecord import load_tfrecord, load_tfrecord_test
 from launch import prepare
 
@@ -41,8 +42,9 @@ def read_all(source) -> list:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Name -> hash of every file, hidden ones too."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    """Name -> hash of every file, hidden ones too, but for the index, which knows the times of the shards."""
+    files = (file for file in folder.iterdir() if file.name != "index.npz")
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 @pytest.fixture
@@ -74,6 +76,18 @@ def test_shards_equal_the_folder(images, tmp_path, out):
     for shard in train["shards"] + validation["shards"]:
         content = (out / shard["name"]).read_bytes()
         assert shard["bytes"] == len(content) and shard["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_the_index_comes_with_the_shards(tmp_path, out, monkeypatch):
+    (tmp_path / "both").mkdir()
+    for split in ("train", "val", "test"):
+        make_images(tmp_path / "both" / split, each=2)
+    line = ["--dataset", "image_folder", "--data-dir", str(tmp_path / "both"), "--out", str(out), "--shards", "2"]
+    assert prepare.main(line) == 0
+    monkeypatch.setattr(tfrecord_index, "_build", None)
+    train, validation = load_tfrecord(str(out))
+    test = load_tfrecord_test(str(out), train.classes)
+    assert (len(train), len(validation), len(test)) == (6, 6, 6)
 
 
 def test_pixels_in_memory_come_back_exactly(out):
@@ -142,7 +156,7 @@ def test_a_damaged_shard_is_found_and_redone(images, out):
     with pytest.raises(DataError, match="in train-00002-of-00004.tfrecord;"):
         prepare.verify(out)
     with pytest.raises(DataError, match=f"{shard} at byte 0 "):
-        load_tfrecord(str(out))
+        load_tfrecord(str(out), reindex=True)
     os.truncate(shard, 60)
     with pytest.raises(DataError, match=f"{shard} has 60 bytes, but"):
         load_tfrecord(str(out))

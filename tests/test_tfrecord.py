@@ -1,6 +1,7 @@
 """TFRecord shards: the index, the labels, and what broken files lead to."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -79,11 +80,39 @@ def test_index_is_built_once_and_again_after_a_change(folder, monkeypatch):
     assert changed.read(tf.constant([4], tf.int64)).numpy().tolist() == [image(0)]
     assert changed.fingerprint() != first.fingerprint()
     before = len(calls)
-    os.utime(shard, ns=(1, 1))
-    assert load_tfrecord(str(folder))[0].fingerprint() == changed.fingerprint() and len(calls) == before + 3
     (folder / "index.npz").write_bytes(b"damaged")
-    assert load_tfrecord(str(folder))[0].fingerprint() == changed.fingerprint() and len(calls) == before + 6
+    assert load_tfrecord(str(folder))[0].fingerprint() == changed.fingerprint() and len(calls) == before + 3
+    assert load_tfrecord(str(folder), reindex=True)[0].fingerprint() == changed.fingerprint()
+    assert len(calls) == before + 6
     assert sorted(file.name for file in folder.iterdir() if not file.name.startswith("train")) == ["index.npz"]
+
+
+def test_shards_that_were_touched_or_copied_and_are_the_same_keep_their_index(folder, tmp_path, monkeypatch):
+    first, _ = load_tfrecord(str(folder))
+    copied = shutil.copytree(folder, tmp_path / "copied", copy_function=shutil.copy)
+    os.utime(folder / "train-00001-of-00003", ns=(1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(tfrecord_index, "_build", None)
+        assert load_tfrecord(str(folder))[0].fingerprint() == first.fingerprint()
+        assert load_tfrecord(str(copied))[0].fingerprint() == first.fingerprint()
+        # The new times are kept: the next start does not look into the shards any more.
+        patch.setattr(tfrecord_index, "_is_unchanged", None)
+        assert load_tfrecord(str(folder))[0].fingerprint() == first.fingerprint()
+    # Of the same size, but with other labels in the last record.
+    write(folder / "train-00001-of-00003", [example(image(4 + k), k % 3, f"class {k}") for k in range(4)])
+    os.utime(folder / "train-00001-of-00003", ns=(1, 2))
+    assert load_tfrecord(str(folder))[0].labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 0, 1, 2, 3]
+
+
+def test_an_index_is_mapped_and_not_read_into_memory(folder):
+    load_tfrecord(str(folder))
+    train, _ = load_tfrecord(str(folder))
+    assert not train._records.flags.owndata and not train._records.flags.writeable
+    kept = train._records
+    while not isinstance(kept, np.memmap):
+        kept = kept.base
+    assert kept.filename == str(folder / "index.npz")
+    assert train.read(tf.constant([11, 0], tf.int64)).numpy().tolist() == [image(11), image(0)]
 
 
 def test_index_goes_to_the_cache_where_the_folder_cannot_be_written(folder, tmp_path, monkeypatch):
@@ -96,9 +125,9 @@ def test_index_goes_to_the_cache_where_the_folder_cannot_be_written(folder, tmp_
 
 def test_progress_ends_at_the_total(folder):
     seen = []
-    load_tfrecord(str(folder), progress=lambda done, total: seen.append((done, total)))
-    total = sum(file.stat().st_size for file in folder.glob("train-*"))
-    assert len(seen) == 3 and seen[-1] == (total, total)
+    load_tfrecord(str(folder), progress=lambda what, done, total: seen.append((what, done, total)))
+    total = sum(file.stat().st_size for file in folder.glob("train-*")) // 10**6
+    assert len(seen) == 3 and seen[-1] == ("indexing MB of shards", total, total)
 
 
 @pytest.mark.parametrize("position", [3, 9, 40, -2], ids=["length", "length's CRC", "payload", "payload's CRC"])

@@ -75,7 +75,8 @@ def test_run_directory(runs):
     facts = summary(directory)
     contract = (
         "strategy model parameters dataset world_size replicas global_batch_size epochs steps final best "
-        "validation_examples images_per_second seconds stopped_by learning_rate exchange weights_sha256 versions"
+        "validation_examples images_per_second seconds stopped_by learning_rate exchange weights_sha256 versions "
+        "startup time"
     )
     assert list(facts) == contract.split()
     assert (facts["steps"], facts["epochs"], facts["validation_examples"], facts["stopped_by"]) == (
@@ -84,6 +85,10 @@ def test_run_directory(runs):
         103,
         "epochs",
     )
+    startup = facts["startup"]
+    assert list(startup) == "seconds imports workers data directory exchange build features".split() + ["first step"]
+    assert sum(startup.values()) == pytest.approx(2 * startup["seconds"], abs=0.05)
+    assert f"started in {startup['seconds']:.1f} s: imports " in (runs[0] / "output.txt").read_text()
     with open(directory / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "12"), ("2", "24")]

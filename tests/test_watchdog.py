@@ -188,14 +188,14 @@ def test_no_rank_outlives_its_launcher(tmp_path, launcher):
 
 
 def test_sweeps_what_killed_monitors_left(tmp_path):
-    from distributed.health.heartbeat import Record, _sweep
+    from distributed.health.records import Record, sweep
 
     now = time.time()
     for name, pid, age in (("old", 2**22 + 1, 4000), ("young", 2**22 + 1, 60), ("alive", os.getpid(), 4000)):
         (tmp_path / name).mkdir()
         Record.open(tmp_path / name / "0", "w+b").pid = pid
         os.utime(tmp_path / name, (now - age, now - age))
-    _sweep(tmp_path.iterdir())
+    sweep(tmp_path.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"young", "alive"}
 
 

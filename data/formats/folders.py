@@ -5,32 +5,19 @@ Nothing is left out in silence: what is found and not used is said in the source
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 from unicodedata import normalize
 
 import numpy as np
 
-from data.datasets import DataError, FileSource
-from data.formats.naming import by_split, few, is_like_split, is_litter, is_picture, joined, refuse_odd_names, split_of
+from data.datasets import DataError, FileSource, Progress
+from data.formats.naming import by_split, few, is_like_split, joined, refuse_odd_names, split_of
+from data.formats.tree import Folder, Tree
 
 FORMATS = "JPEG, PNG, GIF or BMP files"
-DEEPEST = 100  # folders within each other
-
-
-class _Folder(NamedTuple):
-    """A folder's content in order of names, without litter."""
-
-    path: str
-    folders: list[os.DirEntry]
-    files: list[os.DirEntry]
-
-    @property
-    def pictures(self) -> list[str]:
-        return [entry.name for entry in self.files if is_picture(entry.name)]
 
 
 def load_image_folder(
-    data_dir: str, seed: int, chosen: Sequence[str] | None = None
+    data_dir: str, seed: int, chosen: Sequence[str] | None = None, progress: Progress | None = None
 ) -> tuple[FileSource, FileSource | None]:
     """Class subfolders of `data_dir`, or of its training and validation folders where the former holds folders.
 
@@ -41,66 +28,84 @@ def load_image_folder(
         data_dir: the folder.
         seed: not used: the files decide.
         chosen: only these classes; the others' folders are not looked at.
+        progress: told how many folders are listed.
 
     Raises:
         DataError: missing folder, empty class, two folders for one split, a class of validation that training lacks, or
             folders one level too high or too low.
     """
     del seed
-    root = _list(data_dir)
-    splits = by_split([(entry.name, entry.name) for entry in root.folders], data_dir)
+    tree = Tree(progress)
+    root = tree[data_dir]
+    splits = by_split([(name, name) for name in root.folders], data_dir)
     train_dir = os.path.join(data_dir, splits["train"]) if "train" in splits else None
-    if train_dir is None or not _list(train_dir).folders:
-        _refuse_misplaced(root, train_dir)
-        return class_folders(data_dir, chosen), None
-    train = class_folders(train_dir, chosen)
-    unused = [e.name for e in root.folders if e.name not in splits.values() and split_of(e.name) != "test"]
+    if train_dir is None or not tree[train_dir].folders:
+        _refuse_misplaced(tree, root, train_dir)
+        train, validation = class_folders(data_dir, chosen, tree=tree), None
+    else:
+        train, validation = _split_folders(tree, root, splits, chosen)
+    train.folders = tree.states
+    return train, validation
+
+
+def _split_folders(
+    tree: Tree, root: Folder, splits: dict[str, str], chosen: Sequence[str] | None
+) -> tuple[FileSource, FileSource | None]:
+    """What the folders of training and validation hold; `splits` are their names in `root`."""
+    train_dir = os.path.join(root.path, splits["train"])
+    train = class_folders(train_dir, chosen, tree=tree)
+    unused = [name for name in root.folders if name not in splits.values() and split_of(name) != "test"]
     train.note = joined(train.note, unused and f"not used: {few(f'{name}/' for name in unused)} beside {train_dir}")
     if "val" not in splits:
         return train, None
-    val_dir = os.path.join(data_dir, splits["val"])
-    validation = _labelled(class_folders(val_dir, chosen, may_be_empty=True), train, val_dir, train_dir)
+    val_dir = os.path.join(root.path, splits["val"])
+    found = class_folders(val_dir, chosen, may_be_empty=True, tree=tree)
+    validation = _labelled(found, train, val_dir, train_dir)
     train.note = joined(train.note, validation.note)
     return train, validation
 
 
 def test_folder(data_dir: str) -> str | None:
     """The folder of test pictures beside the training folder, or None."""
-    splits = by_split([(entry.name, entry.name) for entry in _list(data_dir).folders], data_dir)
+    splits = by_split([(name, name) for name in Tree()[data_dir].folders], data_dir)
     return os.path.join(data_dir, splits["test"]) if {"train", "test"} <= set(splits) else None
 
 
-def class_folders(root: str, chosen: Sequence[str] | None = None, *, may_be_empty: bool = False) -> FileSource:
+def class_folders(
+    root: str, chosen: Sequence[str] | None = None, *, may_be_empty: bool = False, tree: Tree | None = None
+) -> FileSource:
     """The pictures below the class subfolders of `root`, classes in order of their names; numbers in their own order.
 
     Args:
         root: the folder.
         chosen: only these classes; None for all.
         may_be_empty: leave out classes without pictures.
+        tree: folders that have been listed already, to which those of `root` are added.
 
     Raises:
         DataError: missing folder, no class folder, pictures beside the class folders, an empty class.
     """
-    folder, others = _list(root), _Others()
-    entries = [entry for entry in folder.folders if chosen is None or entry.name in chosen]
-    if all(entry.name.isdecimal() for entry in entries):
-        entries.sort(key=lambda entry: (int(entry.name), entry.name))  # 2 before 10
-    refuse_odd_names((entry.name for entry in entries), f"{root}: class folder")
-    found = {entry.name: list(_pictures(entry.path, entry.name, others, (root,), set())) for entry in entries}
+    tree = tree or Tree()
+    folder, others = tree[root], _Others()
+    names = [name for name in folder.folders if chosen is None or name in chosen]
+    if all(name.isdecimal() for name in names):
+        names.sort(key=lambda name: (int(name), name))  # 2 before 10
+    refuse_odd_names(names, f"{root}: class folder")
+    tree.list_below(root, names)
+    found = {name: list(_pictures(tree, os.path.join(root, name), name, others)) for name in names}
     empty = [name for name, paths in found.items() if not paths]
-    _refuse_wrong_level(folder, entries, empty)
+    _refuse_wrong_level(tree, folder, names, empty)
     if empty and not may_be_empty:
         raise DataError(
             f"class folder {os.path.join(root, empty[0])} is empty: expected {FORMATS}; add some or remove the folder"
             + (f" (so are {few(empty[1:])})." if empty[1:] else ".")
         )
     classes = [name for name in found if found[name]]
-    left_out = [entry.name for entry in folder.folders if entry not in entries]
-    paths = [path for name in classes for path in found[name]]
-    others.add(root, [entry.name for entry in folder.files])
-    source = FileSource(
-        "image_folder", classes, root, paths, np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
-    )
+    left_out = [name for name in folder.folders if name not in names]
+    paths = (path for name in classes for path in found[name])
+    others.add(root, folder.others)
+    labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
+    source = FileSource("image_folder", classes, root, paths, labels)
     source.note = joined(others.note(), left_out and f"{root}: --classes leaves out {few(left_out)}")
     return source
 
@@ -121,23 +126,17 @@ class _Others:
         return f"{files} passed over, such as {self.first}" if self.count else None
 
 
-def _pictures(path: str, relative: str, others: _Others, above: tuple[str, ...], seen: set[str]) -> Iterator[str]:
-    """Names, relative to the root, of all pictures below a folder, sorted part by part; `seen` are the folders of the
-    class that have been read."""
-    real = os.path.realpath(path)
-    if real in above:
-        raise DataError(f"{path} is a link to {real}, a folder above it: expected folders that end; remove the link.")
-    if len(above) > DEEPEST:
-        raise DataError(f"{path[:200]}... lies {DEEPEST} folders deep: expected less; move its pictures up.")
-    if real in seen:
-        raise DataError(f"{path} leads to {real}, which is in this class already: expected each once; remove the link.")
-    seen.add(real)
-    folder = _list(path)
-    others.add(path, [entry.name for entry in folder.files if not is_picture(entry.name)])
-    deeper = {entry.name for entry in folder.folders}
+def _pictures(tree: Tree, path: str, relative: str, others: _Others) -> Iterator[str]:
+    """Names, relative to the root, of all pictures below a folder, sorted part by part."""
+    folder = tree[path]
+    others.add(path, folder.others)
+    if not folder.folders:
+        yield from (f"{relative}/{name}" for name in folder.pictures)
+        return
+    deeper = set(folder.folders)
     for name in sorted([*folder.pictures, *deeper]):
         if name in deeper:
-            yield from _pictures(os.path.join(path, name), f"{relative}/{name}", others, (*above, real), seen)
+            yield from _pictures(tree, os.path.join(path, name), f"{relative}/{name}", others)
         else:
             yield f"{relative}/{name}"
 
@@ -162,11 +161,11 @@ def _labelled(source: FileSource, train: FileSource, val_dir: str, train_dir: st
     return labelled
 
 
-def _refuse_misplaced(root: _Folder, train_dir: str | None) -> None:
+def _refuse_misplaced(tree: Tree, root: Folder, train_dir: str | None) -> None:
     """Folders that are named like splits and would be taken for classes."""
-    names = [entry.name for entry in root.folders]
+    names = root.folders
     like = [name for name in names if is_like_split(name)]
-    flat = train_dir and _list(train_dir).pictures
+    flat = train_dir and tree[train_dir].pictures
     if flat and (len(like) > 1 or len(names) == 1):
         beside = ", ".join(f"{name}/" for name in names if os.path.join(root.path, name) != train_dir)
         raise DataError(
@@ -182,7 +181,7 @@ def _refuse_misplaced(root: _Folder, train_dir: str | None) -> None:
             "one to train on."
         )
     for name in like:
-        inside = {entry.name for entry in _list(os.path.join(root.path, name)).folders}
+        inside = set(tree[os.path.join(root.path, name)].folders)
         if len(shared := sorted(inside & set(names))) > 0:
             raise DataError(
                 f"{os.path.join(root.path, name)} has class folders ({few(shared)}) as its neighbours have: expected "
@@ -190,11 +189,11 @@ def _refuse_misplaced(root: _Folder, train_dir: str | None) -> None:
             )
 
 
-def _refuse_wrong_level(folder: _Folder, entries: list[os.DirEntry], empty: list[str]) -> None:
+def _refuse_wrong_level(tree: Tree, folder: Folder, names: list[str], empty: list[str]) -> None:
     """Class folders that lie one level deeper or higher than `folder`, and pictures that belong to no class."""
-    pictures, filled = folder.pictures, [entry for entry in entries if entry.name not in empty]
+    pictures, filled = folder.pictures, [name for name in names if name not in empty]
     if not filled and pictures:
-        above = _classes_above(folder.path)
+        above = _classes_above(tree, folder.path)
         remedy = f"point --data-dir at {above}" if above else "make a folder for each class"
         raise DataError(f"{folder.path} has pictures and no class folders: expected a folder per class; {remedy}.")
     if pictures:
@@ -203,45 +202,31 @@ def _refuse_wrong_level(folder: _Folder, entries: list[os.DirEntry], empty: list
             + (f", as {len(pictures) - 1:,} more pictures do" if pictures[1:] else "")
             + ": expected only subfolders, one per class; move it away."
         )
-    if len(filled) == 1 and (below := _classes_below(filled[0].path)):
+    if len(filled) == 1 and (below := _classes_below(tree, os.path.join(folder.path, filled[0]))):
         raise DataError(
-            f"{folder.path} has pictures in the one folder {filled[0].name}/, which would be the only class: point "
+            f"{folder.path} has pictures in the one folder {filled[0]}/, which would be the only class: point "
             f"--data-dir at {below}."
         )
-    if not entries:
+    if not names:
         raise DataError(
             f"{folder.path} has no subfolders with pictures: expected one per class; point --data-dir at the folder "
             "above them."
         )
 
 
-def _classes_above(path: str) -> str | None:
+def _classes_above(tree: Tree, path: str) -> str | None:
     """The folder to name where `path` is one class of it."""
     parent = os.path.dirname(os.path.abspath(path))
-    if sum(bool(_list(entry.path).pictures) for entry in _list(parent).folders) < 2:
+    if sum(bool(tree[os.path.join(parent, name)].pictures) for name in tree[parent].folders) < 2:
         return None
     return os.path.dirname(parent) if split_of(os.path.basename(parent)) == "train" else parent
 
 
-def _classes_below(path: str) -> str | None:
+def _classes_below(tree: Tree, path: str) -> str | None:
     """The first folder from `path` on with a training folder or with several folders, none of whose pictures are its
     own."""
-    while not (folder := _list(path)).pictures and folder.folders:
-        if len(folder.folders) > 1 or split_of(folder.folders[0].name) == "train":
+    while not (folder := tree[path]).pictures and folder.folders:
+        if len(folder.folders) > 1 or split_of(folder.folders[0]) == "train":
             return path
-        path = folder.folders[0].path
+        path = os.path.join(path, folder.folders[0])
     return None
-
-
-def _list(path: str) -> _Folder:
-    try:
-        with os.scandir(path) as entries:
-            kept = sorted((e for e in entries if not is_litter(e.name)), key=lambda entry: entry.name)
-    except NotADirectoryError as error:
-        raise DataError(
-            f"{path} is a file: expected a folder; unpack it if it is an archive, and name that."
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): expected a folder; correct --data-dir.") from error
-    folders = [entry for entry in kept if entry.is_dir()]
-    return _Folder(path, folders, [entry for entry in kept if not entry.is_dir()])

@@ -5,6 +5,7 @@ import math
 import os
 import stat
 import threading
+import zlib
 from collections.abc import Sequence
 
 import h5py
@@ -45,7 +46,7 @@ class HDF5Source(Source):
     def where(self, index: int) -> str:
         return f"example {index} of {self.place}"
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         """Over classes, shape, labels and all pixels, which are read once, part by part."""
         digest = hashlib.sha256(repr((self.name, self.classes, self._pixels.shape)).encode())
         digest.update(self.labels.astype("<i4").tobytes())
@@ -55,6 +56,10 @@ class HDF5Source(Source):
         except (OSError, RuntimeError) as error:
             raise DataError(f"cannot read {self.place} ({_reason(error)}): expected a whole HDF5 file.") from error
         return digest.hexdigest()
+
+
+    def glance(self, indices: np.ndarray) -> list[int]:
+        return [zlib.crc32(image) for image in self._read(indices)]
 
 
 def load_hdf5(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> tuple[Source, Source | None]:

@@ -6,18 +6,19 @@ Nothing is decoded: a picture that is cut in its midst is found by whoever decod
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from data.datasets import DataError, FileSource, Source
+from data.datasets import DataError, FileSource, Progress, Source
 from data.exif import stored_orientation
 from data.formats.naming import few, joined
 from data.formats.picture_size import LARGEST, decoded_bytes
+from data.spread import slices, spread
 
-THREADS = 16  # files on a network answer late; on a disk of one's own more than one thread changes little
+LOOKING = "looking at files"  # what `Progress` is told
+FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a pipe would be waited for
 HEAD = 4096  # bytes: a page, which is what a disk gives anyway
 SHOWN = 20
 LARGEST_FILE = 1 << 28  # bytes
@@ -32,19 +33,23 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SMALLEST_PNG = 57  # bytes of signature, header, an empty data chunk and the end
 
 
-def check_pictures(sources: Sequence[Source | None], skip: int = 0) -> list[Source | None]:
+def check_pictures(
+    sources: Sequence[Source | None], skip: int = 0, progress: Progress | None = None
+) -> list[Source | None]:
     """Look at the size and the first bytes of each file of the sources that consist of files.
 
     Args:
         skip: leave out up to so many files that cannot be pictures.
+        progress: told at how many files was looked.
 
     Returns:
-        The sources without these, which the first one's note names; each knows how many of all have an orientation tag.
+        The sources without these, which the first one's note names; each knows how many of all have an orientation tag,
+        and the sizes of its files.
 
     Raises:
         DataError: more cannot be pictures; it names the first 20 of them, each with its reason.
     """
-    looked = [look_at(source) if isinstance(source, FileSource) else None for source in sources]
+    looked = [look_at(source, progress) if isinstance(source, FileSource) else None for source in sources]
     total = sum(len(source) for source, found in zip(sources, looked, strict=True) if found)
     pairs = [(source, found) for source, found in zip(sources, looked, strict=True) if found]
     problems = [f"{source.where(index)}: {why}" for source, found in pairs for index, why in found.problems.items()]
@@ -77,41 +82,50 @@ def _refuse_emptied(source: Source, kept: Source) -> None:
 
 
 class Looked(NamedTuple):
-    """What files are by their first bytes: why some cannot be pictures, by index, and how many have an orientation."""
+    """What files are by their first bytes: why some cannot be pictures, by index; and how many have an orientation."""
 
     problems: dict[int, str]
     turned: int
 
 
-def look_at(source: FileSource) -> Looked:
-    """Look at the size and the first bytes of each file."""
-    # A thread takes many files at a time: handing over one costs as much as looking at it.
-    slices = [range(start, min(start + 256, len(source))) for start in range(0, len(source), 256)]
-    with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        parts = list(pool.map(lambda some: _look_at(source, some), slices))
-    problems = {index: problem for part in parts for index, problem in part.problems.items()}
-    return Looked(problems, sum(part.turned for part in parts))
-
-
-def _look_at(source: FileSource, indices: Iterable[int]) -> Looked:
+def look_at(source: FileSource, progress: Progress | None = None) -> Looked:
+    """Look at the size and the first bytes of each file; the source knows the sizes afterwards."""
     problems, turned = {}, 0
-    for index in indices:
+    sizes = np.zeros(len(source), np.int64)
+    parts = slices(len(source))
+    looked = spread(lambda part: _look_at(source.places(part.start, part.stop)), parts)
+    for part, (found, some, count) in zip(parts, looked, strict=True):
+        sizes[part.start : part.stop] = some
+        problems |= {part.start + number: problem for number, problem in found.items()}
+        turned += count
+        if progress:
+            progress(LOOKING, part.stop, len(source))
+    source.sizes = sizes
+    return Looked(problems, turned)
+
+
+def _look_at(places: Sequence[bytes]) -> tuple[dict[int, str], list[int], int]:
+    """What is wrong with files, by their numbers; the size of each in bytes; and how many have an orientation."""
+    problems, sizes, turned = {}, [0] * len(places), 0
+    for number, place in enumerate(places):
         try:
-            descriptor = os.open(source.where(index), os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+            descriptor = os.open(place, FLAGS)
             try:
-                regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                status = os.fstat(descriptor)
+                regular = stat.S_ISREG(status.st_mode)
                 head = os.read(descriptor, HEAD) if regular else b""
                 problem = (what_is_wrong(head) or _too_large(descriptor, head)) if regular else "is no regular file"
             finally:
                 os.close(descriptor)
         except OSError as error:
-            problems[index] = f"cannot be read ({error.strerror})"
+            problems[number] = f"cannot be read ({error.strerror})"
             continue
+        sizes[number] = status.st_size
         if problem:
-            problems[index] = problem
+            problems[number] = problem
         else:
             turned += stored_orientation(head) > 1
-    return Looked(problems, turned)
+    return problems, sizes, turned
 
 
 def _too_large(descriptor: int, head: bytes) -> str | None:

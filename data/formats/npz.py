@@ -14,8 +14,10 @@ import psutil
 from data.datasets import ArraySource, DataError
 from data.formats.array_names import find_arrays, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
 from data.formats.arrays import test_source, training_source, validation_source
+from data.formats.mapped import map_array
 from data.formats.naming import joined
 
+MAPPED = 2**26  # bytes of pixels from which on they stay in the file; below, reading from memory is faster
 GAP = "labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes with all labels"
 
 
@@ -39,8 +41,10 @@ def load_npz(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> t
         names = find_arrays(archive.files, path)
         # A test split is validation only where there is no other.
         split = next((split for split in ("val", "test") if ("x", split) in names), None)
-        x_train, y_train = archive[names["x", "train"]], _labels(archive[names["y", "train"]])
-        x_val, y_val = (archive[names["x", split]], _labels(archive[names["y", split]])) if split else (None, None)
+        x_train, y_train = _pixels(archive, names["x", "train"], path), _labels(archive[names["y", "train"]])
+        x_val, y_val = None, None
+        if split:
+            x_val, y_val = _pixels(archive, names["x", split], path), _labels(archive[names["y", split]])
     scale = scale_of(x_train)
     classes, y_train, shifted = renumber(y_train, chosen)
     pixels = to_uint8(x_train, scale, names["x", "train"], path)
@@ -76,12 +80,18 @@ def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
     path = _find(data_dir)
     with _opened(path) as archive:
         names = find_arrays(archive.files, path, needed=())
-        pixels, labels = archive[names["x", "test"]], _labels(archive[names["y", "test"]])
+        pixels, labels = _pixels(archive, names["x", "test"], path), _labels(archive[names["y", "test"]])
         trained = archive[names["x", "train"]] if ("x", "train") in names else pixels
     pixels = to_uint8(pixels, scale_of(trained), names["x", "test"], path)
     if list(classes) != [str(label) for label in range(len(classes))] and all(name.isdecimal() for name in classes):
         labels = placed(labels, classes, names["y", "test"], path)
     return test_source("npz", pixels, labels, classes, place=path)
+
+
+def _pixels(archive: np.lib.npyio.NpzFile, name: str, path: str) -> np.ndarray:
+    large = archive.zip.getinfo(f"{name}.npy").file_size >= MAPPED
+    mapped = map_array(path, name) if large else None
+    return archive[name] if mapped is None else mapped
 
 
 def _labels(labels: np.ndarray) -> np.ndarray:

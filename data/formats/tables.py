@@ -7,15 +7,18 @@ import csv
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from data.datasets import DataError, FileSource
+from data.datasets import DataError, FileSource, Progress
 from data.formats.columns import HEADER, Columns, find_columns, find_delimiter
 from data.formats.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined, shortened
+from data.formats.tree import states_of
+from data.spread import slices, spread
 
+FINDING = "finding files of the table"  # what `Progress` is told
 TABLE_SUFFIXES = (".csv", ".tsv")
 SHOWN = 20  # rows that are named in one message
 NAMED = 20  # labels with gaps up to which the remedy can be typed
@@ -30,7 +33,9 @@ class _Table(NamedTuple):
     note: str | None
 
 
-def load_csv(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> tuple[FileSource, FileSource | None]:
+def load_csv(
+    data_dir: str, seed: int, chosen: Sequence[str] | None = None, progress: Progress | None = None
+) -> tuple[FileSource, FileSource | None]:
     """A table with header `path,label`: the file itself, or a folder with train.csv and, if present, val.csv.
 
     Other usual headers, more columns, tabs and semicolons are understood, and said; see `data/formats/columns.py`.
@@ -41,19 +46,25 @@ def load_csv(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> t
         data_dir: the table or the folder.
         seed: not used: the files decide.
         chosen: class names; with them integer labels may have gaps.
+        progress: told how many files of the rows were looked for.
 
     Raises:
         DataError: a missing table or column, a row without its file, a label out of range, naming file and line.
     """
     del seed
     if not os.path.isdir(data_dir):
-        train, validation = _only(_read_table(data_dir), chosen), None
+        files = [data_dir]
     else:
         tables = _tables(data_dir)
-        train = _only(_read_table(os.path.join(data_dir, tables.get("train", "train.csv"))), chosen)
-        validation = _only(_read_table(os.path.join(data_dir, tables["val"])), chosen) if "val" in tables else None
+        names = [tables.get("train", "train.csv"), *([tables["val"]] if "val" in tables else [])]
+        files = [os.path.join(data_dir, name) for name in names]
+    before = states_of([data_dir, *files])
+    read = [_read_table(file, progress) for file in files]
+    train, validation = [*(_only(table, chosen) for table in read), None][:2]
     classes, shifted = _table_classes(train, chosen)
     source = _table_source(train, classes)
+    # Files are looked at after this: one that goes meanwhile is missed then, one that goes later changes its folder.
+    source.folders = before | states_of({_folder_of(table.file, path) for table in read for path in table.paths})
     if validation is None:
         source.note = joined(train.note, shifted)
         return source, None
@@ -62,6 +73,10 @@ def load_csv(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> t
     less = f"{validation.file} has no picture of class {few(lacking)}" if lacking else None
     source.note = joined(train.note, validation.note if validation.note != train.note else None, shifted, less)
     return source, held_out
+
+
+def _folder_of(file: str, path: str) -> str:
+    return os.path.join(os.path.dirname(file), path[: path.rfind("/") + 1])
 
 
 def test_table(data_dir: str) -> str | None:
@@ -96,7 +111,7 @@ def _tables(folder: str) -> dict[str, str]:
     return found
 
 
-def _read_table(file: str) -> _Table:
+def _read_table(file: str, progress: Progress | None = None) -> _Table:
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", file)
@@ -119,17 +134,19 @@ def _read_table(file: str) -> _Table:
     columns = find_columns(file, header, [row for _, row in rows])
     if not rows:
         raise DataError(f"{file} has no rows below its header: expected one row of {HEADER} per image; add them.")
-    return _checked(file, columns, rows)
+    return _checked(file, columns, rows, progress)
 
 
-def _checked(file: str, columns: Columns, rows: list[tuple[int, list[str]]]) -> _Table:
+def _checked(
+    file: str, columns: Columns, rows: list[tuple[int, list[str]]], progress: Progress | None
+) -> _Table:
     """The rows' paths and labels; DataError naming all rows that have none."""
     find, problems = _Finder(file), []
     order = [columns.names[at] for at in columns.one_hot]
+    paths = [row[columns.path].strip() for _, row in rows]
     table = _Table(file, [], [], [], order, None)
-    for line, row in rows:
-        written = row[columns.path].strip()
-        path = find(written)
+    for (line, row), written, there in zip(rows, paths, find.as_written(paths, progress), strict=True):
+        path = written if there else find(written)
         label, fault = _label(columns, row)
         if not written:
             fault = "has an empty path"
@@ -192,11 +209,18 @@ class _Finder:
         self.folder: str | None = None
         self.backslashes = False
 
+    def as_written(self, paths: Sequence[str], progress: Progress | None) -> Iterator[bool]:
+        """Whether there is a file at each path, just as it is written."""
+        parts = slices(len(paths))
+        found = spread(lambda part: [self._is_file(path) for path in paths[part.start : part.stop]], parts)
+        for part, there in zip(parts, found, strict=True):
+            yield from there
+            if progress:
+                progress(FINDING, part.stop, len(paths))
+
     def __call__(self, written: str) -> str | None:
         if not written:
             return None
-        if self._is_file(written):
-            return written
         if written[0] == "~" or "$" in written:
             written = expand(written)
         folders = (None,) if os.path.isabs(written) else (None, self.folder) if self.folder else (None, *self._below())

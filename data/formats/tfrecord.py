@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from data.datasets import DataError, Source
-from data.formats.tfrecord_index import FEATURES, Index, Progress, load_index
+from data.datasets import DataError, Progress, Source
+from data.formats.tfrecord_index import FEATURES, Index, load_index
 from data.formats.tfrecord_shards import (
     MANIFEST,
     UNFINISHED,
@@ -78,7 +78,7 @@ class TFRecordSource(Source):
         record = self._records[index]
         return f"{self._files[record['shard']]} at byte {record['offset']}"
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         """Over classes, names of the shards, labels, and place and size of each image; not over pixels or times."""
         names = [self._files[shard].name for shard in np.unique(self._records["shard"])]
         digest = hashlib.sha256(repr((self.name, self.classes, names)).encode())
@@ -89,19 +89,26 @@ class TFRecordSource(Source):
 
 
 def load_tfrecord(
-    data_dir: str, progress: Progress | None = None, features: tuple[str | None, str | None] = (None, None)
+    data_dir: str,
+    seed: int = 0,
+    features: tuple[str | None, str | None] = (None, None),
+    progress: Progress | None = None,
+    reindex: bool = False,
 ) -> tuple[TFRecordSource, TFRecordSource | None]:
     """The training records of `data_dir` and its own validation records, or None where it has none.
 
     Args:
         data_dir: a folder of shards, with or without a manifest.
-        progress: called with (bytes indexed, bytes in all) while a new index is built: minutes for large data.
+        seed: not used: the files decide.
         features: names of the image's and the label's feature; None for ImageNet's.
+        progress: told how many bytes are indexed while a new index is built: minutes for large data.
+        reindex: build a new index, also where one fits.
 
     Raises:
         DataError: missing, corrupt or truncated shards, or shards of another size than the manifest says; labels out of
             range. Without a manifest the labels are numbers from 0, or from 1 as in ImageNet's shards.
     """
+    del seed
     folder = Path(data_dir)
     if not folder.is_dir():
         raise DataError(f"--data-dir {data_dir} is no folder; give the folder that holds the TFRecord shards.")
@@ -113,17 +120,18 @@ def load_tfrecord(
     elif (folder / UNFINISHED).exists():
         raise DataError(f"{folder} holds an unfinished conversion; run the same launch/prepare.py command again.")
     files = found["train"] + found["validation"]
-    index = load_index(folder, files, progress, features=_features(features))
+    index = load_index(folder, files, progress, features=_features(features), anew=reindex)
     classes, labels, note = _classes_and_labels(files, index, manifest)
     _allow_open_files(len(files))
-    of_train = index.records["shard"] < len(found["train"])
+    # Records are in the order of the shards: a slice stays where it lies, in a file that is mapped into memory.
+    count = int(np.searchsorted(index.records["shard"], len(found["train"])))
 
-    def source(chosen: np.ndarray) -> TFRecordSource:
+    def source(chosen: slice) -> TFRecordSource:
         source = TFRecordSource(files, index.records[chosen], classes, labels[chosen], note)
         source.turned = index.turned
         return source
 
-    return source(of_train), source(~of_train) if found["validation"] else None
+    return source(slice(count)), source(slice(count, None)) if found["validation"] else None
 
 
 def load_tfrecord_test(

@@ -1,5 +1,7 @@
 """The offset index of TFRecord shards: where each image lies in its file, found by one pass and kept beside the shards.
 
+It is mapped into memory, so that all processes of a host have one.
+
 Record layout (TensorFlow's "TFRecords format"): 8 bytes length, 4 bytes CRC of it, the payload, 4 bytes CRC of that.
 """
 
@@ -11,7 +13,7 @@ import os
 import stat
 import uuid
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +22,14 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from data.datasets import DataError
+from data.datasets import DataError, Progress
 from data.exif import HEAD, stored_orientation
 from data.formats.headers import larger_than_pictures_are
+from data.formats.mapped import map_array
+from data.spread import spread
 
-VERSION = 1
+VERSION = 2
+INDEXING = "indexing MB of shards"  # what `Progress` is told
 FEATURES = ("image/encoded", "image/class/label")  # of ImageNet's shards and of launch/prepare.py
 HEADER, FOOTER = 12, 4  # bytes around each payload
 RECORD = np.dtype(
@@ -41,7 +46,6 @@ UNPACK = {
     "zlib": "python -c 'import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))' "
     "< FILE > NEW",
 }
-Progress = Callable[[int, int], None]  # called with (bytes indexed, bytes in all)
 
 # The function under its deprecation notice. Its successor, TFRecordDataset, takes 34 us a record instead of 1 and
 # starts TensorFlow's devices, which is too early here: a worker chooses its GPU later.
@@ -50,11 +54,13 @@ _iterate_records = inspect.unwrap(tf.compat.v1.io.tf_record_iterator)
 
 class Index(NamedTuple):
     """`records`: RECORD [n], by file and then by offset; `texts`: label -> class name, where the records give one;
-    `turned`: how many images have an orientation tag that turns or mirrors them, None in an index of before."""
+    `turned`: how many images have an orientation tag that turns or mirrors them; `checksums`: uint32 [n], what stands
+    behind each record."""
 
     records: np.ndarray
     texts: dict[int, str]
-    turned: int | None = None
+    turned: int
+    checksums: np.ndarray
 
 
 def load_index(
@@ -63,30 +69,57 @@ def load_index(
     progress: Progress | None = None,
     name: str = "index",
     features: tuple[str, str] = FEATURES,
+    anew: bool = False,
 ) -> Index:
-    """The index of `files`, all in `folder`: the stored one if names, sizes and times still agree, else a new one.
+    """The index of `files`, all in `folder`: the stored one if names and sizes still agree, else a new one.
 
-    Stored as `NAME.npz` beside the shards, or in ~/.cache/lockstep where that folder cannot be written, or nowhere.
-    Several processes may build it at once: each writes a file of its own and the last rename wins.
+    Of files with other times, such as copies, the checksums of all records must agree, too. Stored as `NAME.npz` beside
+    the shards, or in ~/.cache/lockstep where that folder cannot be written, or nowhere. Several processes may build it
+    at once: each writes a file of its own and the last rename wins. `anew` builds a new one in any case.
 
     Raises:
         DataError: a corrupt or truncated shard, or a record without image or label; it names file and byte.
     """
-    state = [VERSION, [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]]
-    # An index of before, without names, is one of the usual features.
-    state = json.dumps(state if features == FEATURES else [*state, features])
+    status = list(spread(os.stat, files))
+    sizes, times = [one.st_size for one in status], [one.st_mtime_ns for one in status]
+    state = json.dumps([VERSION, [[file.name, size] for file, size in zip(files, sizes, strict=True)], features])
     homes = _homes(folder, name)
     for home in homes:
-        if (stored := _read(home, state)) is not None:
-            return stored
-    index = _build(files, progress, features)
+        stored = None if anew else _read(home, state)
+        if stored is None:
+            continue
+        index, before = stored
+        touched = [shard for shard, time in enumerate(times) if before[shard] != time]
+        if all(spread(lambda shard, index=index: _is_unchanged(index, shard, files[shard], sizes[shard]), touched)):
+            if touched:
+                _keep(homes, index, state, times)
+            return index
+    index = _build(files, sizes, progress, features)
+    _keep(homes, index, state, times)
+    return index
+
+
+def _is_unchanged(index: Index, shard: int, file: Path, size: int) -> bool:
+    """Whether the checksums behind all records of a shard are those of the index."""
+    first, end = np.searchsorted(index.records["shard"], [shard, shard + 1])
+    found = _checksums(file, index.records["offset"][first:end], size)
+    return np.array_equal(found, index.checksums[first:end])
+
+
+def _checksums(file: Path, offsets: np.ndarray, size: int) -> np.ndarray:
+    """The last four bytes of each record of a file of `size` bytes, uint32 [n]; `offsets` are where these begin."""
+    ends = [*offsets[1:].tolist(), size]
+    with open(file, "rb", buffering=0) as opened:
+        return np.frombuffer(b"".join(os.pread(opened.fileno(), FOOTER, end - FOOTER) for end in ends), "<u4")
+
+
+def _keep(homes: Sequence[Path], index: Index, state: str, times: Sequence[int]) -> None:
     for home in homes:
         try:
-            _write(home, index, state)
-            break
+            _write(home, index, state, times)
+            return
         except OSError:
             continue  # a read-only or full disk costs only time: the next run builds the index again
-    return index
 
 
 def _homes(folder: Path, name: str) -> list[Path]:
@@ -99,16 +132,20 @@ def _homes(folder: Path, name: str) -> list[Path]:
     return homes
 
 
-def _read(home: Path, state: str) -> Index | None:
+def _read(home: Path, state: str) -> tuple[Index, list[int]] | None:
+    """The stored index, and the times of its files in nanoseconds."""
     try:
         if not home.is_file():
             return None
         with np.load(home, allow_pickle=False) as stored:
-            if stored["state"].item() != state or not _fits(stored["records"], json.loads(state)[1]):
+            if stored["state"].item() != state:
                 return None
-            texts = json.loads(stored["texts"].item())
-            turned = int(stored["turned"]) if "turned" in stored else None
-            return Index(stored["records"], {int(label): str(text) for label, text in texts.items()}, turned)
+            texts = {int(label): str(text) for label, text in json.loads(stored["texts"].item()).items()}
+            times, turned, checksums = stored["times"].tolist(), int(stored["turned"]), stored["checksums"]
+        records, files = map_array(str(home), "records"), json.loads(state)[1]
+        if records is None or not _fits(records, files) or (len(checksums), len(times)) != (len(records), len(files)):
+            return None
+        return Index(records, texts, turned, checksums), times
     except Exception:  # what is damaged can raise almost anything
         return None  # missing or damaged: it can be built again
 
@@ -125,20 +162,22 @@ def _fits(records: np.ndarray, files: list) -> bool:
     return bool(within.all())
 
 
-def _write(home: Path, index: Index, state: str) -> None:
+def _write(home: Path, index: Index, state: str, times: Sequence[int]) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     temporary = home.with_name(f".{home.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
-            texts, turned = json.dumps(index.texts), index.turned
-            np.savez(file, records=index.records, texts=texts, turned=turned, state=state)
+            arrays = {"records": index.records, "checksums": index.checksums, "times": np.array(times)}
+            np.savez(file, **arrays, texts=json.dumps(index.texts), turned=index.turned, state=state)
         os.replace(temporary, home)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _build(files: Sequence[Path], progress: Progress | None, features: tuple[str, str]) -> Index:
-    total, done, parts, texts, turned = sum(file.stat().st_size for file in files), 0, [], {}, 0
+def _build(
+    files: Sequence[Path], sizes: Sequence[int], progress: Progress | None, features: tuple[str, str]
+) -> Index:
+    total, done, parts, checksums, texts, turned = sum(sizes), 0, [], [], {}, 0
     # Threads, because most of the time goes into reading and checksums, both done without the interpreter lock.
     with ThreadPoolExecutor(max_workers=4) as pool:
         indexed = pool.map(lambda file: _index_shard(file, features), files)
@@ -148,11 +187,12 @@ def _build(files: Sequence[Path], progress: Progress | None, features: tuple[str
                 part[name] = rows[:, column]
             part["shard"] = shard
             parts.append(part)
+            checksums.append(_checksums(files[shard], part["offset"], sizes[shard]))
             texts, turned = shard_texts | texts, turned + shard_turned
-            done += files[shard].stat().st_size
+            done += sizes[shard]
             if progress is not None:
-                progress(done, total)
-    return Index(np.concatenate(parts), texts, turned)
+                progress(INDEXING, done // 10**6, total // 10**6)
+    return Index(np.concatenate(parts), texts, turned, np.concatenate(checksums))
 
 
 def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dict[int, str], int]:

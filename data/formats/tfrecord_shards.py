@@ -1,5 +1,6 @@
 """Which TFRecord shards a folder holds, and what the manifest of launch/prepare.py says of them."""
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.datasets import DataError
 from data.formats.naming import SPLIT_WORDS, few, is_litter, split_of
+from data.spread import spread
 
 MANIFEST, UNFINISHED = "manifest.json", "manifest.partial.json"
 # train-00000-of-00016[.tfrecord], NAME-train.tfrecord-00000-of-00016 of TensorFlow Datasets, train.tfrecord alone.
@@ -113,8 +115,8 @@ def check_shards(folder: Path, found: dict[str, list[Path]], manifest: Manifest)
         expected = {shard.name: shard for shard in manifest.splits[split].shards} if split in manifest.splits else {}
         if [file.name for file in files] != list(expected):
             raise DataError(f"{folder} has other {split} shards than {MANIFEST} names; run launch/prepare.py again.")
-        for file in files:
-            size = file.stat().st_size
+        for file, status in zip(files, spread(os.stat, files), strict=True):
+            size = status.st_size
             if size != expected[file.name].bytes:
                 raise DataError(
                     f"{file} has {size} bytes, but {MANIFEST} says {expected[file.name].bytes}; copy or make it again."

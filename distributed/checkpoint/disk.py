@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -63,10 +64,31 @@ def read_regular(path: Path, largest: int) -> bytes:
     return content
 
 
+# What file systems answer that do not know fsync of a directory: CIFS, sshfs, some of object stores.
+_UNKNOWN = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM)
+_warned: set[int] = set()  # devices of which it was said
+
+
 def flush(path: Path) -> None:
-    """Bring a directory's entries to the disk."""
+    """Bring a directory's entries to the disk; warn, once, where the file system cannot be asked to.
+
+    Raises:
+        OSError: the disk failed.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+        device = os.fstat(descriptor).st_dev
+        if device not in _warned:
+            _warned.add(device)
+            print(
+                f"warning: the file system of {path} refuses fsync of a folder ({error.strerror}): what was saved "
+                "last may be lost if its machine loses power, but not if a run is killed",
+                file=sys.stderr,
+                flush=True,
+            )
     finally:
         os.close(descriptor)

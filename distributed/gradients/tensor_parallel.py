@@ -98,21 +98,30 @@ class SplitPair:
     def _gather(self, rows: tf.Tensor) -> tf.Tensor:
         """[b, k] of each worker -> [N b, k]; a gradient is summed over the workers and dealt back."""
 
+        gathered, scattered = self._awaited()
+
         @tf.custom_gradient
         def gather(rows):
-            (joined,) = self._strategy.gather_replicas([rows])
-            return joined, self._strategy.scatter_sum_replicas
+            (joined,) = gathered([rows])
+            return joined, scattered
 
         return gather(rows)
 
     def _scatter_sum(self, rows: tf.Tensor) -> tf.Tensor:
         """[N b, k] of each worker -> the sum's rows that are this worker's, [b, k]; gradients are gathered."""
 
+        gathered, scattered = self._awaited()
+
         @tf.custom_gradient
         def scatter(rows):
-            return self._strategy.scatter_sum_replicas(rows), lambda up: self._strategy.gather_replicas([up])[0]
+            return scattered(rows), lambda up: gathered([up])[0]
 
         return scatter(rows)
+
+    def _awaited(self):
+        """The two exchanges; nothing else can be computed until they are over."""
+        awaited = step_context.current().awaited
+        return awaited(self._strategy.gather_replicas), awaited(self._strategy.scatter_sum_replicas)
 
     def _first(self, layer: keras.layers.Dense):
         plain = layer.call

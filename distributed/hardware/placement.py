@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distributed.in_words import VALUES, ranks_in_words
+
 ENOUGH_CORES = 4  # per GPU: with fewer, it most likely waits for pictures to be decoded
 
 
@@ -147,29 +149,15 @@ def shared_cards(workers: Sequence[Mapping]) -> str | None:
     first = next(iter(twice.values()))
     host = workers[first[0]]["host"]
     here = [worker["card"]["id"] for worker in workers if worker["host"] == host and worker["card"]]
-    shown = "; ".join(
+    cards_in_words = [
         f"{ranks_in_words(group)}: {workers[group[0]]['card']['name']} at {workers[group[0]]['card']['bus_id']}"
         for group in twice.values()
-    )
+    ]
+    more = f"; and {len(twice) - VALUES} further" if len(twice) > VALUES else ""
+    shown = "; ".join(cards_in_words[:VALUES]) + more
     cards = len(set(here))
     return (
         f"{len(here)} ranks on {host} have {cards} GPU{'s' * (cards > 1)} between them ({shown}), but each needs one "
         f"of its own; start at most one rank per GPU, here {cards}, or let each see another (CUDA_VISIBLE_DEVICES); "
         "two MIG slices of one GPU are no two GPUs"
     )
-
-
-def ranks_in_words(ranks: Sequence[int]) -> str:
-    """``rank 3``, or ``ranks 0-2, 5``, of ranks in ascending order."""
-    return f"rank{'s' * (len(ranks) > 1)} {in_runs(ranks)}"
-
-
-def in_runs(numbers: Sequence[int]) -> str:
-    """``0-2, 5`` of numbers in ascending order."""
-    runs = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)

@@ -23,8 +23,9 @@ LEAVE, INTERRUPT = "leave", "interrupt"
 CODES = {LEAVE: 85, INTERRUPT: 130}
 NAMES = dict.fromkeys((signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP), LEAVE)
 NAMES[signal.SIGINT] = INTERRUPT
-# One request may arrive twice: sent to a process group, and forwarded by the launcher as well.
-SAME_REQUEST = 0.5  # seconds
+# One request may arrive twice within so many seconds: sent to a process group, and by the launcher in its own words; or
+# the same signal from two programs that have heard of it one after the other, such as srun and Slurm's batch script.
+SAME_REQUEST, SAME_SIGNAL = 0.5, 2.0
 
 
 class StopRequest:
@@ -35,6 +36,7 @@ class StopRequest:
         self._lock = threading.Lock()
         self._tell: Callable[[str], object] | None = None
         self._first: float | None = None
+        self._heard: dict[int, float] = {}  # signal -> when it came first
         self._saved = False
         self.patience = 0.0  # seconds before this process speaks; the launcher ends all as soon as one has gone
 
@@ -53,6 +55,7 @@ class StopRequest:
         heartbeat.told()
         with self._lock:
             first, self._first = self._first, self._first or now
+            before = self._heard.setdefault(number, now)
             if first is None and self._tell is not None:
                 self._tell(name)
                 return
@@ -61,7 +64,8 @@ class StopRequest:
             if not heartbeat.explained():
                 say(f"{signal.Signals(number).name} before training began: nothing to save; run the same command again")
             self._exit(CODES[name])
-        elif now - first > SAME_REQUEST:
+        # Who presses Ctrl-C twice means it.
+        elif now - first > SAME_REQUEST and (number == signal.SIGINT or not 0 < now - before <= SAME_SIGNAL):
             self._exit(CODES[name] if self._saved else 128 + number)
 
 

@@ -9,7 +9,7 @@ from (count, mean, sum of squared deviations): Chan, Golub and LeVeque 1983, "Al
 variance".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -91,6 +91,7 @@ class SpanBatchNorm(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
             span=self.span,
             strategy=self.strategy,
+            awaited=context.awaited,
         )
         context.moments[id(self)].append(moments)
         return tf.cast(outputs, self.compute_dtype)
@@ -105,6 +106,7 @@ def normalize(
     epsilon: float,
     span: int | None = None,
     strategy: Strategy | None = None,
+    awaited: Callable = StepContext.awaited,
 ) -> tuple[tf.Tensor, Moments]:
     """Bring each channel to mean ``beta`` and deviation ``gamma`` over each span of examples.
 
@@ -117,6 +119,7 @@ def normalize(
         epsilon: added to the variance.
         span: examples of a set; None: b.
         strategy: with whose replicas to share, inside a step; ``span`` is then None.
+        awaited: see ``StepContext``.
 
     Returns:
         What ``inputs`` become, and the moments of this replica's sets, through which no gradient flows.
@@ -145,7 +148,7 @@ def normalize(
         )
         shared = mine
         if strategy is not None:
-            (rows,) = strategy.gather_replicas([mine.packed()])
+            (rows,) = awaited(strategy.gather_replicas)([mine.packed()])
             shared = Moments.unpacked(rows).merged()
         total = tf.reshape(shared.count, [-1] + [1] * (len(per_set) - 1))
         rest = tf.reshape(shared.mean, per_set) - shift
@@ -157,7 +160,7 @@ def normalize(
             products = inverse * (tf.reduce_sum(upstream * centred, axes, keepdims=True) - rest * sums)
             shares = [tf.reduce_sum(tf.reshape(part, [sets, channels]), 0) for part in (products, sums)]
             if strategy is not None:
-                (both,) = strategy.sum_replicas([tf.stack([sums, products])])
+                (both,) = awaited(strategy.sum_replicas)([tf.stack([sums, products])])
                 sums, products = tf.unstack(both)
             slope = scale * inverse * products / total
             return scale * upstream - slope * centred + (slope * rest - scale * sums / total), *shares

@@ -16,7 +16,7 @@ from launch.job.config import ConfigError, TrainConfig
 
 BESIDE = {"scaling": ("grouped", "alone"), "exchange": ("factors", "allreduce", "grouped", "per-tensor", "alone")}
 QUICK = {"models": "alexnet_cifar:4", "precisions": "float32", "rounds": 2, "turn_seconds": 0.1, "images": 64}
-QUICK |= {"rates": "1gbit"}
+QUICK |= {"rates": "1gbit", "files": "20"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,9 +56,9 @@ def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> No
     parser.add_argument("--quick", action="store_true", help="tiny and short: shows that it works, measures nothing")
     add("--rounds", _positive, 3, "turns of each contestant")
     add("--json", _target, None, "write the result there, and a picture beside it")
-    if command != "throughput":
+    if command not in ("throughput", "start"):
         add("--turn-seconds", _seconds, 2.0, "how long a turn lasts")
-    if command != "input":
+    if command not in ("input", "start"):
         models = "alexnet_cifar" if command in ("throughput", "checkpoint") else "alexnet_cifar,alexnet"
         text = "MODEL or MODEL:BATCH (per rank), comma-separated; a model of train.py, or tiny"
         precisions = ",".join(PRECISIONS) if command == "throughput" else "float32"
@@ -81,6 +81,9 @@ def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> No
         rates = "of the link, comma-separated, in tc's words; none: unshaped"
         add("--rates", str, "100mbit,1gbit,10gbit,none", rates)
         add("--longest-step", _seconds, 10.0, "leave out what a link would take longer for, in seconds")
+    if command == "start":
+        add("--files", _numbers, "500,50000,1280000", "of the data sets, comma-separated; they lie in memory")
+        add("--ranks", _numbers, "1,2", "numbers of ranks, comma-separated")
     if command == "overhead":
         add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out")
 

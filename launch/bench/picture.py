@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-SPREAD = {"ms_per_step": "ms_spread", "images_per_second": "images_spread"}  # column -> its smallest and largest
+# Column -> its smallest and largest.
+SPREAD = {"ms_per_step": "ms_spread", "images_per_second": "images_spread", "start_seconds": "start_spread"}
 
 
 def draw(result, label: str, title: str, path: Path) -> None:

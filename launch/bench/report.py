@@ -88,6 +88,9 @@ COLUMNS = {
     "between_epochs_ms": ("between epochs ms", "{:,.1f}".format),
     "blocked_seconds": ("in the callback s", "{:.3f}".format),
     "cost_seconds": ("cost of a save s", "{:.3f}".format),
+    "start_seconds": ("s to the first step", "{:.2f}".format),
+    "start_spread": ("min-max", "{0[0]:.2f}-{0[1]:.2f}".format),
+    "as_long": ("times as long as by hand", "{:.2f}".format),
     "share_of_20_s": ("of a 20 s epoch", "{:.1%}".format),
 }
 

@@ -159,13 +159,14 @@ class Runner:
     """Starts contestants and lets them take turns; a context manager that ends them all.
 
     Attributes:
+        say: is told what is going on.
         folder: a temporary one, gone afterwards.
         running: the contestants that live.
     """
 
     def __init__(self, say: Callable[[str], None]):
         """Args: ``say`` is told what is going on."""
-        self._say, self.running = say, []
+        self.say, self.running = say, []
 
     def __enter__(self):
         if missing := [tool for tool in ("setpriv", "taskset") if not shutil.which(tool)]:
@@ -188,7 +189,7 @@ class Runner:
 
     def start(self, contestant: Contestant) -> Running:
         """Start a contestant and warm it up."""
-        self._say(f"starting {contestant.name}")
+        self.say(f"starting {contestant.name}")
         self.running.append(running := Running(contestant, self.folder))
         running.connect(self._listener, contestant.ranks)
         running.take(WARM_UP)
@@ -216,6 +217,6 @@ class Runner:
         for running in chosen:
             running.samples = []
         for number in range(count):
-            self._say(f"round {number + 1} of {count}")
+            self.say(f"round {number + 1} of {count}")
             for running, fitting in zip(chosen, asked, strict=True):
                 running.samples.append(running.take(steps or fitting, meter))

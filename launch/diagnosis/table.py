@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from distributed.hardware.placement import in_runs, ranks_in_words
+from distributed.in_words import in_runs, ranks_in_words
 from launch.diagnosis.findings import Finding
 
 SHOWN = 8  # values of a row; more are counted

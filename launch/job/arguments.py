@@ -8,7 +8,6 @@ import difflib
 from pathlib import Path
 
 import pydantic
-import tyro
 
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.text_files import TextError, decoded, parse_yaml, read_content, shortened
@@ -28,6 +27,8 @@ def parse_arguments(argv: list[str], *, program: str, description: str, preset: 
         ConfigError: one sentence about the first thing that is wrong.
     """
     if "--help" in argv or "-h" in argv:
+        import tyro  # which a start need not wait for
+
         defaults = {name: field.default for name, field in TrainConfig.model_fields.items()} | (preset or {})
         description += (
             "\n\n--config FILE.yaml reads settings from a file (names as below, with underscores); "

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from distributed.in_words import VALUES, by_value, ranks_by_value, ranks_in_words
 from distributed.model import LockstepModel, StepReport
 from distributed.strategies import Strategy
 
@@ -50,20 +51,33 @@ def check_replicas(strategy: Strategy, model: LockstepModel, step: int) -> None:
     model.gather()
     digests = strategy.replica_digests(variables)
     for variable, by_replica in zip(variables, zip(*digests, strict=True), strict=True):
-        usual = max(by_replica, key=by_replica.count)
-        if other := [replica for replica, digest in enumerate(by_replica) if digest != usual]:
-            raise ReplicasDiffer(
-                f"at step {step} {variable.path} of replica {', '.join(map(str, other))} differs from "
-                "the others'; look at the memory of that machine, then go on from the last checkpoint"
-            )
+        groups = sorted(ranks_by_value(by_replica).values(), key=len)
+        if len(groups) > 1:
+            raise ReplicasDiffer(f"at step {step} {variable.path} {_difference(groups)}")
+
+
+def _difference(groups: list[list[int]]) -> str:
+    """Who differs from whom, and what to do; ``groups`` of replicas that are equal, the largest one last."""
+    if 2 * len(groups[-1]) > sum(map(len, groups)):
+        odd = sorted(replica for group in groups[:-1] for replica in group)
+        return (
+            f"of {ranks_in_words(odd, 'replica')} differs from the others'; look at the memory of that machine, then "
+            "go on from the last checkpoint"
+        )
+    groups = sorted(groups)
+    several = " and ".join(ranks_in_words(group, "replica") for group in groups[:VALUES])
+    more = f" and {len(groups) - VALUES} further ones" if len(groups) > VALUES else ""
+    return (
+        f"differs between {several}{more}, and none has a majority that would say which is right; look at the memory "
+        "of these machines, then go on from the last checkpoint"
+    )
 
 
 def check_count(strategy: Strategy, model: LockstepModel, seen: float, expected: int) -> None:
     """Raise ``Miscount``, on all workers, if a validation that is just over did not see each example once."""
     if seen != expected:
         counts = strategy.control.gather(model.examples_here())
-        by_rank = ", ".join(f"rank {rank}: {count}" for rank, count in enumerate(counts))
         raise Miscount(
-            f"validation saw {seen:.0f} examples of {expected} ({by_rank}), so that its metrics "
+            f"validation saw {seen:.0f} examples of {expected} ({by_value(counts)}), so that its metrics "
             "would be wrong; this is a bug of the program, please report it with this line"
         )

@@ -1,6 +1,7 @@
 """What must be settled before TensorFlow and MPI are loaded: cores and threads, silence, how MPI waits, open files."""
 
 import contextlib
+import itertools
 import os
 import re
 import resource
@@ -28,6 +29,8 @@ LAUNCHERS = (
 )
 
 
+# What Keras loads wherever it is installed, for pictures that nobody draws here and wrappers that nobody calls.
+UNWANTED = ("matplotlib", "sklearn")
 FILES = 65536  # that this process may open, where the system lets it
 
 
@@ -109,20 +112,16 @@ def silence(enabled: bool):
 
 @contextlib.contextmanager
 def loading(*, quiet: bool):
-    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without matplotlib and the user's
-    keras.json, and with the wheels' CUDA libraries.
-
-    Keras loads matplotlib wherever it is installed, for pictures that nobody draws here: a sixth of the time that a
-    rank takes to load.
-    """
-    hidden = sys.modules.setdefault("matplotlib", None) is None
+    """Around the first import of TensorFlow and Keras: silent if ``quiet``, without ``UNWANTED`` and the user's
+    keras.json, and with the wheels' CUDA libraries."""
+    hidden = [name for name in UNWANTED if sys.modules.setdefault(name, None) is None]
     cuda_libraries.load_first()
     try:
         with silence(quiet), leftovers.without_keras_file():
             yield
     finally:
-        if hidden:
-            del sys.modules["matplotlib"]
+        for name in hidden:
+            del sys.modules[name]
 
 
 def take_cores(world: World, cards: list[cuda.Card], sysfs: Path = Path("/sys")) -> Cores:
@@ -158,6 +157,16 @@ def launcher() -> psutil.Process | None:
     """The process on this host that started the ranks; None without a launcher."""
     with contextlib.suppress(psutil.Error):
         return next((process for process in psutil.Process().parents() if process.name() in LAUNCHERS), None)
+    return None
+
+
+def command() -> psutil.Process | None:
+    """The process on this host that began all of a launch: ``horovodrun`` where that has called ``mpirun``; None
+    without a launcher."""
+    with contextlib.suppress(psutil.Error):
+        parents = itertools.dropwhile(lambda process: process.name() not in LAUNCHERS, psutil.Process().parents())
+        *_, first = [None, *itertools.takewhile(lambda process: process.name() in LAUNCHERS, parents)]
+        return first
     return None
 
 

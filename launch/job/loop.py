@@ -29,6 +29,7 @@ from distributed.model import LockstepModel, StepReport
 from distributed.strategies import Strategy
 from launch.job import checks
 from launch.job.config import TrainConfig
+from launch.job.epoch_times import EpochClock
 from launch.job.logs.observer import Epoch, Observer, Steps
 from launch.job.notices import Noticed, Notices
 from launch.job.preparation.freezing import UNFREEZE_FACTOR
@@ -71,6 +72,8 @@ class Loop:
         self.checkpoints, self.notices, self.callbacks, self.observers = checkpoints, notices, callbacks, observers
         self.thaw = thaw
         self.watch = Stopwatch(self.plan.global_batch)
+        self.clock = EpochClock(strategy, model)
+        self.compiled = False  # whether the steps that come next have been taken once; nobody is slow who compiles
         given = None if config.steps_per_call == "auto" else config.steps_per_call
         self.steps_per_call = StepsPerCall(given, strategy.control)
         self.validation = Validation(inputs, model, notices, self._call)
@@ -107,7 +110,8 @@ class Loop:
             metrics = self.model.results() | self.model.regularization()
             decided = self._is_decided_on(self.progress.epoch)
             if decided and self.inputs.validation_steps:
-                metrics |= {f"val_{name}": value for name, value in self.validation.run().items()}
+                with self.clock.spent_on("validation"):
+                    metrics |= {f"val_{name}": value for name, value in self.validation.run().items()}
             self._end_epoch(metrics, decided)
         self._call("on_train_end", dict(self.progress.epoch_metrics))
 
@@ -140,6 +144,7 @@ class Loop:
             self.progress.thawed = True
             self.thaw()
             self.model.shard()
+            self.compiled = False
         self.epoch_end = (epoch + 1) * self.plan.steps_per_epoch
         self.model.reset_metrics()
         if self.metric_states is not None:
@@ -169,6 +174,9 @@ class Loop:
         checks.check_finite(report, first)
         self.steps_per_call.took(len(rates), began)
         images_per_second = self.watch.took(len(rates))
+        if not self.compiled:
+            self.compiled = True
+            self.clock.begin()
         progress.step, progress.learning_rate = first + len(rates), rates[-1]
         if self.config.check_replicas and progress.step % self.config.check_replicas == 0:
             checks.check_replicas(self.strategy, self.model, progress.step)
@@ -179,7 +187,8 @@ class Loop:
         every = self.config.checkpoint_every_steps
         if every and progress.step % every == 0 and progress.step < self.epoch_end:
             heartbeat.enter("saving")
-            self.checkpoints.commit(self.model.metric_states())
+            with self.clock.spent_on("saving"):
+                self.checkpoints.commit(self.model.metric_states())
         heartbeat.enter("training", progress.step)
         if report.heard:
             raise Noticed(report.heard, self.model.metric_states())
@@ -227,16 +236,20 @@ class Loop:
         if self.config.check_replicas is None:
             checks.check_replicas(self.strategy, self.model, progress.step)
         # A callback of any worker may have asked for the end as Keras' own EarlyStopping does.
-        names, stops = self.notices.ask(bool(getattr(self.model.network, "stop_training", False)))
+        asks = bool(getattr(self.model.network, "stop_training", False))
+        names, answers = self.notices.ask([asks, self.clock.end()])
+        stops, times = zip(*answers, strict=True)
         progress.epoch, progress.epoch_metrics = epoch + 1, metrics
         progress.stopped_by_callback = any(stops)
         progress.stopped = verdict["stop"] or any(stops)
         watch, rate = self.watch, progress.learning_rate
-        result = Epoch(epoch + 1, progress.step, metrics, rate, watch.images_per_second, watch.seconds)
+        ranks = self.clock.ended(times)
+        result = Epoch(epoch + 1, progress.step, metrics, rate, watch.images_per_second, watch.seconds, ranks)
         for observer in self.observers:
             observer.end_epoch(result)
         heartbeat.enter("saving")
-        self.checkpoints.commit(improved=verdict["improved"])
+        with self.clock.spent_on("saving"):
+            self.checkpoints.commit(improved=verdict["improved"])
         heartbeat.enter("training", progress.step)
         if names and not self.finished:
             raise Noticed(names, None)

@@ -8,6 +8,7 @@ TensorFlow is loaded only within, when its environment is settled.
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from distributed.world import World
 from launch.job import environment
 from launch.job.config import TrainConfig
 from launch.job.logs.streams import outlive_readers
+from launch.job.startup import Startup
 
 if TYPE_CHECKING:
     import keras
@@ -98,6 +100,7 @@ def run(
     data: object = None,
     callbacks: object = (),
     raises: bool = False,
+    startup: Startup | None = None,
 ) -> tuple[int, Result | None]:
     """Train, and answer for what goes wrong.
 
@@ -105,21 +108,26 @@ def run(
         stop_request: what becomes of signals.
         model, data, callbacks: as for ``train``; they take the place of what the settings name.
         raises: whether errors of a single process are raised instead of printed.
+        startup: has begun with the command; None: begins now.
 
     Returns:
         The exit code (0 finished, 2 the user can mend it, 85 or 130 left on request with all saved, 1 anything else),
         and the result of a run that came to its end or was asked to leave.
     """
+    startup = startup or Startup(time.perf_counter())
     stop_request.patience = 0.0 if world.is_chief else 1.0
     cores = environment.prepare(world, verbose=config.verbose, cpu=environment.on_cpu(config))
     launcher = environment.launcher()
-    heartbeat.start(world, config.hang_timeout, launcher and launcher.pid)
+    heartbeat.start(world, config.hang_timeout, launcher and launcher.pid, flag="--hang-timeout")
     code = 1
     try:
         with environment.loading(quiet=not config.verbose):
             from launch.job import training
+        startup.end("imports")
         given = {"model": model, "data": data, "callbacks": callbacks}
-        code, result = training.execute(config, world, cores, stop_request, given, raises and world.size == 1)
+        code, result = training.execute(
+            config, world, cores, stop_request, given, raises and world.size == 1, startup
+        )
         return code, result
     finally:
         heartbeat.end(code)

@@ -22,7 +22,7 @@ class StepsPerCall:
         self._given, self._control = given, control
         self._calls, self._next = 0, 2
         self._most = given or 1
-        self.seconds_per_step = 0.0  # of the slowest worker; 0 until it is known
+        self.seconds_per_step = 0.0  # of the slowest worker, or more; 0 until it is known
 
     def upto(self, due: int) -> int:
         """Steps of the next call, at most ``due``."""
@@ -31,9 +31,10 @@ class StepsPerCall:
     def took(self, steps: int, began: float) -> None:
         """Learn from a call that began at ``time.perf_counter() == began``; all workers must call it after each."""
         self._calls += 1
-        if self._calls == 1:
-            return  # it held the tracing of the graph
         mine = (time.perf_counter() - began) / steps
+        if self._calls == 1:
+            self.seconds_per_step = mine  # at most: it held the tracing of the graph
+            return
         if self._given is not None:
             self.seconds_per_step = mine
         elif self._calls == self._next:

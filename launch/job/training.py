@@ -4,6 +4,7 @@ import time
 
 import tensorflow as tf
 
+from data.diagnose import is_of_input, reason
 from distributed.hardware.devices import create_strategy
 from distributed.hardware.placement import Cores
 from distributed.health import heartbeat
@@ -19,21 +20,29 @@ from launch.job.features.compute import UnreadableExample
 from launch.job.logs import report
 from launch.job.logs.console import Console
 from launch.job.notices import Noticed
-from launch.job.preparation import exchange, phases, stages
+from launch.job.preparation import exchange, opening, phases, stages
 from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
 from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import SaveFailed
+from launch.job.startup import Startup
 from launch.job.user.callbacks import CallbackError
 
 
 def execute(
-    config: TrainConfig, world: World, cores: Cores, stop_request: StopRequest, given: dict, raises: bool
+    config: TrainConfig,
+    world: World,
+    cores: Cores,
+    stop_request: StopRequest,
+    given: dict,
+    raises: bool,
+    startup: Startup,
 ) -> tuple[int, Result | None]:
     """Train, and answer for what goes wrong; see ``run.run``.
 
     Args:
         given: ``model``, ``data`` and ``callbacks`` as Python objects, each None or empty where the settings decide.
+        startup: its imports are over.
     """
     tf.get_logger().setLevel("INFO" if config.verbose else "ERROR")
     began = time.perf_counter()
@@ -50,12 +59,14 @@ def execute(
         if raises:
             raise
         if isinstance(error, WorldError):
-            Console(True).error(str(error))
+            # Where all workers find it, one of each host says it.
+            if heartbeat.accuse():
+                Console(True).error(str(error))
             return 2, None
         return fail(error, world, heartbeat.die), None
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
-    training = Training(config, strategy, console, cores, began)
+    training = Training(config, strategy, console, cores, began, startup)
     try:
         return train(training, stop_request, given)
     except Exception as error:
@@ -81,15 +92,20 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     config, strategy, console, threads = training.config, training.strategy, training.console, training.cores.threads
     training.code = code = stages.load_user_code(config, strategy, given)
     stages.agree_on_settings(config, strategy, code)
-    training.splits, training.fingerprints = stages.open_data(config, strategy, console, code)
+    training.startup.end("workers")
+    opened = opening.open_data(config, strategy, console, code)
+    training.splits, training.fingerprints = opened.splits, opened.fingerprints
     training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
     training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
+    training.startup.end("data")
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
     training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
     config, training.inputs = stages.keep_decoding(config, strategy, console, training.inputs, training.directory)
     training.config = config
+    training.startup.end("directory")
     measured = exchange.measure(config, strategy, training.directory, threads)
     training.calibration = measured and measured.calibration
+    training.startup.end("exchange")
     training.model, training.choices = stages.build_model(
         config, strategy, training.inputs, measured, code, training.class_weights
     )
@@ -101,7 +117,8 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
         configuration.save(settings, training.directory / "config.yaml")
         exchange.keep(measured, training.directory)
-        data_changes.keep(training.splits, config.data_dir, training.directory, console)
+        data_changes.keep(opened.listing, training.directory, console)
+    del opened  # the listing is as large as all names together
     if strategy.is_chief:
         # Also where nothing is left to do: a run of an older Lockstep has none.
         report.keep_record(training.record, training.model.network, training.directory, console)
@@ -110,7 +127,9 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         release_directory(training)
         return 0, result_of(training, summary)
     report.introduce(training)
+    training.startup.end("build")
     phases.look_at_features(training)
+    training.startup.end("features")
     stop_request.deliver_to(training.notices.add)
     stopped_by = run_loop(training)
     return finish(training, stopped_by, stop_request)
@@ -133,7 +152,7 @@ def run_loop(training: Training) -> str | list[str]:
         training.console.stop()
         training.console.error(str(error))
         progress.step = error.step
-        checkpoints.commit()
+        checkpoints.commit(training.model.metric_states())
         stopped_by = "nan"
     except Noticed as notice:
         training.console.stop()
@@ -210,8 +229,10 @@ def find_culprit(training: Training, error: Exception) -> str | None:
     if isinstance(error, CallbackError):
         return f"{error.sentence}\n{error.traceback}".rstrip()
     out_of_memory = isinstance(error, tf.errors.ResourceExhaustedError)
-    if training.loop is None or not isinstance(error, tf.errors.OpError) or out_of_memory:
+    if training.loop is None or not is_of_input(error) or out_of_memory:
         return None
     validating = heartbeat.phase() in ("first validation", "validation")
-    loop = training.loop
+    loop, world = training.loop, training.strategy.world
+    who = f"rank {world.rank} on {world.host}" if world.size > 1 else "this process"
+    Console(True).note(f"{who} could not read an example ({reason(error)}); looking for it, which may take minutes")
     return training.inputs.find_culprit(None if validating else loop.progress.step, loop.under_way)

@@ -18,6 +18,7 @@ class Validation:
         """Args: ``call(event, *arguments)`` lets the user's callbacks have their say."""
         self._inputs, self._model, self._notices, self._call = inputs, model, notices, call
         self._traced = False
+        self._seconds = 0.0  # of a step, on the slowest worker; 0 until it is known
 
     def look_at(self, inputs: Inputs) -> None:
         """Validate on these from now on."""
@@ -36,9 +37,10 @@ class Validation:
         self._call("on_test_begin")
         batches, done, count = iter(self._inputs.validation_batches()), 0, 1
         while done < steps:
-            # The first call of the first validation holds the tracing of the graph.
-            heartbeat.enter("validation" if self._traced else "first validation")
             count, began = min(count, steps - done), time.perf_counter()
+            # The first call of the first validation holds the tracing of the graph.
+            phase = "validation" if self._traced else "first validation"
+            heartbeat.enter(phase, expected=count * self._seconds)
             self._call("on_test_batch_begin", done)
             model.evaluate(batches, count)
             self._traced, done = True, done + count
@@ -47,8 +49,9 @@ class Validation:
             names, seconds = self._notices.ask((time.perf_counter() - began) / count)
             if names:
                 raise Noticed(names, training_states)
+            self._seconds = max(seconds)
             # From answers that are the same everywhere, so that all take calls of one length.
-            count = max(1, min(4 * count, int(SECONDS / max(seconds))))
+            count = max(1, min(4 * count, int(SECONDS / self._seconds)))
         found = model.results()
         self._call("on_test_end", dict(found))
         return found

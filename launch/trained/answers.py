@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.datasets import DataError, Source
+from data.diagnose import is_of_input
 from data.order import SequentialOrder, Share
 from distributed.health import heartbeat
 from distributed.inference import Inference
@@ -44,11 +45,12 @@ def answer_all(
     answers, marks, began = [], [], time.perf_counter()
     for step in range(order.steps):
         # The first step holds the tracing of the graph.
-        heartbeat.enter("validation" if step else "first validation", waiting=True)
+        so_far = (time.perf_counter() - began) / max(step, 1)
+        heartbeat.enter("validation" if step else "first validation", waiting=True, expected=so_far)
         try:
             rows, given = inference.answer(batches)
         except tf.errors.OpError as error:
-            culprit = find_unreadable(source, order, strategy.share, step)
+            culprit = find_unreadable(source, order, strategy.share, step) if is_of_input(error) else None
             if culprit is None:
                 raise
             raise (FailedAlone if strategy.world.size > 1 else DataError)(f"{culprit}; replace or remove it") from error

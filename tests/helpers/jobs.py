@@ -14,6 +14,8 @@ copies that run as it was after a kill with step's checkpoint as the newest: wha
 checkpoints, links and the summary are not; names after the step are facts that its checkpoint lacks; ["forget",
 setting, 0] after it makes these checkpoints those of a version that did not know the setting.  ["limit", step, bytes]
 lets no file of the chief's grow beyond that from the save of that step on.
+["compute", rank, seconds], "input" and "saving" let a rank, or all for null, sleep in each step, before each batch, in
+each save.
 """
 
 import hashlib
@@ -22,6 +24,7 @@ import os
 import resource
 import shutil
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -101,6 +104,45 @@ def record(training_batches, seen: list):
         return training_batches(*arguments, **named).map(passing)
 
     return recorded
+
+
+def napping(kind: str, plain, rank: int | None, seconds: float):
+    """``plain`` of a rank, or of all for None, that sleeps: for "compute" ``example_losses``, in each training step;
+    for "input" ``training_batches``, before each batch; for "saving" ``Saver.save``."""
+    import tensorflow as tf
+
+    from distributed import step_context
+
+    if rank not in (None, World.from_environment(os.environ).rank):
+        return plain
+
+    def nap():
+        time.sleep(seconds)
+        return 0
+
+    def sleep_first(*arguments):
+        with tf.control_dependencies(arguments):
+            slept = tf.numpy_function(nap, [], tf.int64)
+        with tf.control_dependencies([slept]):
+            return tuple(map(tf.identity, arguments))
+
+    def planted(*arguments, **named):
+        if kind == "saving":
+            nap()
+        made = plain(*arguments, **named)
+        if kind == "input":
+            return made.map(sleep_first)
+        if kind == "saving":
+            return made
+
+        def losses(labels, logits):
+            if step_context.current() is None:
+                return made(labels, logits)
+            return made(*sleep_first(labels, logits))
+
+        return losses
+
+    return planted
 
 
 FACTORS = {"nan": float("nan"), "overflow": 1e3}
@@ -228,6 +270,12 @@ def main(folder: Path) -> int:
         for kind, *place in jobs["plants"].get(name, []):
             if kind in FACTORS:
                 build.example_losses = scaled_losses(losses, FACTORS[kind], *place)
+            elif kind == "compute":
+                build.example_losses = napping(kind, build.example_losses, *place)
+            elif kind == "input":
+                inputs.training_batches = napping(kind, inputs.training_batches, *place)
+            elif kind == "saving":
+                Saver.save = napping(kind, Saver.save, *place)
             elif kind in ("weight", "slot", "copy"):
                 checks.check_replicas = changed(kind, check, *place)
             elif kind == "versions":

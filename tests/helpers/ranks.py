@@ -34,7 +34,7 @@ def main(folder: Path, limit: float, fault: str, victim: int) -> None:
     stop_request = preemption.listen()
     world = World.from_environment(os.environ)
     launcher = environment.launcher()
-    heartbeat.start(world, limit, launcher and launcher.pid)
+    heartbeat.start(world, limit, launcher and launcher.pid, flag="--hang-timeout")
     (folder / "records").write_text(str(heartbeat._folder))
     (folder / f"pid-{world.rank}").write_text(str(os.getpid()))
     stop_request.deliver_to(lambda name: None)

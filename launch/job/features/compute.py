@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from data import Splits
 from data.datasets import Source
+from data.diagnose import is_of_input
 from data.features import FeatureSource
 from data.order import SequentialOrder, Share
 from data.pipeline import validation_batches
@@ -189,11 +190,13 @@ def _answers(
     console.start_epoch("computing features", len(source))
     try:
         for step in range(order.steps):
-            heartbeat.enter("validation" if step else "first validation", waiting=True)
+            so_far = (time.perf_counter() - began) / max(step, 1)
+            heartbeat.enter("validation" if step else "first validation", waiting=True, expected=so_far)
             try:
                 answers, _ = inference.answer(stream)
             except tf.errors.OpError as error:
-                if (culprit := find_unreadable(source, order, strategy.share, step)) is None:
+                culprit = find_unreadable(source, order, strategy.share, step) if is_of_input(error) else None
+                if culprit is None:
                     raise
                 raise UnreadableExample(f"{culprit}; replace or remove it") from error
             answers = answers[: len(source) - done]

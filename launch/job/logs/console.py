@@ -2,9 +2,12 @@
 end."""
 
 import sys
+import time
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LONG = 2.0  # seconds of opening data from which on a log is told how far it is
 
 
 class Console:
@@ -16,7 +19,7 @@ class Console:
         # Under horovodrun, Slurm or a pipe a bar would only fill the log.
         self._live = enabled and not launched and self._rich.is_terminal
         self._bar = None
-        self._tenth = 0
+        self._opening, self._since, self._tenth = "", 0.0, 0
 
     def say(self, text: str = "") -> None:
         """Print one line at once; ``text`` is shown as it is."""
@@ -38,19 +41,25 @@ class Console:
         if not self._rich.quiet:
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
-    def indexing(self, done: int, total: int) -> None:
-        """Show how far the first pass over TFRecord shards is: a bar on a terminal, else a line per tenth."""
+    def opening(self, what: str, done: int, total: int) -> None:
+        """Show how far the data is opened: a bar on a terminal, else, where it takes long, a line per tenth.
+
+        Args:
+            what: such as "listing folders"; then how much of how much is done.
+        """
+        if what != self._opening:
+            self.stop()
+            self._opening, self._since, self._tenth = what, time.monotonic(), 0
         if self._live:
             if self._bar is None:
-                self._bar = Progress(TextColumn("indexing shards"), BarColumn(), DownloadColumn(), console=self._rich)
-                self._bar.add_task("", total=total)
+                columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+                self._bar = Progress(*columns, console=self._rich, transient=True)
+                self._bar.add_task("")
                 self._bar.start()
-            self._bar.update(self._bar.task_ids[0], completed=done)
-            if done >= total:
-                self.stop()
-        elif (tenth := 10 * done // max(total, 1)) != self._tenth:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        elif (tenth := 10 * done // max(total, 1)) != self._tenth and time.monotonic() - self._since > LONG:
             self._tenth = tenth
-            self.say(f"indexing shards: {10 * tenth} % of {total / 1e6:,.0f} MB")
+            self.say(f"{what}: {10 * tenth} % of {total:,}")
 
     def start_epoch(self, title: str, steps: int) -> None:
         if self._live:

@@ -1,12 +1,27 @@
-"""A line per epoch: on the console, and in ``metrics.csv``."""
+"""A line for the start and one per epoch: on the console, and in ``metrics.csv``."""
 
 import csv
 import os
 import time
 from pathlib import Path
 
+from launch.job.epoch_times import find_slow
 from launch.job.logs.console import Console
 from launch.job.logs.observer import Observer, spared
+from launch.job.startup import Startup
+
+
+class StartLine(Observer):
+    """A line when the first step is taken: how long that took from the command on, and why."""
+
+    def __init__(self, console: Console, startup: Startup):
+        self.console, self.startup, self.said = console, startup, False
+
+    def after_steps(self, steps):
+        if not self.said:
+            self.said = True
+            self.startup.end("first step")
+            self.console.say(self.startup.sentence())
 
 
 class EpochLines(Observer):
@@ -38,6 +53,8 @@ class EpochLines(Observer):
             f"learning rate {epoch.learning_rate:.4g}  {epoch.images_per_second:,.0f} images/s  "
             f"{time.perf_counter() - self.began:.1f} s{seen}"
         )
+        if slow := find_slow(epoch.ranks):
+            self.console.say(slow.sentence)
 
 
 def _reading_order(name: str) -> tuple:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from launch.job.epoch_times import RankTimes
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -40,6 +42,7 @@ class Epoch:
         metrics: global metrics, those of the validation with ``val_`` before their names.
         learning_rate: of the last step.
         images_per_second, seconds: of its training steps.
+        ranks: where the time went on each of them.
     """
 
     number: int
@@ -48,6 +51,7 @@ class Epoch:
     learning_rate: float
     images_per_second: float
     seconds: float
+    ranks: list[RankTimes]
 
 
 class Observer:

@@ -20,6 +20,7 @@ import tensorflow as tf
 from data.datasets import Source
 from data.splits import test_place
 from distributed.layers import convert
+from launch.job import epoch_times
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
 from launch.job.preparation import exchange, freezing
@@ -130,6 +131,10 @@ def introduce(training: "Training") -> None:
         say(f"batch normalisation: {len(norms)} layer{'s' * (len(norms) > 1)}, each by {span} examples")
     if plan.replicas > 1:
         say(exchange.sentence(training.choices))
+    if config.exchange == "split" and all(choice.scheme != "split" for choice in training.choices.values()):
+        network, may_split = training.model.network, not training.code.has_callbacks
+        why = exchange.why_not_split(config, plan, training.strategy, network, may_split)
+        training.console.warn(f"--exchange split cannot be had: {why}")
     say(f"run directory: {training.directory}")
 
 
@@ -173,7 +178,7 @@ def summarize(training: "Training", stopped_by: str, seconds: float) -> dict:
     best = {}
     if decisions.best_epoch is not None:
         best = {"epoch": decisions.best_epoch + 1} | split_metrics(decisions.best_metrics)
-    rates = training.loop.watch.rates
+    rates, ranks = training.loop.watch.rates, training.loop.clock.epochs
     return {
         "strategy": strategy.name,
         "model": training.code.model_name(config),
@@ -194,6 +199,8 @@ def summarize(training: "Training", stopped_by: str, seconds: float) -> dict:
         "exchange": {name: asdict(choice) for name, choice in training.choices.items()},
         "weights_sha256": weights_sha256(network),
         "versions": versions(),
+        "startup": training.startup.summary(),
+        "time": epoch_times.summarize(ranks, progress.epoch + 1 - len(ranks)),
     }
 
 

@@ -5,6 +5,7 @@ import os
 import struct
 import time
 from pathlib import Path
+from statistics import fmean
 
 import keras
 import tensorflow as tf
@@ -17,6 +18,7 @@ from tensorboard.compat.proto.types_pb2 import DataType
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.scalar.metadata import create_summary_metadata as scalar_metadata
 
+from launch.job.epoch_times import PARTS, find_slow
 from launch.job.logs.console import Console
 from launch.job.logs.observer import Observer, spared
 
@@ -85,11 +87,11 @@ class TensorBoard(Observer):
 
     @spared
     def begin(self, step, epochs):
-        folders = (self.path / "train", self.path / "validation")
+        folders = [self.path / name for name in ("train", "validation", "time")]
         # A run that begins anew where an earlier one has left no checkpoint begins with empty logs, too.
         last = (step, epochs) if step else (-1, -1)
-        begun, _ = (rewind(folder, *last) for folder in folders)
-        self.train, self.validation = (tf.summary.create_file_writer(str(folder)) for folder in folders)
+        begun, *_ = [rewind(folder, *last) for folder in folders]
+        self.train, self.validation, self.time = (tf.summary.create_file_writer(str(folder)) for folder in folders)
         if not begun:
             self._describe()
 
@@ -145,13 +147,25 @@ class TensorBoard(Observer):
             if self.histogram_epochs and epoch.number % self.histogram_epochs == 0:
                 for weight in self.network.weights:
                     tf.summary.histogram(weight.path, weight)
+        self._write_times(epoch)
         self.flush()
+
+    def _write_times(self, epoch):
+        """Seconds of each part, of the average rank, and for how many the others waited for the slowest one."""
+        if not epoch.ranks:
+            return
+        slow = find_slow(epoch.ranks)
+        with self.time.as_default(step=epoch.number):
+            for part in PARTS:
+                tf.summary.scalar(f"time/{part}", fmean(rank.seconds[part] for rank in epoch.ranks))
+            tf.summary.scalar("time/waiting for the slowest", slow.longer if slow else 0.0)
 
     @spared
     def flush(self):
         if not self.failed:
             self.train.flush()
             self.validation.flush()
+            self.time.flush()
 
     @spared
     def end(self):

@@ -14,9 +14,9 @@ from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs.console import Console
-from launch.job.logs.epochs import EpochLines, EpochTable
+from launch.job.logs.epochs import EpochLines, EpochTable, StartLine
 from launch.job.logs.observer import Observer
-from launch.job.logs.tensorboard import TensorBoard
+from launch.job.logs.times import TimesTable
 from launch.job.loop import Loop
 from launch.job.notices import Notices
 from launch.job.preparation import phases, stages
@@ -24,6 +24,7 @@ from launch.job.preparation.inputs import Inputs
 from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.run_directory.lock import RunDirectoryLock
+from launch.job.startup import Startup
 from launch.job.user.callbacks import call_all, on_chief_only
 from launch.job.user.given import UserCode
 from launch.trained.record import Record
@@ -38,6 +39,7 @@ class Training:
     console: Console
     cores: Cores
     began: float  # time.perf_counter()
+    startup: Startup
     code: UserCode = field(default_factory=UserCode)
     splits: Splits | None = None
     fingerprints: list = field(default_factory=list)  # of the splits
@@ -139,9 +141,12 @@ def prepare_callbacks(training: Training) -> list[keras.callbacks.Callback]:
 
 def create_observers(training: Training) -> list[Observer]:
     """What looks on, on the chief."""
+    from launch.job.logs.tensorboard import TensorBoard  # loads TensorBoard, which the other workers need not wait for
+
     config, console, inputs, directory = training.config, training.console, training.inputs, training.directory
     return [
         EpochTable(directory / "metrics.csv", console, config.metrics, penalized=bool(training.model.regularization())),
+        TimesTable(directory / "times.csv", console),
         TensorBoard(
             directory / "tensorboard",
             console,
@@ -151,6 +156,7 @@ def create_observers(training: Training) -> list[Observer]:
             histogram_epochs=config.histogram_epochs,
             profile_steps=config.profile_steps,
         ),
+        StartLine(console, training.startup),
         EpochLines(
             console,
             epochs=inputs.plan.epochs,

@@ -95,12 +95,38 @@ def find_split(
     config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model, penalties: Penalties
 ) -> tuple | None:
     """The two dense layers that this run may divide between its workers, and the dropout between them; or None."""
-    if strategy.shares_memory or config.exact or config.precision != "float32" or plan.accumulate > 1:
-        # Sums of half-precision products would be rounded once more than one worker rounds them.
-        return None
-    if config.optimizer in optimizers.UNDIVIDED or not penalties.divisible:
+    if obstacle(config, plan, strategy, penalties):
         return None
     return find_pair(graph_nodes(network), [*dense_layers(network).values()], plan.replicas)
+
+
+def obstacle(config: TrainConfig, plan: BatchPlan, strategy: Strategy, penalties: Penalties) -> str | None:
+    """Why no layers of any network may be divided between this run's workers, in words; None where they may."""
+    if strategy.shares_memory:
+        return "all replicas are in one process"
+    if config.exact:
+        return "--deterministic with --micro-batch-size asks for the same bits on any number of workers"
+    if config.precision != "float32":
+        # Sums of half-precision products would be rounded once more than one worker rounds them.
+        return f"--precision {config.precision} would round sums of products once more than one worker does"
+    if plan.accumulate > 1:
+        return f"each replica takes its examples in {plan.accumulate} micro-batches"
+    if config.optimizer in optimizers.UNDIVIDED:
+        return f"--optimizer {config.optimizer} needs the whole of a layer for its step"
+    return None if penalties.divisible else "a regularizer of the network is neither L1 nor L2"
+
+
+def why_not_split(
+    config: TrainConfig, plan: BatchPlan, strategy: Strategy, network: keras.Model, may_split: bool
+) -> str:
+    """Why ``--exchange split`` has split nothing, in words."""
+    if not may_split:
+        return "callbacks may look at weights in mid-epoch"
+    penalties = Penalties(network.trainable_variables, config.l1, config.l2)
+    return obstacle(config, plan, strategy, penalties) or (
+        "there are no two dense layers in a row that train, with nothing but dropout and an activation such as relu "
+        f"between them, and a number of units that {plan.replicas} workers can share out evenly"
+    )
 
 
 def multiplications(network: keras.Model, without: Collection[int]) -> int:

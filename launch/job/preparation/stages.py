@@ -12,8 +12,7 @@ from pathlib import Path
 
 import keras
 
-from data import BUILT_ONCE, Splits, decode, hold_out, load
-from data.classes import choose_classes, read_classes
+from data import Splits, decode
 from data.datasets import DataError
 from data.pipeline import AUGMENTATIONS
 from distributed import control
@@ -38,7 +37,6 @@ from launch.job.run_directory.create import create
 from launch.job.run_directory.lock import RunDirectoryLock, acquire
 from launch.job.user.call import UserCodeError
 from launch.job.user.class_weights import weigh
-from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
 from launch.job.weights.stored import WeightsError
 from launch.trained.record import LOGITS, ONE_LOGIT, Record, RecordError
@@ -74,44 +72,6 @@ def agree_on_settings(config: TrainConfig, strategy: Strategy, code: UserCode) -
     check_devices(strategy, cpu=environment.on_cpu(config))
     files = {f"file of --{flag}": digest for flag, digest in code.sha256.items()}
     control.check_agreement(strategy.control, config.model_dump(mode="json") | report.versions() | files)
-
-
-def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: UserCode) -> tuple[Splits, list]:
-    """Open the data and see that all workers have the same; where opening builds something to keep, one process of each
-    host goes first.
-
-    Returns:
-        The splits, and the fingerprint of each, None for one that is missing.
-    """
-
-    def progress(done: int, total: int) -> None:
-        heartbeat.beat()
-        console.indexing(done, total)
-
-    def open_now():
-        classes = read_classes(config.classes) if config.classes else None
-        if code.data is not None:
-            splits = open_user_data(code.data)
-            splits = splits if classes is None else Splits(*choose_classes(*splits, classes))
-            return hold_out(splits, config.seed, config.validation_split)
-        return load(
-            config.dataset,
-            config.data_dir and str(config.data_dir),
-            seed=config.seed,
-            validation_split=config.validation_split,
-            progress=progress,
-            classes=classes,
-            features=(config.image_feature, config.label_feature),
-            skip_unreadable=config.skip_unreadable,
-        )
-
-    first = strategy.world.local_rank == 0 or code.data is not None or config.dataset not in BUILT_ONCE
-    splits = together(strategy, lambda: open_now() if first else None)
-    splits = together(strategy, lambda: splits or open_now())
-    fingerprints = together(strategy, lambda: [source and source.fingerprint() for source in splits])
-    names = ("training data", "validation data")
-    control.check_agreement(strategy.control, dict(zip(names, fingerprints, strict=True)))
-    return splits, fingerprints
 
 
 def plan_inputs(

@@ -59,7 +59,7 @@ class Checkpoints:
 
         Args:
             metric_states: of the epoch that is under way, as ``LockstepModel.metric_states`` gives them; None where the
-                last one has ended, or where they hold a loss that is not finite.
+                last one has ended.
             improved: where an epoch has just been decided on, whether it is the best so far.
         """
         self.model.gather()

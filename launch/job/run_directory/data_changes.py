@@ -1,20 +1,19 @@
 """What a run was trained on, kept so that one that goes on with other data can say what differs."""
 
-import gzip
 import os
-import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from data import Splits
-from data.datasets import Source
+from data import Splits, arrange, listing
+from data.datasets import DataError, Source
+from data.listing import Listing
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.logs.console import Console
 
-FILE = "data_files.txt.gz"
+FILE = "data_files.zip"
 SHOWN = 5  # files that are named of each kind of difference
 _WORDS = {"train": "training", "val": "validation"}
 
@@ -32,15 +31,13 @@ def _counts(source: Source) -> dict[str, int]:
     return dict(zip(source.classes, counts, strict=True))
 
 
-def keep(splits: Splits, data_dir: Path | None, directory: Path, console: Console) -> None:
-    """Leave the list of all files in the run directory, where the data consists of files; a disk that does not take it
-    costs a warning."""
-    lines = [f"{split}\t{size}\t{name}\n" for (split, name), size in _files(splits, data_dir).items()]
-    if lines:
+def keep(found: Listing | None, directory: Path, console: Console) -> None:
+    """Leave what was found of the files in the run directory, where the data consists of files; a disk that does not
+    take it costs a warning."""
+    if found is not None:
         temporary = directory / f".{FILE}.tmp"
         try:
-            # Without a time in it: the same run leaves the same file.
-            temporary.write_bytes(gzip.compress(os.fsencode("".join(lines)), mtime=0))
+            temporary.write_bytes(found.packed)
             temporary.replace(directory / FILE)
         except OSError as error:
             console.warn(f"{directory / FILE} cannot be written ({error.strerror}); training goes on")
@@ -48,12 +45,17 @@ def keep(splits: Splits, data_dir: Path | None, directory: Path, console: Consol
 
 def _files(splits: Splits, data_dir: Path | None) -> dict[tuple[str, str], int]:
     """(split, place as seen from the data) -> size in bytes; nothing for data that are no files."""
+    above = f"{data_dir}/"
+
+    def seen(place: str) -> str:
+        inside = place.startswith(above)
+        return place[len(above) :] if inside else os.path.relpath(place, data_dir) if data_dir else place
+
     return {
-        (split, os.path.relpath(place, data_dir) if data_dir else place): size
+        (split, seen(place)): size
         for split, source in zip(_WORDS, splits, strict=True)
         if source is not None
         for place, size in source.files()
-        if "\n" not in place
     }
 
 
@@ -71,7 +73,7 @@ def check(
     """
     if "data" in state:
         run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-        said = differences(state["data"], facts["data"], splits, data_dir, run)
+        said = differences(state["data"], facts["data"], lambda: _before(run, state), lambda: _files(splits, data_dir))
     elif state["dataset"] != facts["dataset"]:
         said = [f"training: SHA-256 was {state['dataset'][:12]}, is {facts['dataset'][:12]}"]
     else:
@@ -91,17 +93,17 @@ def check(
     return said
 
 
-def differences(was: dict, now: dict, splits: Splits, data_dir: Path | None, directory: Path) -> list[str]:
+def differences(was: dict, now: dict, list_before: Callable, list_now: Callable) -> list[str]:
     """What differs, in words, split by split; nothing where none does or nobody knows what was.
 
     Args:
         was, now: what ``describe`` gave then and now.
-        directory: the run directory that may hold the list of then.
+        list_before, list_now: give the files of then and now, as ``_files`` does; None where nobody knows them.
     """
     changed = [split for split in _WORDS if split in was and was[split] != now[split]]
     if not changed:
         return []
-    before, files = _read(directory), _files(splits, data_dir)
+    before, files = list_before(), list_now()
     said = []
     for split in changed:
         parts = [] if before is None else list(_of_files(split, before, files))
@@ -114,13 +116,24 @@ def differences(was: dict, now: dict, splits: Splits, data_dir: Path | None, dir
     return said
 
 
-def _read(directory: Path) -> dict[tuple[str, str], int] | None:
-    try:
-        lines = os.fsdecode(gzip.decompress((directory / FILE).read_bytes())).splitlines()
-        rows = [line.split("\t", 2) for line in lines]
-        return {(split, name): int(size) for split, size, name in rows}
-    except (OSError, EOFError, ValueError, zlib.error):
+def _before(directory: Path, state: dict) -> dict[tuple[str, str], int] | None:
+    """The files of the run that made a checkpoint with this state; None where it has left no listing."""
+    found = listing.read(directory / FILE)
+    if found is None:
         return None  # a run of before has none, and its counts say enough
+    _, data_dir, *_ = found.key
+    then, classes = state["configuration"], state["record"]["classes"]
+    try:
+        splits = arrange(
+            found.sources,
+            found.sources[0].name,
+            classes=classes if then["classes"] else None,
+            seed=then["seed"],
+            validation_split=then["validation_split"],
+        )
+    except DataError:
+        return None  # it is of other settings than the checkpoint
+    return _files(splits, data_dir and Path(data_dir))
 
 
 def _of_files(split: str, before: dict, files: dict) -> Iterator[str]:

@@ -40,7 +40,7 @@ def describe(
     config: TrainConfig, plan: BatchPlan, strategy: Strategy, record: Record, code: UserCode, data: dict
 ) -> dict:
     """What every checkpoint says about the run that made it; ``data`` is of ``data_changes.describe``."""
-    settings = config.model_dump(mode="json", exclude={"run_dir", "resume", "data_changed"})
+    settings = config.model_dump(mode="json", exclude={"run_dir", "resume", "data_changed", "reindex"})
     return {
         "model": code.model_name(config),
         "seed": config.seed,

@@ -23,6 +23,9 @@ class DataSettings(Settings):
     """Name of the feature of TFRecords that holds the label; default: image/class/label."""
     skip_unreadable: Count = 0
     """Train without up to so many files that cannot be pictures by their size and first bytes; they are named."""
+    reindex: bool = False
+    """List and look at all files anew, also where what an earlier start of the run has found still seems to hold; of
+    image_folder, csv and tfrecord."""
     validation_split: Share = 0.1
     """Part of the training examples held out where the data set has no validation split of its own."""
     image_size: Positive | None = None
@@ -41,6 +44,8 @@ def problems(c) -> Iterator[str]:
     for flag, given in (("image", c.image_feature), ("label", c.label_feature)):
         if given is not None and c.dataset != "tfrecord":
             yield f"--{flag}-feature {given} belongs to --dataset tfrecord, not to {c.dataset}; leave it out"
+    if c.reindex and c.dataset not in ("image_folder", "csv", "tfrecord"):
+        yield f"--reindex belongs to image_folder, csv and tfrecord, of {c.dataset} nothing is kept; leave it out"
     if c.dataset == "shapes" and c.data_dir is not None:
         yield (
             f"--data-dir {c.data_dir} was given, but --dataset shapes is generated; "

@@ -32,7 +32,8 @@ class WorkerSettings(Settings):
     check_replicas: Count | None = None
     """Steps between two comparisons of weights and optimizer state over all replicas; default: each epoch; 0: never."""
     hang_timeout: Annotated[float, Field(ge=0)] = 300.0
-    """Seconds without a sign of life after which a rank that hangs is ended, with all others; 0: never."""
+    """Seconds without a sign of life, besides three times what its steps took so far, after which a rank that hangs is
+    ended, with all others; 0: never."""
 
 
 def problems(c) -> Iterator[str]:

@@ -1,0 +1,40 @@
+"""``times.csv``: where the time went, a line per epoch and rank; see ``launch/job/epoch_times.py``."""
+
+import csv
+import os
+from pathlib import Path
+
+from launch.job.epoch_times import PARTS
+from launch.job.logs.console import Console
+from launch.job.logs.epochs import read_table
+from launch.job.logs.observer import Observer, spared
+
+
+class TimesTable(Observer):
+    """Writes it: lines are added, since there may be hundreds in an epoch."""
+
+    COLUMNS = ("epoch", "rank", "host", *PARTS)
+
+    def __init__(self, path: Path, console: Console):
+        self.path, self.console, self.failed = path, console, False
+
+    @spared
+    def begin(self, step, epochs):
+        # A run that goes on repeats the epochs behind its checkpoint; a kill may have torn the last line.
+        kept = [row for row in read_table(self.path) if int(row["epoch"]) <= epochs]
+        temporary = self.path.with_suffix(".tmp")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+        temporary.replace(self.path)
+
+    @spared
+    def end_epoch(self, epoch):
+        with open(self.path, "a", newline="") as file:
+            writer = csv.writer(file)
+            for number, rank in enumerate(epoch.ranks):
+                seconds = [f"{rank.seconds[part]:.4f}" for part in PARTS]
+                writer.writerow([epoch.number, number, rank.host, *seconds])
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,169 @@
+"""The data, opened once for all workers.
+
+The chief alone lists folders, looks at files, reads labels and takes fingerprints.  Where the data consists of files,
+the others get what it has found; what lies in arrays or shards they open for themselves.  All see by a few examples
+that their host has the same.  What was found is kept in the run directory, for a run that goes on.
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from data import BUILT_ONCE, Splits, arrange, hold_out, listing, open_checked
+from data.classes import choose_classes, read_classes
+from data.datasets import DataError, FileSource, Source
+from data.listing import Listing
+from distributed import control
+from distributed.health import heartbeat
+from distributed.strategies import Strategy
+from launch.job.config import TrainConfig
+from launch.job.logs.console import Console
+from launch.job.preparation.stages import together
+from launch.job.run_directory import data_changes
+from launch.job.user.data import open_data as open_user_data
+from launch.job.user.given import UserCode
+
+SAMPLE = 64  # examples of each split by which a host is seen to have the same data
+Sources = tuple[Source, Source | None]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data of a run.
+
+    Attributes:
+        splits: what is trained and validated on.
+        fingerprints: of each split, None for one that is missing.
+        listing: on the chief, the files that were found, where the data consists of files.
+    """
+
+    splits: Splits
+    fingerprints: list[str | None]
+    listing: Listing | None = None
+
+
+def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: UserCode) -> Opened:
+    """Open the data, and see that all workers have the same.
+
+    Raises:
+        DataError, UserCodeError, WorldError: on all workers.
+    """
+    classes = together(strategy, lambda: read_classes(config.classes) if config.classes else None)
+    found = None
+    if code.data is not None:
+        splits = together(strategy, lambda: _open_users(config, code, classes))
+    else:
+        found = together(strategy, lambda: _find(config, classes, console) if strategy.is_chief else None)
+        sources = _share(config, strategy, console, classes, found)
+        how = {"classes": classes, "seed": config.seed, "validation_split": config.validation_split}
+        splits = together(strategy, lambda: arrange(sources, config.dataset, **how))
+    fingerprints = together(strategy, lambda: [source and source.fingerprint() for source in splits])
+    names = ("training data", "validation data")
+    control.check_agreement(strategy.control, dict(zip(names, fingerprints, strict=True)))
+    return Opened(splits, fingerprints, found if isinstance(found, Listing) else None)
+
+
+def _open_users(config: TrainConfig, code: UserCode, classes: tuple[str, ...] | None) -> Splits:
+    splits = open_user_data(code.data)
+    splits = splits if classes is None else Splits(*choose_classes(*splits, classes))
+    return hold_out(splits, config.seed, config.validation_split)
+
+
+def _open(config: TrainConfig, classes: tuple[str, ...] | None, console: Console) -> Sources:
+    def progress(what: str, done: int, total: int) -> None:
+        heartbeat.beat()
+        console.opening(what, done, total)
+
+    return open_checked(
+        config.dataset,
+        config.data_dir and str(config.data_dir),
+        seed=config.seed,
+        progress=progress,
+        classes=classes,
+        features=(config.image_feature, config.label_feature),
+        skip_unreadable=config.skip_unreadable,
+        reindex=config.reindex,
+    )
+
+
+def _find(config: TrainConfig, classes: tuple[str, ...] | None, console: Console) -> Listing | Sources:
+    """What the chief finds, or has found when the run was started before."""
+    place = config.data_dir and str(config.data_dir)
+    key = [config.dataset, place, place and os.path.abspath(place), classes and list(classes), config.skip_unreadable]
+    kept = listing.read(config.run_dir / data_changes.FILE) if config.run_dir and not config.reindex else None
+    if kept is not None and listing.is_current(kept, key) and all(map(_has_sizes, filter(None, kept.sources))):
+        return kept
+    sources = _open(config, classes, console)
+    console.stop()
+    if isinstance(sources[0], FileSource):
+        heartbeat.beat()
+        return listing.pack(sources, key)
+    return sources
+
+
+def _has_sizes(source: FileSource) -> bool:
+    """Whether a few files have the sizes that they had: one that was written over leaves its folder as it was."""
+    indices = _sample(source.fingerprint(), len(source))
+    return source.glance(indices) == source.sizes[indices].tolist()
+
+
+def _sample(fingerprint: str, count: int) -> np.ndarray:
+    """Sorted int64 indices of a few of so many examples, by the data's fingerprint; the same on every machine."""
+    draws = np.random.Philox(key=int(fingerprint[:16], 16)).random_raw(SAMPLE)
+    return np.unique(draws % np.uint64(max(count, 1))).astype(np.int64)[:count]
+
+
+def _share(
+    config: TrainConfig,
+    strategy: Strategy,
+    console: Console,
+    classes: tuple[str, ...] | None,
+    found: Listing | Sources | None,
+) -> Sources:
+    """The sources, on every worker; ``found`` is what the chief has found, None on the others."""
+    packed = strategy.control.share(found.packed if isinstance(found, Listing) else b"")
+    sources = found.sources if isinstance(found, Listing) else found
+    if packed and sources is None:
+        sources = listing.unpack(packed).sources
+    # What opening builds is built by the chief, or where others do not see it by one process of each host.
+    first = strategy.world.local_rank == 0 or config.dataset not in BUILT_ONCE
+    sources = together(strategy, lambda: sources or (_open(config, classes, console) if first else None))
+    sources = together(strategy, lambda: sources or _open(config, classes, console))
+    world = strategy.world
+    facts = together(strategy, lambda: [source and _facts(source) for source in sources] if world.is_chief else None)
+    facts, host = strategy.control.agree([facts, world.host])
+    pairs = [] if world.is_chief else zip(sources, facts, strict=True)
+    together(strategy, lambda: [_compare(*pair, world.host, host) for pair in pairs])
+    return sources
+
+
+def _facts(source: Source) -> dict:
+    """By what other processes tell that their source is the same."""
+    indices = _sample(source.fingerprint(), len(source))
+    seen = source.sizes[indices].tolist() if isinstance(source, FileSource) else source.glance(indices)
+    return {"outline": source.outline(), "sha256": source.fingerprint(), "seen": seen}
+
+
+def _compare(source: Source | None, facts: dict | None, host: str, chief: str) -> None:
+    """See by a few examples that this host has what the chief has, and take its fingerprint for them all.
+
+    Raises:
+        DataError: it has others.
+    """
+    if source is None or facts is None or source.outline() != facts["outline"]:
+        return  # their fingerprints will differ
+    indices = _sample(facts["sha256"], len(source))
+    seen = source.glance(indices)
+    if not seen:
+        return  # its own fingerprint needs no look at a file
+    for index, here, there in zip(indices.tolist(), seen, facts["seen"], strict=True):
+        if here != there:
+            place, first = source.where(index), f"{chief}, the host of rank 0,"
+            what = f"{host} has other pixels at {place} than {first} has"
+            if isinstance(source, FileSource):
+                what = f"{host} has {place} with {here:,} bytes, {first} with {there:,}"
+            if here < 0:
+                what = f"{host} has no {place}, as {first} has"
+            raise DataError(f"{what}: expected the same data on all hosts; copy it again.")
+    source.sha256 = facts["sha256"]
