@@ -44,7 +44,7 @@ class Source:
         labels: int32 [n].
         image_size: (height, width) in pixels if all images share it and lie in memory, else None.
         encoded: True if `read` gives JPEG or PNG bytes, False if it gives pixels.
-        ready: True if `read` gives what the network takes, which is not to be resized or augmented.
+        ready: True if `read` and `view` give what the network takes, which is not to be resized or augmented.
         note: a sentence on how the data was understood, for people to read, or None.
         turned: of all pictures of the data set, also those of its other split, how many have an orientation tag
             that turns or mirrors them; None where nobody has looked.
@@ -86,6 +86,10 @@ class Source:
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
         """Images at `indices` (int64 [b]): uint8 [b, height, width, 3], or encoded bytes as string [b]."""
+        raise NotImplementedError
+
+    def view(self, indices: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """Where `ready`: what training takes of the examples at `indices` in an epoch (int64, from 0)."""
         raise NotImplementedError
 
     def where(self, index: int) -> str:

@@ -57,7 +57,10 @@ def training_batches(
         # This worker's slice of the step, as numbers: nobody reads what others read, and a restart skips for free.
         epoch, indices = order.indices(element)
         indices = part(indices)
-        images = AUGMENTATIONS[augment].images(source, indices, order.seed, epoch, image_size, decoding)
+        if source.ready:
+            images = source.view(indices, epoch)
+        else:
+            images = AUGMENTATIONS[augment].images(source, indices, order.seed, epoch, image_size, decoding)
         return images, _labels(source, indices), indices
 
     first_step = share.elements(order.replicas, start_step, start_step + 1)
@@ -74,12 +77,16 @@ def validation_batches(
     image_size: int,
     threads: int,
     decoding: Decoding = NOW,
+    trained: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """One pass over `source` in its own order, as the worker that has `share` of it sees it.
 
     Over all workers every example occurs once with weight 1. What fills the last step is example 0 with weight 0,
     so that all replicas take order.steps steps of one static shape, even those without an example.
     `augment` chooses the evaluation view: the central square, of 7/8 of the shorter side for "inception".
+
+    Args:
+        trained: (seed, epoch), to see each example as training does in that epoch of a run with that seed, instead.
 
     Returns:
         A finite dataset of (images uint8 [b, s, s, 3], labels int32 [b], weights float32 [b]).
@@ -88,7 +95,12 @@ def validation_batches(
 
     def batch(element, part):
         indices, weights = map(part, order.indices(element))
-        return _central_images(source, indices, augment, image_size, decoding), _labels(source, indices), weights
+        if trained is None:
+            images = _central_images(source, indices, augment, image_size, decoding)
+        else:
+            seed, epoch = trained[0], tf.constant(trained[1], tf.int64)
+            images = AUGMENTATIONS[augment].images(source, indices, seed, epoch, image_size, decoding)
+        return images, _labels(source, indices), weights
 
     elements = share.elements(order.replicas, 0, order.steps)
     elements = tf.data.Dataset.range(elements.start, elements.stop, elements.step)

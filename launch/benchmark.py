@@ -7,6 +7,8 @@ python launch/benchmark.py input          # input pipelines alone
 python launch/benchmark.py overhead       # one repeated batch: bare fit
 python launch/benchmark.py overhead --models tiny:8     # what the host costs: fit, a loop by hand, Horovod by hand
 python launch/benchmark.py checkpoint     # what saving costs
+python launch/benchmark.py networks       # networks on one rank and on two
+python launch/benchmark.py frozen         # what frozen layers save
 python launch/benchmark.py start          # from the command to the first step: TensorFlow and one step by hand
 python launch/benchmark.py project --ranks 8,64,512 --link 100gbit --per-host 8 --device a100   # a projection
 
@@ -27,6 +29,7 @@ from rich.console import Console
 from distributed.world import World
 from launch.bench import arguments, comparisons, projection, report
 from launch.bench.exchange import exchange
+from launch.bench.networks import frozen, networks
 from launch.bench.runner import BenchmarkError, Runner
 from launch.bench.start import start
 from launch.job import environment
@@ -34,6 +37,7 @@ from launch.job.config import ConfigError
 
 COMPARISONS = {name: getattr(comparisons, name) for name in ("throughput", "scaling", "overhead", "checkpoint")}
 COMPARISONS |= {"exchange": exchange, "input": comparisons.inputs, "start": start}
+COMPARISONS |= {"networks": networks, "frozen": frozen}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 # Layer names are counted per process, and checkpoints go by them; Keras has no public way to begin anew.
 from keras.src.utils.naming import reset_uids
 
-from models.layers import ModelError
+from models.layers import PIXELS, ModelError
 
 PREFIX = "keras:"
 
@@ -95,23 +95,42 @@ def find(name: str) -> Callable:
     raise ModelError(f"model is '{PREFIX}{name}', but keras.applications has no {name}; {hint}")
 
 
+def pixels(name: str) -> str | None:
+    """The key of ``PIXELS`` that says how a network scales pixels; None where it does so within.
+
+    Raises:
+        ModelError: there is no such network.
+    """
+    order, *numbers = _scaling(find(name))
+    for key, (its_order, *its_numbers) in PIXELS.items():
+        if order == its_order and all(map(np.allclose, numbers, its_numbers)):
+            return key
+    return None
+
+
 def _preprocess(images: keras.KerasTensor, function: Callable) -> keras.KerasTensor:
     """What the network's module calls ``preprocess_input``, as layers; nothing where that leaves pixels alone, since
     the network then scales them itself.
 
     In float32 whatever the precision: bfloat16 cannot tell the middle greys apart before the offset is subtracted.
     """
-    preprocess = sys.modules[function.__module__].preprocess_input
-    # All there are pick, scale and shift channels: what they make of black and of one channel each says how.
-    offset, *channels = preprocess(np.concatenate([np.zeros((1, 3)), np.eye(3)])[:, None, None, :])[:, 0, 0, :]
-    matrix = np.array(channels) - offset
-    order, scale = matrix.argmax(0).tolist(), matrix.max(0).round(12)
-    assert np.count_nonzero(matrix) == 3 and sorted(order) == [0, 1, 2], f"{function.__name__} mixes channels"
+    order, scale, offset = _scaling(function)
     if order != [0, 1, 2]:
         images = keras.ops.take(images, order, axis=-1)
     if (scale == 1).all() and not offset.any():
         return images
     return keras.layers.Rescaling(_short(scale), offset=_short(offset), dtype="float32", name="scale")(images)
+
+
+def _scaling(function: Callable) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """The order that ``preprocess_input`` gives to channels, and each one's factor and offset."""
+    preprocess = sys.modules[function.__module__].preprocess_input
+    # All there are pick, scale and shift channels: what they make of black and of one channel each says how.
+    offset, *channels = preprocess(np.concatenate([np.zeros((1, 3)), np.eye(3)])[:, None, None, :])[:, 0, 0, :]
+    matrix = np.array(channels) - offset
+    order = matrix.argmax(0).tolist()
+    assert np.count_nonzero(matrix) == 3 and sorted(order) == [0, 1, 2], f"{function.__name__} mixes channels"
+    return order, matrix.max(0).round(12), offset
 
 
 def _short(values: np.ndarray) -> float | list[float]:

@@ -57,15 +57,20 @@ class Spec:
 
 
 def image_input(spec: Spec) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The model's input, uint8 [b, size, size, 3] in 0..255, and the same pixels scaled as `PIXELS` says.
-
-    The scaling is done in float32 whatever the precision: bfloat16 cannot tell the middle greys apart before the
-    offset is subtracted. The first convolution casts the result to its compute dtype.
-    """
+    """The model's input, uint8 [b, size, size, 3] in 0..255, and the same pixels scaled as `PIXELS` says."""
     images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="image")
-    order, factor, offset = PIXELS[spec.pixels]
+    return images, scaled(images, spec.pixels, "scale")
+
+
+def scaled(images: keras.KerasTensor, pixels: str, name: str) -> keras.KerasTensor:
+    """Pixels 0..255, uint8 [b, h, w, 3], scaled as `PIXELS` says by a layer of that name.
+
+    In float32 whatever the precision: bfloat16 cannot tell the middle greys apart before the offset is subtracted.
+    What follows casts the result to its compute dtype.
+    """
+    order, factor, offset = PIXELS[pixels]
     x = images if order == [0, 1, 2] else keras.ops.take(images, order, axis=-1)
-    return images, keras.layers.Rescaling(factor, offset=offset, dtype="float32", name="scale")(x)
+    return keras.layers.Rescaling(factor, offset=offset, dtype="float32", name=name)(x)
 
 
 def classifier(x: keras.KerasTensor, spec: Spec, names: tuple[str, str, str], first_index: int) -> keras.KerasTensor:

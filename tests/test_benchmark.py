@@ -29,6 +29,8 @@ CONTESTANTS = {
         *("lockstep, 2 ranks", "horovod by hand"),
     },
     "checkpoint": {"saving", "without"},
+    "networks": {"lockstep"},
+    "frozen": {"base frozen", "all layers train"},
 }
 
 
@@ -53,16 +55,20 @@ def run_quick(command, tmp_path, *words):
 @pytest.mark.faults
 @pytest.mark.parametrize("command", CONTESTANTS)
 def test_quick_comparison_shows_and_saves_all_contestants(command, tmp_path):
-    if command == "scaling" and len(os.sched_getaffinity(0)) < 2:
+    if command in ("scaling", "networks", "frozen") and len(os.sched_getaffinity(0)) < 2:
         pytest.skip("two ranks need two cores")
     name, *words = command.split()
     # Two batches of one model: what the first case has left is none of the second's business.
     words += {"scaling": ["--ranks", 2], "checkpoint": ["--models", "alexnet_cifar:4,alexnet_cifar:8"]}.get(name, [])
     result = run_quick(name, tmp_path, *words)
     assert {row["contestant"] for row in result["rows"]} == CONTESTANTS[command]
-    assert bool(result["limits"]) == (name != "input" and "tiny" not in command)
+    assert bool(result["limits"]) == (name not in ("input", "networks", "frozen") and "tiny" not in command)
     if name == "throughput":
         assert all(("between_epochs_ms" in row) == (row["contestant"] == "lockstep") for row in result["rows"])
+    if name == "frozen":
+        frozen, whole = result["rows"]
+        assert frozen["parameters"] == whole["parameters"] == whole["trained"] > frozen["trained"] > 0
+        assert all(frozen[column] < whole[column] for column in ("mb_sent", "mb_optimizer"))
     if name == "checkpoint":
         saving = [row for row in result["rows"] if row["contestant"] == "saving"]
         assert len(saving) == 2 and all(row["blocked_seconds"] > 0 for row in saving)
@@ -93,6 +99,8 @@ def test_quick_start_shows_the_phases(tmp_path):
         ("start --models alexnet", "unrecognized arguments: --models"),
         ("sculling", "invalid choice: 'sculling'"),
         ("overhead --models alexnet,lenet", "--models has 'lenet'"),
+        ("overhead --models keras:VGG16", "--models has 'keras:VGG16'"),
+        ("networks --models keras:VGG16:0", "a batch of 1 or more"),
         ("overhead --models alexnet:0", "a batch of 1 or more"),
         ("overhead --rounds 0", "--rounds: '0' is not a whole number"),
         ("overhead --turn-seconds nan", "--turn-seconds: 'nan'"),
@@ -120,6 +128,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, expected):
 
 def test_models_are_read():
     assert [case.batch for case in parse_models("alexnet_cifar, alexnet:7,vgg11,tiny")] == [64, 7, 16, 8]
+    words = "keras:VGG16,keras:ResNet50:3"
+    found = [(case.model, case.batch) for case in parse_models(words, any_of_keras=True)]
+    assert found == [("keras:VGG16", 16), ("keras:ResNet50", 3)]
     labels = [case.label for case in parse_models("alexnet_cifar:3,tiny", ["float32", "bfloat16"])]
     assert labels == ["alexnet_cifar b3", "alexnet_cifar b3 bfloat16", "tiny b8", "tiny b8 bfloat16"]
 
@@ -128,4 +139,4 @@ def test_flags_beat_what_quick_sets_and_a_precision_is_a_list_of_one():
     words = ["overhead", "--rounds", "5", "--quick", "--precision", "bfloat16"]
     settings = arguments.parse(words, "", {"overhead": overhead})
     assert (settings.rounds, settings.turn_seconds) == (5, 0.1)
-    assert settings.cases == [("alexnet_cifar", 4, "bfloat16")]
+    assert settings.cases == [("alexnet_cifar", 4, "bfloat16", None)]

@@ -8,6 +8,7 @@ import sys
 import zipfile
 
 import exported
+import keras
 import numpy as np
 import pytest
 from conftest import HELPERS, ROOT, environment, run_jobs
@@ -125,7 +126,31 @@ def test_a_layer_of_the_user_s_is_named_with_how_to_load_it(tmp_path, pixels, ca
     assert np.abs(answers - load_run(run).network.predict(pixels, verbose=0)).max() <= 1e-5
 
 
-NETWORKS = {"alexnet": 67, "alexnet_2012": 67, "vgg16": 32, f"{FILE}:build": 32, f"{FILE}:sequential": 32}
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """A network of keras.applications, in front of which Lockstep puts its preprocessing."""
+    return train(tmp_path_factory.mktemp("library"), {"keras:MobileNet": 32}, (10,), ("float32",))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_network_of_keras_applications_takes_its_preprocessing_along(form, library, pixels, tmp_path, capsys):
+    """The library's own network, which gets what its own ``preprocess_input`` makes of pixels, answers the same."""
+    needs_packages(form)
+    run = library / "MobileNet-10-float32"
+    assert main([str(run), "--format", form]) == 0, capsys.readouterr().err
+    # Weights alone need the function that builds their network.
+    answers = load_as_printed(capsys.readouterr().out, pixels, tmp_path, *([ROOT] if form == "weights" else []))
+    ends = None if form == "weights" else "softmax"
+    shape = {"input_shape": (32, 32, 3), "classes": 10}
+    theirs = keras.applications.MobileNet(weights=None, classifier_activation=ends, **shape)
+    theirs.set_weights(load_run(run).network.get_weights())
+    expected = theirs.predict(keras.applications.mobilenet.preprocess_input(pixels.astype("float32")), verbose=0)
+    assert np.abs(answers - expected).max() <= 1e-4 and np.ptp(expected) > 1e-3
+
+
+NETWORKS = {"alexnet": 67, "alexnet_2012": 67, "vgg16": 32, "keras:MobileNetV3Small": 32}
+NETWORKS |= {f"{FILE}:build": 32, f"{FILE}:sequential": 32}
 
 
 @pytest.mark.thorough

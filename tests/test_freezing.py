@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import run_jobs, summary
+from parity import history
 from safetensors.numpy import load_file
 
 from distributed.layers.convert import convert
@@ -19,6 +20,11 @@ LINE = (
     "--deterministic --optimizer adam --freeze base --cache-features on --unfreeze-epoch 3 --unfreeze conv2 "
     "--checkpoint-every-steps 5 --keep-checkpoints 99"
 )
+# Two augmented views of each picture, kept for four epochs, and four views.
+VIEWS = (
+    "--dataset npz --global-batch-size 12 --epochs 4 --learning-rate 0.002 --warmup-epochs 0 --dropout 0.5 "
+    "--deterministic --optimizer adam --freeze base --augment flip_crop --keep-checkpoints 99 "
+)
 CUTS = {20: "while all are frozen", 32: "at the border", 40: "once one has thawed"}
 
 
@@ -26,9 +32,13 @@ CUTS = {20: "while all are frozen", 32: "at the border", 40: "once one has thawe
 def runs(tmp_path_factory, tiny_data):
     """The folder of the run ``whole``, and of one per cut that goes on from there, named by its step."""
     folder = tmp_path_factory.mktemp("runs")
-    line = [*LINE.split(), "--data-dir", tiny_data]
+    line, views = ([*words.split(), "--data-dir", tiny_data] for words in (LINE, VIEWS))
     lines = {"whole": line} | {str(step): line for step in CUTS}
-    plants = {str(step): [["cut", "whole", step]] for step in CUTS}
+    lines |= {"views": [*views, "--cache-views", 2], "endless": [*views, "--cache-features", "off"]}
+    # With the features of "views", and in the middle of an epoch.
+    lines["other rate"] = [*lines["views"], "--learning-rate", 0.001, "--features-dir", folder / "views" / "features"]
+    lines["goes on"] = lines["views"]
+    plants = {str(step): [["cut", "whole", step]] for step in CUTS} | {"goes on": [["cut", "views", 32]]}
     assert run_jobs(folder, lines, plants=plants) == dict.fromkeys(lines, 0)
     return folder
 
@@ -63,6 +73,49 @@ def test_a_run_that_goes_on_is_the_uninterrupted_one(runs, step):
     assert summary(other)["weights_sha256"] == summary(one)["weights_sha256"]
     for name, slot in saved(one, 64, "optimizer").items():
         assert np.array_equal(saved(other, 64, "optimizer")[name], slot), name
+
+
+def losses(run):
+    return [float(row["loss"]) for row in history(run)]
+
+
+def test_kept_views_are_those_of_the_first_epochs_and_then_come_again(runs):
+    assert losses(runs / "views")[:2] == pytest.approx(losses(runs / "endless")[:2], rel=1e-4)
+    assert losses(runs / "views")[2:] != pytest.approx(losses(runs / "endless")[2:], rel=1e-3)
+    arrays = {file: np.load(file) for file in (runs / "views" / "features").glob("*.npy")}
+    shapes = sorted(array.shape for array in arrays.values())
+    assert [rows for rows, _ in shapes] == [103, 203, 203]
+    one, other = (array for array in arrays.values() if len(array) == 203)
+    assert not np.array_equal(one, other)
+    said = (runs / "output.txt").read_text()
+    assert "computed once for 509 images, 2 views of each of 203 to train on, " in said
+    assert "augmented views: 2, not endless; each epoch has the next one, epoch 3 the first again" in said
+
+
+def test_a_run_on_kept_views_goes_on_with_them(runs):
+    assert summary(runs / "goes on")["weights_sha256"] == summary(runs / "views")["weights_sha256"]
+
+
+def test_features_are_found_by_another_run(runs):
+    said = (runs / "output.txt").read_text().partition("job: other rate")[2].partition("job: ")[0]
+    assert "; 509 were there already" in said
+    assert not (runs / "other rate" / "features").exists()
+    assert len(list((runs / "views" / "features").iterdir())) == 3
+    assert losses(runs / "other rate")[0] != losses(runs / "views")[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    (
+        ({"augment": "none"}, "--cache-views 2 keeps augmented views, but --augment is none; add --augment flip_crop"),
+        ({"epochs": 2}, "--cache-views 2 has a view for each of the 2 epochs in which layers are frozen"),
+        ({"unfreeze_epoch": 3}, "--cache-views 2 has a view for each of the 2 epochs in which layers are frozen"),
+        ({"cache_features": "off"}, "--cache-views 2 was given with --cache-features off, which keeps none"),
+    ),
+)
+def test_views_that_would_be_none_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        TrainConfig(**{"freeze": "base", "augment": "flip_crop", "epochs": 9, "cache_views": 2} | settings)
 
 
 def network():
@@ -132,3 +185,30 @@ def test_an_array_has_its_name_once_it_is_whole(tmp_path):
     assert store.open_array(path, 6, 3) is None
     store.Writer(tmp_path / "features" / "b.npy", 5, 3).drop()
     assert [file.name for file in path.parent.iterdir()] == ["a.npy"]
+
+
+def test_two_that_write_the_same_array_are_not_in_each_others_way(tmp_path):
+    path, rows = tmp_path / "a.npy", np.random.default_rng(0).random((5, 3), np.float32)
+    one, other, killed = (store.Writer(path, 5, 3) for _ in range(3))
+    for writer in (one, other, killed):
+        writer.add(rows[:2])
+    one.add(rows[2:])
+    one.commit()
+    found = store.open_array(path, 5, 3)
+    # What another run has just begun stays where several may write, and goes where nobody else can.
+    store.remove_unfinished(tmp_path, shared=True)
+    other.add(rows[2:])
+    other.commit()
+    assert np.array_equal(found, rows) and np.array_equal(store.open_array(path, 5, 3), rows)
+    assert len(list(tmp_path.iterdir())) == 2
+    store.remove_unfinished(tmp_path, shared=False)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_array_is_named_by_how_pixels_are_scaled():
+    inputs = keras.Input((4, 4, 3))
+    names = {
+        store.name_of(keras.Model(inputs, keras.layers.Rescaling(scale, name="scale")(inputs)), {})
+        for scale in (1 / 255, 1 / 127.5, 1 / 255)
+    }
+    assert len(names) == 2

@@ -1,4 +1,5 @@
-"""A run that is killed at twenty random moments and goes on each time equals the one that nobody disturbed."""
+"""A run that is killed at twenty random moments and goes on each time equals the one that nobody disturbed; so does one
+that is killed while features are computed, and two that share their features."""
 
 import contextlib
 import os
@@ -17,6 +18,8 @@ LINE = """--dataset npz --global-batch-size 12 --steps-per-epoch 12 --epochs 24 
 --monitor val_loss --min-delta 0.003 --plateau-patience 2 --plateau-factor 0.5 --early-stopping-patience 7
 --restore-best-weights --metrics accuracy,auc --keep-checkpoints 2""".split()
 PLACES = ("step", "step", "validation", "saving", "start", "any time", "any time")
+FEATURES = """--dataset npz --global-batch-size 12 --epochs 3 --learning-rate 0.02 --dropout 0.3 --deterministic
+--freeze base --augment flip_crop --cache-views 2""".split()
 SETS = {"horovod": (("horovodrun", "-np", "2"), ()), "mirrored": ((), ("--cpu-devices", 2))}
 
 
@@ -94,3 +97,41 @@ def test_killed_twenty_times_equals_undisturbed(tmp_path, tiny_data, workers):
     lost = sum(one != undisturbed for one in outcomes)
     record_fault(f"killed or preempted at a random moment, {workers}", struck, lost)
     assert outcomes == [undisturbed] * len(outcomes)
+
+
+def whole_arrays(folder) -> dict:
+    """The bytes of all that lies in a folder of features, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_killed_while_features_are_computed_equals_undisturbed(tmp_path, tiny_data):
+    """Two views of the training pictures take four pieces each, the validation pictures two."""
+    line, launcher = [*FEATURES, "--data-dir", tiny_data], ("horovodrun", "-np", "2")
+    whole, killed = Job(tmp_path / "whole", line, *launcher), tmp_path / "killed"
+    assert whole.wait() == 0, whole.said
+    features = killed / "run" / "features"
+    # In the first view, in the second, and in the validation set, each time the other rank; what was whole stays.
+    for rank, piece, left in ((0, 2, 0), (1, 6, 1), (0, 5, 2)):
+        job = Job(killed, line, *launcher, fault=["SIGKILL@features", rank, piece])
+        assert job.wait() != 0 and not newest(killed), job.said
+        assert len(list(features.glob("*.npy"))) == left
+    job = Job(killed, line, *launcher)
+    assert job.wait() == 0 and "; 406 were there already" in job.said, job.said
+    undisturbed, arrays = outcome(tmp_path / "whole" / "run"), whole_arrays(tmp_path / "whole" / "run" / "features")
+    lost = (outcome(killed / "run") != undisturbed) + (whole_arrays(features) != arrays)
+    record_fault("killed while features are computed", 3, lost)
+    assert not lost
+
+
+@pytest.mark.faults
+def test_two_runs_that_compute_the_same_features_at_once_share_them(tmp_path, tiny_data):
+    line = [*FEATURES, "--data-dir", tiny_data, "--features-dir", tmp_path / "shared"]
+    jobs = [Job(tmp_path / name, line) for name in ("one", "other")]
+    assert [job.wait() for job in jobs] == [0, 0], [job.said for job in jobs]
+    assert outcome(tmp_path / "one" / "run") == outcome(tmp_path / "other" / "run")
+    assert len(whole_arrays(tmp_path / "shared")) == 3
+    third = Job(tmp_path / "third", line)
+    assert third.wait() == 0 and "; 509 were there already" in third.said
+    assert outcome(tmp_path / "third" / "run") == outcome(tmp_path / "one" / "run")

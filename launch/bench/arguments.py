@@ -15,6 +15,12 @@ from launch.bench.exchange import bits_per_second
 from launch.job.config import ConfigError, TrainConfig
 
 BESIDE = {"scaling": ("grouped", "alone"), "exchange": ("factors", "allreduce", "grouped", "per-tensor", "alone")}
+# Comparisons of networks, also those of keras.applications, and the models that they take if none are named.
+SIZED = {
+    "networks": "resnet20:64,resnet56:64,alexnet_cifar:64,vgg11:32,vgg11_bn:32,vgg16:16,keras:MobileNetV3Small:32,"
+    "keras:EfficientNetV2B0:16,keras:ResNet50:16,keras:DenseNet121:16",
+    "frozen": "keras:VGG16:8",
+}
 QUICK = {"models": "alexnet_cifar:4", "precisions": "float32", "rounds": 2, "turn_seconds": 0.1, "images": 64}
 QUICK |= {"rates": "1gbit", "files": "20"}
 
@@ -43,7 +49,8 @@ def parse(argv: list[str], description: str, comparisons: dict[str, Callable]) -
         arguments.device, arguments.per_host = arguments.device or "a100", arguments.per_host or 8
         arguments.link = arguments.link or _link("100gbit")
     elif "models" in arguments:
-        arguments.cases = parse_models(arguments.models, arguments.precisions)
+        any_of_keras = arguments.command in SIZED
+        arguments.cases = parse_models(arguments.models, arguments.precisions, any_of_keras=any_of_keras)
     return arguments
 
 
@@ -60,7 +67,9 @@ def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> No
         add("--turn-seconds", _seconds, 2.0, "how long a turn lasts")
     if command not in ("input", "start"):
         models = "alexnet_cifar" if command in ("throughput", "checkpoint") else "alexnet_cifar,alexnet"
-        text = "MODEL or MODEL:BATCH (per rank), comma-separated; a model of train.py, or tiny"
+        models = SIZED.get(command, models)
+        also = "keras:NAME" if command in SIZED else "tiny"
+        text = f"MODEL or MODEL:BATCH (per rank), comma-separated; a model of train.py, or {also}"
         precisions = ",".join(PRECISIONS) if command == "throughput" else "float32"
         add("--models", str, models, text)
         add("--precisions", partial(_words, PRECISIONS), precisions, "arithmetic of the layers, comma-separated")
@@ -81,11 +90,13 @@ def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> No
         rates = "of the link, comma-separated, in tc's words; none: unshaped"
         add("--rates", str, "100mbit,1gbit,10gbit,none", rates)
         add("--longest-step", _seconds, 10.0, "leave out what a link would take longer for, in seconds")
+    if command in SIZED:
+        add("--image-size", _positive, None, "height and width in pixels (default: each network's least, 32 or more)")
     if command == "start":
         add("--files", _numbers, "500,50000,1280000", "of the data sets, comma-separated; they lie in memory")
         add("--ranks", _numbers, "1,2", "numbers of ranks, comma-separated")
     if command == "overhead":
-        add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out")
+        add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out, and tiny's two ranks")
 
 
 def _add_project(commands) -> None:

@@ -1,6 +1,7 @@
 """Who takes part in a comparison: the command lines of Lockstep and of launch/baselines that train the same."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from launch.job.config import ConfigError, TrainConfig
 TINY = "tiny"  # launch/baselines/tiny.py
 MODELS = (*get_args(get_args(TrainConfig.model_fields["model"].annotation)[0]), TINY)
 PRECISIONS = ("float32", "bfloat16")
+# Below it a network of keras.applications cannot be built; 32 where none is named.
+LEAST_SIZE = {"keras:Xception": 71, "keras:InceptionV3": 75, "keras:InceptionResNetV2": 75}
 USUAL_BATCH = {"alexnet_cifar": 64, TINY: 8}  # of others 16
 LAUNCH = Path(__file__).resolve().parent.parent
 BASELINES, PLUGINS = LAUNCH / "baselines", LAUNCH / "bench" / "plugins.py"
@@ -42,35 +45,53 @@ class Contestant(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A model and its batch per rank (device); ``label`` names both in tables."""
+    """A model, its batch per rank (device), and the size of its images where that is not its own; ``label`` names these
+    in tables."""
 
     model: str
     batch: int
     precision: str = "float32"
+    pixels: int | None = None
 
     @property
     def label(self) -> str:
-        return f"{self.model} b{self.batch}" + ("" if self.precision == "float32" else f" {self.precision}")
+        size = "" if self.pixels is None else f", {self.pixels} pixels"
+        return f"{self.model} b{self.batch}" + ("" if self.precision == "float32" else f" {self.precision}") + size
 
     @property
     def image_size(self) -> int:
         """Height and width in pixels."""
+        if self.pixels is not None:
+            return self.pixels
         with environment.loading(quiet=True):
             from models import MODELS as architectures  # loads Keras and TensorFlow
 
         return 32 if self.model == TINY else architectures[self.model].default_size
 
 
-def parse_models(text: str, precisions: Sequence[str] = ("float32",)) -> list[Case]:
+def least_size(model: str) -> int:
+    """Height and width in pixels, 32 or more, from which on a network can be built."""
+    with environment.loading(quiet=True):
+        from models import MODELS as architectures
+
+    return max(32, architectures[model].min_size) if model in architectures else LEAST_SIZE.get(model, 32)
+
+
+def parse_models(text: str, precisions: Sequence[str] = ("float32",), *, any_of_keras: bool = False) -> list[Case]:
     """Read ``alexnet_cifar,alexnet:16``, where a batch per rank may stand behind the colon: cases of all precisions.
+
+    Args:
+        any_of_keras: whether ``keras:NAME`` is a model too; which names there are, train.py knows.
 
     Raises:
         ConfigError: an unknown model, or a batch that is no whole number above 0.
     """
     cases = []
     for word in text.split(","):
-        model, colon, batch = word.strip().partition(":")
-        if model not in MODELS:
+        model, colon, batch = word.strip().rpartition(":")
+        if not colon or model == "keras":
+            model, colon, batch = word.strip(), "", ""
+        if model not in MODELS and not (any_of_keras and re.fullmatch(r"keras:\w+", model)):
             raise ConfigError(f"--models has {model!r}; expected one of {', '.join(MODELS)}, as in alexnet:16,vgg16:8")
         if colon and not (batch.isdecimal() and int(batch)):
             raise ConfigError(f"--models has {word.strip()!r}; expected a batch of 1 or more behind the colon")

@@ -53,6 +53,9 @@ class BenchmarkedRun(BenchmarkCallback):
     def on_train_begin(self, logs=None):
         world = World.from_environment(os.environ)
         facts = exchange_facts(self.model, self.params["exchange"], world.size)
+        facts["trained"] = sum(math.prod(variable.shape) for variable in self.model.trainable_variables)
+        state = self.model.optimizer.variables
+        facts["optimizer_bytes"] = sum(math.prod(slot.shape) * slot.value.dtype.size for slot in state)
         self.client = BenchmarkClient(world.rank, facts, {"update": self.time_update})
 
     def on_train_batch_begin(self, batch, logs=None):

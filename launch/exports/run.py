@@ -22,6 +22,7 @@ from launch.job.user import code as user_code
 from launch.trained import record as records
 from launch.trained.load import Found, find, load_network, with_probabilities
 from launch.trained.program import OutputError
+from models import applications
 
 PROBABILITIES = "probabilities, one per class"
 
@@ -189,19 +190,33 @@ def _usage(form: str, target: Path, found: Found, own: list[str]) -> str:
     """How to load an export, in Python."""
     text = FORMATS[form].usage
     if form == "weights":
-        build = "network = ...  # as it was built for the run"
-        classes, size, dropout = len(found.record.classes), found.record.image_size, found.config.dropout
-        if user_code.is_reference(found.config.model):
-            file, _, function = found.config.model.rpartition(":")
-            build = f"from {Path(file).stem} import {function}; network = {function}({classes}, {size})"
-        elif found.record.model == found.config.model:
-            rate = "" if dropout is None else f", dropout={dropout}"
-            build = "from models import build_model  # of Lockstep\nnetwork = build_model("
-            build += f'"{found.record.model}", classes={classes}, image_size={size}{rate})'
-        text = text.replace("{build}", build)
+        text = text.replace("{build}", _building(found))
     if own:
         modules = [Path(file).stem for file in own]
         objects = f"vars({modules[0]})" if len(modules) == 1 else " | ".join(f"vars({name})" for name in modules)
         text = text.replace("import keras\n", f"import keras, {', '.join(modules)}  # it has layers of your own\n")
         text = text.replace('("{path}")', f'("{{path}}", custom_objects={objects})')
     return text.replace("{path}", str(target))
+
+
+def _building(found: Found) -> str:
+    """How to build a run's network before its weights are loaded, in Python."""
+    config, classes, size = found.config, len(found.record.classes), found.record.image_size
+    if user_code.is_reference(config.model):
+        file, _, function = config.model.rpartition(":")
+        loaded = f"from {Path(file).stem} import {function}"
+        if config.pixels is None:
+            return f"{loaded}; network = {function}({classes}, {size})"
+        built = f'network = build_network({function}, {classes}, {size}, "{config.pixels}")'
+        return f"{loaded}\nfrom launch.job.user.network import build_network  # of Lockstep\n{built}"
+    if found.record.model != config.model:
+        return "network = ...  # as it was built for the run"
+    if config.model.startswith(applications.PREFIX):
+        head = applications.Head(config.head, tuple(config.head_units or ()), config.dropout or 0.0)
+        more = "" if config.head is None else f", applications.{head}"
+        built = f'applications.build("{config.model.removeprefix(applications.PREFIX)}", {classes}, {size}{more})'
+        return f"from models import applications  # of Lockstep\nnetwork = {built}"
+    more = "" if config.dropout is None else f", dropout={config.dropout}"
+    more += "" if config.pixels is None else f', pixels="{config.pixels}"'
+    built = f'build_model("{found.record.model}", classes={classes}, image_size={size}{more})'
+    return f"from models import build_model  # of Lockstep\nnetwork = {built}"

@@ -99,7 +99,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
     training.startup.end("data")
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
-    training.config = config = stages.inherit_settings(config, strategy, console, training.directory)
+    training.config = config = stages.inherit_settings(config, strategy, console, training.directory, code)
     config, training.inputs = stages.keep_decoding(config, strategy, console, training.inputs, training.directory)
     training.config = config
     training.startup.end("directory")

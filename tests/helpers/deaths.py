@@ -1,9 +1,9 @@
 """Faults for jobs.py: what a rank may suffer, and where, ``KIND@PLACE`` at a rank and step; and single jobs to end.
 
 KIND: the name of a signal that the rank sends to itself; "raise" an error; "loop" for ever.
-PLACE: "start" (while the model is built), "step" (as the step begins), "validation" (in its second batch, after that
-step), "saving" (as the checkpoint of that step is written, by the chief), "report" (before the chief's summary), "exit"
-(in the interpreter's teardown).
+PLACE: "start" (while the model is built), "features" (after so many pieces of those of frozen layers), "step" (as the
+step begins), "validation" (in its second batch, after that step), "saving" (as the checkpoint of that step is written,
+by the chief), "report" (before the chief's summary), "exit" (in the interpreter's teardown).
 """
 
 import atexit
@@ -56,6 +56,7 @@ def end_all() -> None:
 def plant(fault: str | None, rank: int = 0, step: int = 0) -> None:
     """Put a fault into the job that begins now, in place of the last one's."""
     from distributed.checkpoint import manager
+    from distributed.inference import Inference
     from distributed.model import LockstepModel
     from launch.job.logs import report
     from launch.job.loop import Loop
@@ -63,9 +64,10 @@ def plant(fault: str | None, rank: int = 0, step: int = 0) -> None:
 
     kind, _, place = (fault or "").partition("@")
     here = World.from_environment(os.environ).rank == rank
-    batches = itertools.count()
+    batches, pieces = itertools.count(), itertools.count()
     hooks = {
         "start": (stages, "build", lambda *_: True),
+        "features": (Inference, "answer", lambda *_: next(pieces) == step),
         "step": (Loop, "_take_steps", lambda loop, *_: loop.progress.step == step),
         "validation": (
             LockstepModel,

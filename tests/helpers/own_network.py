@@ -23,6 +23,18 @@ def with_frozen_layers(classes, image_size):
     return network
 
 
+def unscaled(classes, image_size):
+    """Takes pixels as ``--pixels`` scales them."""
+    layer = [
+        keras.Input((image_size, image_size, 3)),
+        layers.Conv2D(8, 3, activation="relu", name="conv"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(1 if classes == 2 else classes, name="logits"),
+    ]
+    return keras.Sequential(layer)
+
+
 def _network(classes, image_size, head):
     images = keras.Input((image_size, image_size, 3))
     x = layers.Rescaling(1 / 127.5, -1.0)(images)

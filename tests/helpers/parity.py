@@ -47,6 +47,7 @@ REST = {
     "own_file_split": "--model HELPERS/own_network.py:build --dropout none --exchange split --learning-rate 0.01",
     "own_file_frozen": "--model HELPERS/own_network.py:with_frozen_layers --dropout none --exchange factors",
     "frozen": "--freeze base --momentum 0.9 --dropout 0.5",
+    "cached_views": "--freeze base --augment flip_crop --cache-views 2 --epochs 3 --momentum 0.9 --dropout 0.5",
     "thawed": "--freeze base --unfreeze-epoch 2 --optimizer adam --learning-rate 0.002 --layer-decay 0.7",
     "thawed_split": "--freeze base,fc7 --unfreeze-epoch 2 --exchange split --momentum 0.9 --check-replicas 5",
     "lamb": "--optimizer lamb --learning-rate 0.005 --weight-decay 0.01 --decay-all --exchange split",
@@ -71,6 +72,10 @@ EXACT = {
     "exact_own_file": "--model HELPERS/own_network.py:build --dropout none --micro-batch-size 4 --global-batch-size 48",
     "exact_frozen": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --cache-features off",
     "exact_cached": "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --cache-features on",
+    "exact_cached_views": (
+        "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --augment flip_crop --cache-views 2 "
+        "--epochs 3"
+    ),
     "exact_thawed": (
         "--micro-batch-size 2 --global-batch-size 24 --dropout 0.5 --freeze base --unfreeze-epoch 2 --layer-decay 0.7"
     ),

@@ -1,6 +1,5 @@
 """Compute the features of all examples, every worker its share, or find them where an earlier start has left them."""
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from data import Splits
-from data.datasets import Source
 from data.diagnose import is_of_input
 from data.features import FeatureSource
 from data.order import SequentialOrder, Share
@@ -20,7 +18,8 @@ from distributed.health import heartbeat
 from distributed.inference import Inference
 from distributed.strategies import Strategy
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.features import store
+from launch.job.features import choose, store
+from launch.job.features.choose import Pass
 from launch.job.features.cut import Cut, cut
 from launch.job.logs.console import Console
 from launch.job.preparation.inputs import Inputs, find_unreadable
@@ -60,6 +59,7 @@ def prepare(
     Args:
         wanted: ``auto``, ``on`` or ``off``.
         network: converted, with the weights that the frozen layers keep.
+        directory: the run's.
         steps: of the phase in which these layers are frozen, whatever part of it is over: a run that goes on must do
             what it did before.
         fingerprints: of the splits.
@@ -68,76 +68,74 @@ def prepare(
         None where the network is to be trained on pictures.
 
     Raises:
-        ConfigError: on all workers, where ``--cache-features on`` cannot be had.
+        ConfigError: on all workers, where ``--cache-features on`` or ``--cache-views`` cannot be had.
         UnreadableExample: on the worker that found one.
     """
-    if wanted == "off" or config.augment != "none":
+    if wanted == "off" or (config.augment != "none" and config.cache_views is None):
         return None
-    found = cut(network)
-    sizes = [0 if source is None else len(source) for source in inputs.splits]
-    why = _why_not(found, sizes[0], steps * inputs.plan.global_batch, wanted)
+    found, folder = cut(network), config.features_dir or directory / store.FOLDER
+    batch, passes = inputs.plan.micro_batch if config.exact else BATCH, choose.passes(config, inputs, fingerprints)
+    why = choose.why_not(config, found, len(inputs.splits.train), steps * inputs.plan.global_batch, wanted)
+    full, names = None, []
     if why is None:
-        why = strategy.control.agree(_no_room(found, sum(sizes), directory) if strategy.is_chief else None)
-        if why and config.exact:
-            # Their last bits may be others than those of every step, which must not hang on a disk.
-            raise ConfigError(f"features of frozen layers have no room: {why}; make some, or use --cache-features off")
-    if why is not None:
-        if wanted == "on":
-            raise ConfigError(f"--cache-features on cannot be had: {why}; use auto or off")
-        if found is not None:
-            console.note(f"features are computed in every step: {why}")
+        names = [strategy.control.agree(choose.name(config, inputs, found.trunk, one, batch)) for one in passes]
+        full = strategy.control.agree(_look(config, found, folder, names, passes) if strategy.is_chief else None)
+    if why or full:
+        _do_without(config, console, found, wanted, why, full)
         return None
-    batch = inputs.plan.micro_batch if config.exact else BATCH
-    sources, began = [], time.perf_counter()
-    names = []
-    for source, fingerprint in zip(inputs.splits, fingerprints, strict=True):
-        if source is None:
-            sources.append(None)
-            continue
-        facts = {"data": fingerprint, "size": inputs.image_size, "batch": batch, "precision": config.precision}
-        facts["decoding"] = list(inputs.decoding)
-        name = strategy.control.agree(store.name_of(found.trunk, facts | {"exact": config.exact}))
-        names.append(name)
-        path = directory / store.FOLDER / name
-        features = _of_split(strategy, inputs, found, source, path, console, batch)
-        sources.append(FeatureSource(source, features, found.shape))
-    if strategy.is_chief:
-        store.remove_others(directory / store.FOLDER, set(names))
-    _say(console, found, sum(sizes), time.perf_counter() - began, directory)
+    began, arrays, computed = time.perf_counter(), [], 0
+    for name, one in zip(names, passes, strict=True):
+        array = _find(strategy, folder / name, found, one)
+        if array is None:
+            computed += len(one.source)
+            array = _compute(strategy, inputs, found, one, folder / name, console, batch)
+        arrays.append(array)
+    if strategy.is_chief and config.features_dir is None:
+        store.remove_others(folder, set(names))
+    _say(config, console, found, [len(array) for array in arrays], computed, time.perf_counter() - began, folder)
+    views = config.cache_views or 1
+    sources = [FeatureSource(inputs.splits.train, arrays[:views], found.shape), None]
+    if inputs.splits.validation is not None:
+        sources[1] = FeatureSource(inputs.splits.validation, arrays[views:], found.shape)
     return Features(replace(inputs, splits=Splits(*sources)), found.head)
 
 
-def _why_not(found: Cut | None, examples: int, used: int, wanted: str) -> str | None:
-    """Why features are not to be computed once, in words; the same on all workers.
-
-    Args:
-        examples: of the training data.
-        used: training examples over all steps.
-    """
-    if found is None:
-        return "no layer with weights is frozen before all that trains"
-    return "they are used less than twice" if wanted == "auto" and used < 2 * examples else None
-
-
-def _no_room(found: Cut, examples: int, directory: Path) -> str | None:
-    needed, free = _bytes(found, examples), shutil.disk_usage(directory).free
-    if needed <= free // 2:
-        return None
-    return f"they take {needed / 1e9:.1f} GB, and {directory} has {free / 1e9:.1f} GB free, of which half may go"
-
-
-def _bytes(found: Cut, examples: int) -> int:
-    return 4 * examples * int(np.prod(found.shape))
+def _do_without(
+    config: TrainConfig, console: Console, found: Cut | None, wanted: str, why: str | None, full: str | None
+) -> None:
+    """Say that features are not computed once, and why, or raise ``ConfigError`` where the run needs them."""
+    views = config.cache_views
+    if wanted == "on" and why:
+        flag, instead = "--cache-features on", "use auto or off"
+        if views is not None:
+            flag, instead = f"--cache-views {views}", "leave it out"
+        raise ConfigError(f"{flag} cannot be had: {why}; {instead}")
+    if full and (wanted == "on" or config.exact or views is not None):
+        # Without, last bits would be others, or the views: neither must hang on a disk.
+        instead = "use --cache-features off" if views is None else "leave --cache-views out"
+        raise ConfigError(f"features of frozen layers have no room: {full}; make some, or {instead}")
+    anew = "" if views is None else ", and pictures are augmented anew in each epoch"
+    if found is not None or views is not None:
+        console.note(f"features are computed in every step: {why or full}{anew}")
 
 
-def _of_split(
-    strategy: Strategy, inputs: Inputs, found: Cut, source: Source, path: Path, console: Console, batch: int
+def _look(config: TrainConfig, found: Cut, folder: Path, names: list[str], passes: list[Pass]) -> str | None:
+    """Remove what a killed start has left, and say why the disk cannot take what is to be computed, if so."""
+    store.remove_unfinished(folder, shared=config.features_dir is not None)
+    return choose.no_room(found, folder, [(name, len(one.source)) for name, one in zip(names, passes, strict=True)])
+
+
+def _find(strategy: Strategy, path: Path, found: Cut, one: Pass) -> np.ndarray | None:
+    """The array that an earlier start has left, where all workers see it; mapped from the file."""
+    array = store.open_array(path, len(one.source), int(np.prod(found.shape)))
+    return array if all(strategy.control.gather(array is not None)) else None
+
+
+def _compute(
+    strategy: Strategy, inputs: Inputs, found: Cut, one: Pass, path: Path, console: Console, batch: int
 ) -> np.ndarray:
     """float32 [n, width]: mapped from the file where this host sees it, else in memory."""
-    rows, width = len(source), int(np.prod(found.shape))
-    array = store.open_array(path, rows, width)
-    if all(strategy.control.gather(array is not None)):
-        return array
+    rows, width = len(one.source), int(np.prod(found.shape))
     hosts = strategy.control.gather(strategy.world.host)
     keeps = hosts[0] != strategy.world.host
     kept, writer, failure = [], None, None
@@ -149,7 +147,7 @@ def _of_split(
     if failure := strategy.control.agree(failure):
         raise ConfigError(failure)
     try:
-        for answers in _answers(strategy, inputs, found.trunk, source, console, batch):
+        for answers in _answers(strategy, inputs, found.trunk, one, console, batch):
             if writer:
                 writer.add(answers)
             if keeps:
@@ -164,12 +162,11 @@ def _of_split(
     return np.concatenate(kept) if keeps else store.open_array(path, rows, width)
 
 
-def _answers(
-    strategy: Strategy, inputs: Inputs, trunk: keras.Model, source: Source, console: Console, batch: int
-):
-    """The features of a source in its order, piece by piece, the same on all workers."""
+def _answers(strategy: Strategy, inputs: Inputs, trunk: keras.Model, one: Pass, console: Console, batch: int):
+    """The features of a pass in its source's order, piece by piece, the same on all workers."""
+    source, config = one.source, inputs.config
     # In exact mode each batch has a core, so that several are computed side by side.
-    side_by_side = inputs.threads if inputs.config.exact else 1
+    side_by_side = inputs.threads if config.exact else 1
     side_by_side = max(1, min(side_by_side, -(-len(source) // (batch * strategy.replicas))))
     order = SequentialOrder(examples=len(source), replica_batch=batch * side_by_side, replicas=strategy.replicas)
 
@@ -178,16 +175,18 @@ def _answers(
             source,
             order=order,
             share=Share(first, stride),
-            augment="none",
+            augment=config.augment,
             image_size=inputs.image_size,
             threads=inputs.threads,
             decoding=inputs.decoding,
+            trained=None if one.view is None else (config.seed, one.view),
         )
 
     with strategy.scope():
         inference = Inference(trunk, strategy, batch=batch, side_by_side=side_by_side)
     stream, done, began = iter(strategy.distribute(batches)), 0, time.perf_counter()
-    console.start_epoch("computing features", len(source))
+    title = "" if one.view is None else f", view {one.view + 1} of {config.cache_views}"
+    console.start_epoch(f"computing features{title}", len(source))
     try:
         for step in range(order.steps):
             so_far = (time.perf_counter() - began) / max(step, 1)
@@ -207,10 +206,15 @@ def _answers(
         console.stop()
 
 
-def _say(console: Console, found: Cut, examples: int, seconds: float, directory: Path) -> None:
-    shape = "x".join(map(str, found.shape))
-    size = f"{_bytes(found, examples) / 1e6:,.0f} MB in {directory / store.FOLDER}"
+def _say(
+    config: TrainConfig, console: Console, found: Cut, rows: list[int], computed: int, seconds: float, folder: Path
+) -> None:
+    shape, total = "x".join(map(str, found.shape)), sum(rows)
+    views = "" if config.cache_views is None else f", {config.cache_views} views of each of {rows[0]:,} to train on,"
+    there = f"; {total - computed:,} were there already" if computed < total else ""
     console.say(
-        f"features: {len(found.layers)} frozen layers computed once for {examples:,} images, {shape} numbers each "
-        f"({size}), in {seconds:.0f} s"
+        f"features: {len(found.layers)} frozen layers computed once for {total:,} images{views} {shape} numbers each "
+        f"({choose.size(found, total) / 1e6:,.0f} MB in {folder}), in {seconds:.0f} s{there}"
     )
+    if (k := config.cache_views) is not None:
+        console.say(f"augmented views: {k}, not endless; each epoch has the next one, epoch {k + 1} the first again")

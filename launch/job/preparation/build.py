@@ -150,7 +150,7 @@ def create_network(
                 seed=config.seed,
                 pixels=config.pixels or "tf",
             )
-        network = build_network(own_model, classes, image_size)
+        network = build_network(own_model, classes, image_size, config.pixels)
     regularized = sum(variable.regularizer is not None for variable in network.trainable_variables)
     if len(network.losses) > regularized or _regularizes_activities(network):
         raise ConfigError(

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from launch.job.config import TrainConfig
 from launch.job.features import compute as features
 from launch.job.preparation import freezing, stages, steps
 from launch.job.weights import begin as weights
@@ -46,10 +47,17 @@ def look_at_features(training: "Training") -> None:
         training.model.network,
         training.directory,
         training.console,
-        # Once layers have thawed, none may be left to compute once.
-        wanted="auto" if progress.thawed and config.cache_features == "on" else config.cache_features,
+        wanted=_wanted(config, progress.thawed),
         steps=plan.total_steps - frozen if progress.thawed else frozen,
         fingerprints=training.fingerprints,
     )
     training.model.look_at(found and found.head)
     training.loop.look_at(found.inputs if found else training.inputs)
+
+
+def _wanted(config: TrainConfig, thawed: bool) -> str:
+    """Whether features are to be computed once in a phase: ``auto``, ``on`` or ``off``."""
+    if config.cache_features != "on" and config.cache_views is None:
+        return config.cache_features
+    # Once layers have thawed, none may be left to compute once.
+    return "auto" if thawed else "on"

@@ -38,6 +38,7 @@ from launch.job.run_directory.lock import RunDirectoryLock, acquire
 from launch.job.user.call import UserCodeError
 from launch.job.user.class_weights import weigh
 from launch.job.user.given import UserCode
+from launch.job.weights import pixels
 from launch.job.weights.stored import WeightsError
 from launch.trained.record import LOGITS, ONE_LOGIT, Record, RecordError
 from models import ModelError
@@ -137,18 +138,24 @@ def keep_decoding(
     return config.model_copy(update={"exif": decoding.exif}), replace(inputs, decoding=decoding)
 
 
-def inherit_settings(config: TrainConfig, strategy: Strategy, console: Console, directory: Path) -> TrainConfig:
-    """The settings with those that the run's checkpoint, of an earlier version, was trained by without a choice."""
+def inherit_settings(
+    config: TrainConfig, strategy: Strategy, console: Console, directory: Path, code: UserCode
+) -> TrainConfig:
+    """The settings with those that follow from what the run begins with: how its pixels are scaled, and what a
+    checkpoint of an earlier version was trained by without a choice."""
 
     def look():
         if not strategy.is_chief:
             return {}
         checkpoint, _ = resume.find(config.resume, directory / "checkpoints")
-        return earlier.inherited(config, checkpoint)
+        scaling = {"pixels": pixels.choose(config, code.model is not None, checkpoint)}
+        return earlier.inherited(config, checkpoint) | scaling
 
     more = strategy.control.agree(together(strategy, look))
-    if more:
+    if "decay_all" in more:
         console.say("note: biases and normalisation decay too, as when this run began; --no-decay-all ends that")
+    if more["pixels"] != config.pixels:
+        console.say(f"note: pixels are scaled as {more['pixels']}, as those were that the weights were trained on")
     return config.model_copy(update=more)
 
 

@@ -1,7 +1,7 @@
 """What is trained."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -41,8 +41,9 @@ class NetworkSettings(Settings):
     head_units: tuple[Positive, ...] | None = None
     """Units of the hidden dense layers of head, such as 4096,4096 or 256; none: straight to the logits."""
     pixels: Literal["scaled", "caffe", "tf", "torch"] | None = None
-    """How a network of models/ scales pixels: to 0..1, as Caffe's networks, to -1..1 (the default), as PyTorch's; with
-    --weights as these were trained. keras:NAME has its own way, and so has your own network."""
+    """How pixels are scaled in front of a network of models/ or your own: to 0..1, as for Caffe's networks, to -1..1,
+    as for PyTorch's. Default: as the run that --weights or --resume names was trained; else tf for models/, and not at
+    all for your own, which gets 0 to 255. keras:NAME has its own way."""
     dropout: Share | None = None
     """Dropout rate of the dense layers; default: the architecture's, with head 0."""
     batch_norm_span: Literal["global"] | Positive = "global"
@@ -56,8 +57,8 @@ class NetworkSettings(Settings):
 def problems(c) -> Iterator[str]:
     """Sentences about settings that do not go together; ``c`` is the whole ``TrainConfig``."""
     from_keras = c.model.startswith("keras:")
-    if c.pixels and c.model not in get_args(Architecture):
-        yield f"--pixels {c.pixels} is for the networks of models/, but {c.model} scales pixels itself; leave it out"
+    if c.pixels and from_keras:
+        yield f"--pixels {c.pixels} was given, but {c.model} has its own way to scale pixels; leave it out"
     if c.head and not from_keras:
         yield f"--head {c.head} belongs to --model keras:NAME, not to {c.model}; leave it out"
     if c.head_units and not c.head:

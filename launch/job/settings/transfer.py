@@ -1,6 +1,7 @@
 """What a network knows before it is trained, and which of its layers train."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,6 +30,12 @@ class TransferSettings(Settings):
     cache_features: Literal["auto", "on", "off"] = "auto"
     """Compute the outputs of frozen layers once and train on these, with the same result; auto: where pictures are not
     augmented and it pays."""
+    cache_views: Positive | None = None
+    """With --augment: compute them once for so many augmented views of each training picture; epoch 1 trains on the
+    first, and so on, then on the first again, so that there are so many views and not endless ones."""
+    features_dir: Path | None = None
+    """Folder in which they are kept, and found by any run with the same weights, data and pixels; default: features in
+    the run directory."""
 
 
 def problems(c) -> Iterator[str]:
@@ -39,13 +46,29 @@ def problems(c) -> Iterator[str]:
         if (value := getattr(c, name)) is not None and c.unfreeze_epoch is None:
             flag = f"--{name.replace('_', '-')}"
             yield f"{flag} {value} was given without --unfreeze-epoch, to which it belongs; give both"
-    if c.cache_features == "on" and c.augment != "none":
+    if c.cache_features == "on" and c.augment != "none" and c.cache_views is None:
         yield (
             f"--cache-features on needs pictures that are the same in each epoch, but --augment is {c.augment}; leave "
-            "one of them out"
+            "one of them out, or keep a number of augmented views with --cache-views"
         )
+    if c.cache_features == "off" and (given := c.cache_views or c.features_dir) is not None:
+        flag = "--cache-views" if c.cache_views else "--features-dir"
+        yield f"{flag} {given} was given with --cache-features off, which keeps none; leave one of them out"
+    if c.cache_views is not None:
+        yield from _problems_of_views(c)
     if c.unfreeze_epoch is not None and not 1 < c.unfreeze_epoch <= c.epochs:
         yield (
             f"--unfreeze-epoch {c.unfreeze_epoch} is none of the epochs 2 to {c.epochs}; leave --freeze out where "
             "nothing is to be frozen, or raise --epochs"
+        )
+
+
+def _problems_of_views(c) -> Iterator[str]:
+    given, epochs = f"--cache-views {c.cache_views}", c.epochs if c.unfreeze_epoch is None else c.unfreeze_epoch - 1
+    if c.augment == "none":
+        yield f"{given} keeps augmented views, but --augment is none; add --augment flip_crop or inception"
+    if c.cache_views >= epochs:
+        yield (
+            f"{given} has a view for each of the {epochs} epochs in which layers are frozen, so that nothing would be "
+            "used twice; give fewer, or leave it out"
         )

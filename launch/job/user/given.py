@@ -52,8 +52,6 @@ class UserCode:
                 f"--dropout {config.dropout} is for the networks of models/, but the network is your own; set the rate "
                 "of its dropout layers there"
             )
-        if model is not None and config.pixels is not None:
-            raise ConfigError(f"--pixels {config.pixels} is for the networks of models/, but the network is your own")
         if (data is not None or "dataset" in files) and config.data_dir is not None:
             raise ConfigError(
                 f"--data-dir {config.data_dir} was given, but your own function opens the data; leave it out"

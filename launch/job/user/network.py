@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras.src.utils.naming import reset_uids
 
 from models import ModelError
+from models.layers import scaled
 
 # Layers and operations that turn logits into something else, where they are not a layer's ``activation``.
 _ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign"}
@@ -19,7 +20,9 @@ _ACTIVATIONS |= {"ReLU", "Relu", "Relu6", "LeakyReLU", "LeakyRelu", "PReLU", "EL
 _SHAPES_ONLY = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Identity)
 
 
-def build_network(function: Callable[[int, int], keras.Model], classes: int, image_size: int) -> keras.Model:
+def build_network(
+    function: Callable[[int, int], keras.Model], classes: int, image_size: int, pixels: str | None = None
+) -> keras.Model:
     """Call the user's function and check what it gives.
 
     Layers are named as in a fresh process, so that checkpoints fit, whatever was built before.
@@ -28,6 +31,7 @@ def build_network(function: Callable[[int, int], keras.Model], classes: int, ima
         function: ``(classes, image_size) -> keras.Model``; the size is the height and width of the images in pixels.
         classes: at least 2.
         image_size: as the function gets it.
+        pixels: a key of ``models.PIXELS``, to scale pixels so in front of the network; None: that is left to it.
 
     Returns:
         A functional or sequential model, built: uint8 pixels 0..255 [b, image_size, image_size, 3] -> float32 logits
@@ -50,11 +54,25 @@ def build_network(function: Callable[[int, int], keras.Model], classes: int, ima
         _build_sequential(network, image_size, who)
     for problem in _problems(network, classes, image_size):
         raise ModelError(f"{who} {problem}.")
+    if pixels is not None:
+        network = _with_pixels(network, image_size, pixels, who)
     output = network.outputs[0]
     if output.dtype == "float32":
         return network
     logits = keras.layers.Activation("linear", dtype="float32", name="float32_logits")(output)
     return keras.Model(network.inputs[0], logits, name=network.name)
+
+
+def _with_pixels(network: keras.Model, size: int, pixels: str, who: str) -> keras.Model:
+    """The network behind what scales pixels, its layers in one graph with that."""
+    if "float" not in network.inputs[0].dtype:
+        raise ModelError(
+            f"{who} gave a model of {network.inputs[0].dtype} images, which scales them itself, but --pixels {pixels} "
+            "does so in front of it; leave --pixels out, or the dtype of keras.Input and the scaling."
+        )
+    images = keras.Input((size, size, 3), dtype="uint8", name="image")
+    # Called as a layer the network would be a single one of the new network's.
+    return keras.Model(images, network.call(scaled(images, pixels, "scale_pixels")), name=network.name)
 
 
 def _build_sequential(network: keras.Sequential, image_size: int, who: str) -> None:

@@ -11,8 +11,6 @@ from launch.job.logs import report
 from launch.job.weights import imagenet
 from launch.job.weights.files import open_weights, sha256, weights_file
 from launch.job.weights.match import Match, in_order, match, own_variables
-from launch.job.weights.stored import WeightsError
-from models import MODELS
 
 SHOWN = 4  # names in one line
 
@@ -36,40 +34,19 @@ def begin(config: TrainConfig, network: keras.Model) -> Begun:
     """Give a network the weights that ``--weights`` names wherever they fit.
 
     Raises:
-        WeightsError: they cannot be read, none fits, or they were trained on pixels of another scale; the network is
-            then as it was.
+        WeightsError: they cannot be read, or none fits; the network is then as it was.
     """
     path, what = Path(config.weights), f"--weights {config.weights}"
-    if config.weights == imagenet.NAME:
-        opened = contextlib.nullcontext(imagenet.load(config))
-    else:
-        check_pixels(path, config)
-        opened = open_weights(path)
-    with opened as stored:
+    imagenets = config.weights == imagenet.NAME
+    with contextlib.nullcontext(imagenet.load(config)) if imagenets else open_weights(path) as stored:
         matched = match(network, stored, what)
         values = [[array.read() for array in in_order(*pair)] for pair in matched.taken]
         for (layer, _), arrays in zip(matched.taken, values, strict=True):
             for variable, value in zip(own_variables(layer), arrays, strict=True):
                 variable.assign(value)
     names = [layer.name for layer, _ in matched.taken]
-    digest = report.weights_sha256(network) if config.weights == imagenet.NAME else sha256(weights_file(path))
+    digest = report.weights_sha256(network) if imagenets else sha256(weights_file(path))
     return Begun(digest, list(_sentences(what, stored.kind, matched)), names)
-
-
-def check_pixels(path: Path, config: TrainConfig) -> None:
-    """See that weights of a run of Lockstep get pixels of the scale that they were trained on.
-
-    Raises:
-        WeightsError: they would not.
-    """
-    if not path.is_dir():
-        return
-    from launch.trained import load
-
-    before = load.find(path).config
-    was, now = (run.pixels or "tf" for run in (before, config))
-    if {before.model, config.model} <= MODELS.keys() and was != now:
-        raise WeightsError(f"--weights {path} were trained on pixels {was}, this run has {now}; give --pixels {was}")
 
 
 def _sentences(what: str, kind: str, matched: Match):
