@@ -155,6 +155,13 @@ def test_arrays_are_compared_by_a_few_examples(tmp_path, monkeypatch):
     assert "rank 2: node2 has other pixels at example " in str(errors[0])
 
 
+def test_what_the_chief_cannot_open_is_said_once_and_not_of_a_rank(photos):
+    (photos / "val" / "c9").mkdir()
+    (photos / "val" / "c9" / "1.jpg").write_bytes(JPEG)
+    errors = [str(error) for error in opened(2, data_dir=photos)]
+    assert errors[0] == errors[1] and errors[0].startswith("class c9 has no folder in ")
+
+
 def test_shards_are_indexed_by_one_rank(tmp_path, monkeypatch):
     records = [{"image/encoded": JPEG, "image/class/label": number % 2} for number in range(4)]
     shard(tmp_path / "train-00000-of-00001", records)

@@ -6,6 +6,7 @@ that their host has the same.  What was found is kept in the run directory, for 
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,10 @@ from data.listing import Listing
 from distributed import control
 from distributed.health import heartbeat
 from distributed.strategies import Strategy
+from distributed.world import WorldError
 from launch.job.config import TrainConfig
 from launch.job.logs.console import Console
-from launch.job.preparation.stages import together
+from launch.job.preparation.stages import USER_ERRORS, together
 from launch.job.run_directory import data_changes
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
@@ -54,7 +56,7 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
     if code.data is not None:
         splits = together(strategy, lambda: _open_users(config, code, classes))
     else:
-        found = together(strategy, lambda: _find(config, classes, console) if strategy.is_chief else None)
+        found = _on_chief(strategy, lambda: _find(config, classes, console))
         sources = _share(config, strategy, console, classes, found)
         how = {"classes": classes, "seed": config.seed, "validation_split": config.validation_split}
         splits = together(strategy, lambda: arrange(sources, config.dataset, **how))
@@ -62,6 +64,20 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
     names = ("training data", "validation data")
     control.check_agreement(strategy.control, dict(zip(names, fingerprints, strict=True)))
     return Opened(splits, fingerprints, found if isinstance(found, Listing) else None)
+
+
+def _on_chief(strategy: Strategy, function: Callable):
+    """Call ``function`` on the chief, None elsewhere; its error is that of all, who would have had the same."""
+    found = problem = None
+    if strategy.is_chief:
+        try:
+            found = function()
+        except USER_ERRORS as error:
+            problem = error
+    said = strategy.control.agree(problem and str(problem))
+    if said is not None:
+        raise problem if strategy.world.size == 1 else WorldError(said)
+    return found
 
 
 def _open_users(config: TrainConfig, code: UserCode, classes: tuple[str, ...] | None) -> Splits:
