@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median_low
 
-from distributed.in_words import in_runs
 from distributed.health import heartbeat
+from distributed.in_words import in_runs
 from distributed.model import LockstepModel
 from distributed.step_times import PARTS as PARTS_OF_STEPS
 from distributed.strategies import Strategy
