@@ -15,6 +15,7 @@ from data import NEEDS_NO_DATA_DIR, Splits, load
 from data.datasets import DataError, Source
 from data.formats.cifar10 import load_cifar10
 from data.formats.folders import class_folders, test_folder
+from data.formats.headers import check_pictures
 from data.formats.naming import expand, is_picture
 from data.formats.npz import load_npz_test, test_arrays
 from data.formats.shapes import draw_test
@@ -113,9 +114,10 @@ def open_test(
         return None
     if dataset == "image_folder":
         _refuse_unlabelled(place)
-        return adopt(class_folders(place, classes if chosen else None, may_be_empty=chosen), classes, place)
+        found = class_folders(place, classes if chosen else None, may_be_empty=chosen)
+        return adopt(check_pictures([found])[0], classes, place)
     if dataset == "csv":
-        return labelled_table(place, classes, chosen=chosen)
+        return check_pictures([labelled_table(place, classes, chosen=chosen)])[0]
     if dataset == "npz":
         return adopt(load_npz_test(data_dir, classes), classes, place)
     return adopt(load_tfrecord_test(data_dir, classes, features=features), classes, place)
@@ -177,9 +179,9 @@ def open_part(
             raise DataError(f"{data_dir or dataset} has no test split (such as test/ beside train/): use --split val.")
     place = data_dir or dataset
     if not own and split is None and dataset == "image_folder" and not os.path.isdir(os.path.join(data_dir, "train")):
-        return Part(adopt(class_folders(data_dir), classes, place), "all")
+        return Part(adopt(check_pictures([class_folders(data_dir)], skip_unreadable)[0], classes, place), "all")
     if not own and split is None and dataset == "csv" and os.path.isfile(data_dir):
-        return Part(labelled_table(data_dir, classes), "all")
+        return Part(check_pictures([labelled_table(data_dir, classes)], skip_unreadable)[0], "all")
     splits = load(
         dataset,
         data_dir,

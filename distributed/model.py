@@ -182,6 +182,9 @@ class LockstepModel:
         if count == 1:
             return self._exchange.accumulate(1, lambda index: self._gradients(data, variables), shared)
         micro = self._global_batch // (count * self._strategy.replicas)
+        # Of int32, which the labels are, TensorFlow's Reshape on GPUs takes only what is on the host.
+        images, labels, sample_ids = data
+        data = images, tf.cast(labels, tf.int64), sample_ids
         data = [tf.reshape(part, [count, micro, *part.shape[1:]]) for part in data]
         return self._exchange.accumulate(
             count, lambda index: self._gradients([part[index] for part in data], variables), shared

@@ -15,6 +15,8 @@ from distributed.collectives import BUCKET, Collectives, HorovodCollectives
 from distributed.control import Control, MpiControl, start_mpi
 from distributed.world import World
 
+AHEAD = 2  # batches that wait on the device: one to be taken next, one under way to it
+
 
 class SingleDevice:
     """One process, one device; the base of the others, since its answers are those of one replica."""
@@ -24,8 +26,14 @@ class SingleDevice:
     shares_memory = True  # all replicas are in this process: nothing travels between processes
     exchanges_in_loops = True  # whether what replicas exchange in a step may stand in a loop of the graph
 
-    def __init__(self, world: World):
-        self.world = world
+    def __init__(self, world: World, device: str | None = None):
+        """
+        Args:
+            world: this process's place.
+            device: where it computes, such as ``/device:GPU:0``, if that is not where batches are made: they are copied
+                there ahead.
+        """
+        self.world, self.device = world, device
         self.collectives = self._create_collectives()
         self.control = self._create_control()
 
@@ -77,8 +85,10 @@ class SingleDevice:
         return 0, 1
 
     def distribute(self, make_dataset: Callable[[int, int], tf.data.Dataset]):
-        """Build this worker's input; ``make_dataset(first, stride)`` gives its share of the stream."""
-        return make_dataset(*self.share)
+        """Build this worker's input; ``make_dataset(first, stride)`` gives its share of the stream, made by the CPU.
+        What waits for a step waits on the device that takes it."""
+        batches = make_dataset(*self.share)
+        return batches if self.device is None else _copied_ahead(batches, self.device)
 
     def replica_digests(self, variables: Sequence) -> list[list[int]]:
         """For each replica of the run, a 32-bit checksum of each of these Keras variables."""
@@ -174,8 +184,8 @@ class Horovod(SingleDevice):
 
     name = "horovod"
 
-    def __init__(self, world: World):
-        super().__init__(world)
+    def __init__(self, world: World, device: str | None = None):
+        super().__init__(world, device)
         self.replicas = world.size
         self.shares_memory = world.size == 1
 
@@ -212,6 +222,13 @@ class Horovod(SingleDevice):
 
 
 Strategy = SingleDevice
+
+
+def _copied_ahead(batches: tf.data.Dataset, device: str) -> tf.data.Dataset:
+    options = tf.data.Options()
+    # Those of ``batches`` hold up to the copy; what is beyond would be tuned again, see data/pipeline.py.
+    options.autotune.enabled = False
+    return batches.apply(tf.data.experimental.prefetch_to_device(device, AHEAD)).with_options(options)
 
 
 def _checksum(variable: tf.Variable) -> int:

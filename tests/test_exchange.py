@@ -1,6 +1,7 @@
 """Gradients by factors, micro-batches and compression: the same sums by every way."""
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,6 +12,10 @@ from safetensors.numpy import load_file
 
 from distributed.gradients.reduction import Exchange, Factors, dense_layers
 from distributed.step_context import enter
+from distributed.world import World
+from launch.job.config import TrainConfig
+from launch.job.preparation.batch_plan import create_batch_plan
+from launch.job.preparation.exchange import choose
 
 
 class Replicas:
@@ -187,6 +192,19 @@ def test_a_layer_that_is_called_twice_has_a_plain_gradient():
     np.testing.assert_allclose(our_loss, loss, rtol=1e-6)
     for one, other in zip(ours, expected, strict=True):
         np.testing.assert_allclose(multiplied(one), other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "hosts", "scheme"), ((1, 1, "allreduce"), (0, 1, "factors"), (1, 2, "factors")), ids=str
+)
+def test_the_gpus_of_one_host_sum_until_it_was_measured_on_some(monkeypatch, gpus, hosts, scheme):
+    """Where a large layer of 8 examples would travel as factors."""
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind] * gpus)
+    config, workers = TrainConfig(batch_size=4), SimpleNamespace(shares_memory=False)
+    workers.world = World(0, 2, 0, 2 // hosts, "mpirun")
+    plan = create_batch_plan(config, examples=80, replicas=2)
+    large = keras.Sequential([keras.Input((512,)), keras.layers.Dense(512, name="large")])
+    assert choose(config, plan, workers, large, None, None)["large"].scheme == scheme
 
 
 def test_compressed_gradients_are_near_and_a_measurement_is_kept(tmp_path, tiny_data):

@@ -1,6 +1,6 @@
 """What only a GPU can show, in groups that each fit into ten minutes: make test-gpu ARGS="-k kernels" (docs/gpu.md).
 
-    kernels      where the operations of a train step run
+    kernels      where the operations of a train step run, and where batches wait for it
     parity       one device, mirrored and horovod: the same bits in exact mode, the same weights to 1e-5 else
     determinism  twice the same bits
     precisions   16 bits learn as 32 do
@@ -86,11 +86,13 @@ def test_kernels_of_a_train_step_are_on_the_device(tmp_path, precision, optimize
         words = ("alexnet_cifar", precision, optimizer, tmp_path / "nodes.json")
         ended = run_command(BIN / "python", HELPERS / "kernels.py", *words, **gpu.ONE)
         assert ended.returncode == 0, ended.stderr[-3000:]
-        nodes = json.loads((tmp_path / "nodes.json").read_text())
+        found = json.loads((tmp_path / "nodes.json").read_text())
+        nodes, waiting = found["nodes"], found["batches"]
         elsewhere = kernels.misplaced(nodes, gpu.KIND)
-        values |= {"operations": len(nodes), "that compute elsewhere": elsewhere or "none"}
+        values |= {"operations": len(nodes), "that compute elsewhere": elsewhere or "none", "batches wait on": waiting}
         assert {"Conv2D", "MatMul"} <= {node["op"].removeprefix("_Fused").replace("_MklNative", "") for node in nodes}
-        assert elsewhere == []
+        assert elsewhere == [] and all(f"device:{gpu.KIND}:" in device for device in waiting)
+        assert found["grows"] == ([] if ON_CPU else [True])
         if ON_CPU:
             assert kernels.misplaced(nodes, "GPU"), "the check finds nothing where all is elsewhere"
 
@@ -141,18 +143,18 @@ def test_exchange_schemes_end_alike(trained):
         assert max(value for name, value in values.items() if "furthest" in name) < 1e-5
 
 
-def benchmark(tmp_path, *words) -> list[dict]:
-    """Rows of launch/benchmark.py."""
-    quick = ("--quick",) if ON_CPU else ()
-    command = (BIN / "python", ROOT / "launch" / "benchmark.py", *words, "--json", tmp_path / "result.json", *quick)
-    ended = run_command(*command, timeout=800, **gpu.ONE)
+def benchmark(tmp_path, *words, ranks: int = 1) -> list[dict]:
+    """Rows of launch/benchmark.py, on as many GPUs as there are ranks."""
+    quick, places = ("--quick",) if ON_CPU else (), () if ranks > 1 else ("--cpu-devices", 1)
+    command = (BIN / "python", ROOT / "launch" / "benchmark.py", *words, "--json", tmp_path / "result.json")
+    ended = run_command(*command, *quick, *places, timeout=800, **gpu.ONE | (gpu.TWO if ranks > 1 else {}))
     assert ended.returncode == 0, (ended.stdout + ended.stderr)[-3000:]
     return json.loads((tmp_path / "result.json").read_text())["rows"]
 
 
 def test_overhead_beside_a_bare_loop_and_fit(tmp_path):
     with gpu.recorded("overhead", "a tiny network, where the host is all") as values:
-        for row in benchmark(tmp_path, "overhead", "--models", "tiny:8"):
+        for row in benchmark(tmp_path, "overhead", "--models", "tiny:8", ranks=min(gpu.COUNT, 2)):
             values[f"{row['setting']}: {row['contestant']}, ms/step"] = row["ms_per_step"]
         assert len(values) >= 3
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from conftest import BIN, HELPERS, run_command
 from host_work import CALLS, Host
 from jobs import tiny
+from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 
 from distributed.strategies import SingleDevice
@@ -20,9 +21,11 @@ from launch.job.preparation.build import build
 
 
 @cache
-def prepared(precision: str):
+def prepared(precision: str, accumulate: int = 1):
     """A model that has taken its first step, and its batches."""
-    config = TrainConfig(precision=precision, global_batch_size=4, momentum=0.9, clip_norm=1.0)
+    config = TrainConfig(
+        precision=precision, global_batch_size=4, accumulate_steps=accumulate, momentum=0.9, clip_norm=1.0
+    )
     plan = create_batch_plan(config, examples=400, replicas=1)
     model, _ = build(config, plan, SingleDevice(World()), classes=3, image_size=16, own_model=tiny(0.5, 0))
     images, labels = np.zeros((4, 16, 16, 3), np.uint8), np.arange(4, dtype=np.int32) % 3
@@ -63,14 +66,29 @@ def test_a_step_asks_the_host_once_whether_to_apply_itself(precision):
     assert not {op for op in nodes if "PyFunc" in op} and nodes["While"] == 0
 
 
-def has_gpu_kernel(node) -> bool:
-    """Whether TensorFlow's wheel, which was built for CUDA, has a kernel of that operation for these types: one for
-    GPUs, or for any device."""
-    return any(
-        kernel.device_type in ("GPU", "DEFAULT")
-        and all(node.attr[c.name].type in c.allowed_values.list.type for c in kernel.constraint)
+@pytest.mark.parametrize("accumulate", (1, 2))
+def test_labels_that_wait_on_a_gpu_stay_there(accumulate):
+    """TensorFlow's kernels for GPUs take some int32 from the host, which would wait for all that the GPU has to do."""
+    model, _ = prepared("float32", accumulate)
+    functions = model._training.get_concrete_function().graph.as_graph_def().library.function
+    (step,) = [function for function in functions if "_train_on" in function.signature.name]
+    _, labels, _ = (argument.name for argument in step.signature.input_arg[:3])
+    takers = [node for node in step.node_def if labels in node.input]
+    assert takers
+    for node in takers:
+        takes = op_def_registry.get(node.op).input_arg[list(node.input).index(labels)].name
+        assert not [kernel for kernel in kernels_for_gpus(node) if takes in kernel.host_memory_arg], node
+
+
+def kernels_for_gpus(node) -> list:
+    """Those of TensorFlow's wheel, which was built for CUDA, for that operation with these types: for GPUs, or for any
+    device."""
+    return [
+        kernel
         for kernel in get_registered_kernels_for_op(node.op).kernel
-    )
+        if kernel.device_type in ("GPU", "DEFAULT")
+        and all(node.attr[c.name].type in c.allowed_values.list.type for c in kernel.constraint)
+    ]
 
 
 @pytest.mark.parametrize("precision", ("float32", "bfloat16", "float16"))
@@ -81,5 +99,5 @@ def test_every_operation_of_a_step_has_a_kernel_for_gpus(precision):
     on_host = [node for function in functions for node in function.node_def if "CPU" in node.device]
     assert {node.op for node in on_host} <= {"Timestamp", "Pack", "Sub"}, {node.op for node in on_host}
     nodes = [node for function in functions for node in function.node_def if "CPU" not in node.device]
-    without = {(node.op, str(dict(node.attr))[:300]) for node in nodes if not has_gpu_kernel(node)}
+    without = {(node.op, str(dict(node.attr))[:300]) for node in nodes if not kernels_for_gpus(node)}
     assert sorted({op for op, _ in without}) == [], without

@@ -31,7 +31,9 @@ WITHOUT_TENSORFLOW += [
     for name in ("classification", "files", "confusion", "sheet", "lettering", "leakage", "projector")
 ]
 WITHOUT_TENSORFLOW += ["launch.train", "launch.job.user.call", "launch.job.user.code"]
-WITHOUT_TENSORFLOW += [f"launch.job.{name}" for name in ("arguments", "config", "environment", "run", "startup")]
+WITHOUT_TENSORFLOW += [
+    f"launch.job.{name}" for name in ("arguments", "config", "environment", "run", "startup", "text_files")
+]
 PROGRAMS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.name != "__init__.py")
 # Named as folders; what is in them is described nowhere else.
 ONE_LINE = ("launch/bench", "launch/baselines")
@@ -103,6 +105,69 @@ def test_modules_without_tensorflow_load_without_it():
     assert set(WITHOUT_TENSORFLOW) <= set(loaded) and not {"tensorflow", "keras", "horovod", "mpi4py"} & set(loaded)
 
 
+# Names that load objects from bytes, or run what they are given. Numbers and names of one's own may be loaded by name.
+RUNS = {"eval", "exec", "compile", "execfile", "unsafe_load", "full_load", "unsafe_load_all", "full_load_all", "system",
+        "popen", "getoutput", "getstatusoutput", "run_path", "run_module", "enable_unsafe_deserialization"}  # fmt: skip
+HARMLESS = ("re", "model", "platform")  # re.compile, model.compile, platform.system
+LOADS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "runpy", "code", "torch"}
+FORBIDDEN_ARGUMENTS = {"shell": None, "allow_pickle": False, "safe_mode": True, "weights_only": True}
+# Code that the user names on the command line is run: that is what it is for. Its bytes are hashed, and only these run.
+RUN_ON_PURPOSE = {
+    "launch/job/user/code.py": {"exec", "compile"},
+    "launch/exports/reader.py": {"run_path", "runpy"},
+    # Itself once more, in another environment; and the place of the call by which Horovod would start a shell.
+    "launch/install/check_gpu_build.py": {"os.execv"},
+    "launch/install/horovodrun.py": {"os.execve"},
+}
+
+
+def runs_what_it_is_given(tree):
+    """Names of all in a file that could run what comes from outside."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) if name in RUNS and isinstance(node.ctx, ast.Load):
+                yield name
+            case ast.Attribute(attr=name, value=value) if name in RUNS and ast.unparse(value) not in HARMLESS:
+                yield name
+            case ast.Attribute(attr=name, value=ast.Name(id="os")) if name.startswith(("exec", "spawn", "posix_spawn")):
+                yield f"os.{name}"
+            case ast.keyword(arg=name, value=value) if name in FORBIDDEN_ARGUMENTS:
+                if not (isinstance(value, ast.Constant) and value.value is FORBIDDEN_ARGUMENTS[name]):
+                    yield f"{name}={ast.unparse(value)}"
+            case ast.Call(func=ast.Attribute(attr="load" | "load_all", value=ast.Name(id="yaml")), keywords=keywords):
+                loaders = {ast.unparse(keyword.value) for keyword in keywords if keyword.arg == "Loader"}
+                if not loaders <= {"_Loader", "yaml.SafeLoader"} or not loaders:
+                    yield "yaml.load"
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name.partition(".")[0] in LOADS)
+            case ast.ImportFrom(module=module) if module.partition(".")[0] in LOADS:
+                yield module
+
+
+def test_nothing_that_comes_from_outside_is_run_or_unpickled():
+    files = [*SOURCES, *sorted((ROOT / "docs").glob("*.py"))]
+    found = {str(path.relative_to(ROOT)): set(runs_what_it_is_given(ast.parse(path.read_text()))) for path in files}
+    assert {path: names for path, names in found.items() if names} == RUN_ON_PURPOSE
+
+
+@pytest.mark.parametrize(
+    "line",
+    ("import pickle", "from cloudpickle import loads", "eval(x)", "exec(x)", "call(exec, x)", "os.system(x)",
+     "subprocess.run(x, shell=True)", "subprocess.run(x, shell=y)", "np.load(x, allow_pickle=True)",
+     "yaml.load(x)", "yaml.load(x, Loader=yaml.Loader)", "yaml.unsafe_load(x)", "os.execvp(x, y)",
+     "keras.models.load_model(x, safe_mode=False)", "os.popen(x)", "runpy.run_path(x)"),
+)  # fmt: skip
+def test_such_a_line_would_be_found(line):
+    assert list(runs_what_it_is_given(ast.parse(line)))
+
+
+def test_no_script_evaluates_text():
+    kinds = [(room, kind) for room in ("launch", "tests") for kind in ("*.sh", "*.sbatch")]
+    scripts = [path for room, kind in kinds for path in (ROOT / room).rglob(kind)]
+    assert len(scripts) > 4
+    assert [path for path in scripts if re.search(r"(^|[;&|]|\s)eval\s", path.read_text())] == []
+
+
 def test_no_file_names_a_home_or_work_folder():
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
@@ -155,7 +220,7 @@ def tree(page):
 
 def test_contributing_names_every_file_of_every_room_and_no_other():
     named = tree("CONTRIBUTING.md")
-    scripts = sorted((ROOT / "launch" / "install").glob("*.sh"))
+    scripts = [path for kind in ("*.sh", "*.c") for path in (ROOT / "launch" / "install").glob(kind)]
     files = {str(path.relative_to(ROOT)) for path in (*SOURCES, *scripts) if path.name != "__init__.py"}
     files = {file for file in files if str(Path(file).parent) not in ONE_LINE}
     assert {f"{folder}/{name}" for folder, names in named.items() for name in names} == files

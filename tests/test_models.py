@@ -268,6 +268,14 @@ def test_grouped_convolution_is_keras_own_with_its_weights_result_and_gradients(
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(("gpus", "convolutions"), ((0, 2), (1, 1)))
+def test_on_gpus_grouped_convolution_is_one_operation(monkeypatch, gpus, convolutions):
+    """cuDNN has groups; what it computes is seen in test_gpu_arithmetic.py."""
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind] * gpus)
+    traced = tf.function(GroupedConv2D(8, 3, groups=2)).get_concrete_function(tf.TensorSpec([2, 7, 7, 6]))
+    assert [operation.type for operation in traced.graph.get_operations()].count("Conv2D") == convolutions
+
+
 def test_a_saved_model_comes_back(tmp_path):
     model = build_model("alexnet_2012", classes=10, image_size=67, seed=1)
     model.save(tmp_path / "model.keras")

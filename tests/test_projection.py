@@ -16,7 +16,8 @@ INCEPTION = Network({"predictions": (2048, 1000)}, 21_803_784)
 RESNET101 = Network({"fc": (2048, 1000)}, 42_501_160)
 
 
-BIG_BASIN = Cluster(P100, 8, 50e9 / 8)  # Goyal et al. 2017: from 8 to 256 GPUs
+# Goyal et al. 2017: from 8 to 256 GPUs. A single card at 32 images stands in TensorFlow's table, not in the paper.
+BIG_BASIN = Cluster(P100, 8, 50e9 / 8)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ("requirements.txt", "requirements-gpu.txt", "requirements-export.txt")
+INSTALL = tuple(f"launch/install/{name}" for name in ("setup.sh", "horovodrun.py", "loopback.c"))
 
 
 def stanzas(name):
@@ -55,7 +56,7 @@ def test_pins_satisfy_pyproject():
 @pytest.fixture
 def clone(tmp_path):
     """The files that the setup reads, and a .venv that it must not touch."""
-    for name in (*PINS, "pyproject.toml", "launch/install/setup.sh", "launch/install/horovodrun.py"):
+    for name in (*PINS, "pyproject.toml", *INSTALL):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
@@ -125,7 +126,7 @@ def test_a_cuda_compiler_that_is_not_of_tensorflows_cuda_is_refused_before_anyth
 def finish(clone, choices):
     """Leave the stamp of a complete setup; its last three words are LOCKSTEP_MPI, GPU and EXPORT."""
     read = f"{clone}/.venv\n".encode() + b"".join(
-        (clone / name).read_bytes() for name in (*PINS, "launch/install/setup.sh", "launch/install/horovodrun.py")
+        (clone / name).read_bytes() for name in (*PINS, *INSTALL)
     )
     (clone / ".venv" / "setup.stamp").write_text(f"{hashlib.sha256(read).hexdigest()}  - {choices}\n")
 
@@ -164,7 +165,7 @@ def test_a_path_with_a_space_is_refused_before_anything_is_made(tmp_path, clone,
 
 @pytest.mark.parametrize(
     "change",
-    ["requirements.txt", "launch/install/setup.sh", "launch/install/horovodrun.py", "GPU", "no stamp", "place"],
+    ["requirements.txt", *INSTALL, "GPU", "no stamp", "place"],
 )
 def test_a_change_begins_a_new_setup(clone, bare, change):
     finish(clone, "wheel 0 0")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data.datasets import DataError
-from data.formats.naming import few
+from data.formats.naming import few, shortened
 
 DELIMITERS = (",", ";", "\t")
 # Of several, the first that is there: what Kaggle, pandas, fastai and Keras call them.
@@ -74,8 +74,8 @@ def find_columns(file: str, names: list[str], rows: Sequence[list[str]]) -> Colu
         one_hot = [at for at in others if rows and all(is_bit(row[at]) for row in rows)]
     if path is None or label is None and len(one_hot) < 2:
         raise DataError(
-            f"{file} has the header {','.join(names)!r}: expected {HEADER}, or usual names such as filename,class or "
-            "id,label, or a column of 0 and 1 for each class; correct line 1."
+            f"{file} has the header {shortened(','.join(names))!r}: expected {HEADER}, or usual names such as "
+            "filename,class or id,label, or a column of 0 and 1 for each class; correct line 1."
         )
     return Columns(names, path, label, one_hot)
 

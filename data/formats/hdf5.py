@@ -1,13 +1,16 @@
 """`hdf5`: an HDF5 file with x_train, y_train and so on, named as in `npz`; pixels are read where they are asked for."""
 
 import hashlib
+import math
 import os
+import stat
 import threading
 import zlib
 from collections.abc import Sequence
 
 import h5py
 import numpy as np
+import psutil
 import tensorflow as tf
 
 from data.datasets import DataError, Source
@@ -18,6 +21,7 @@ from data.formats.naming import joined
 SUFFIXES = (".h5", ".hdf5", ".hdf")
 GAP = "labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes with all labels"
 ROWS = 1024  # images that are read at once for a fingerprint
+LARGEST_CHUNK = 1 << 28  # bytes; HDF5 unpacks whole chunks
 
 
 class HDF5Source(Source):
@@ -46,8 +50,11 @@ class HDF5Source(Source):
         """Over classes, shape, labels and all pixels, which are read once, part by part."""
         digest = hashlib.sha256(repr((self.name, self.classes, self._pixels.shape)).encode())
         digest.update(self.labels.astype("<i4").tobytes())
-        for start in range(0, len(self), ROWS):
-            digest.update(np.ascontiguousarray(self._pixels[start : start + ROWS]))
+        try:
+            for start in range(0, len(self), ROWS):
+                digest.update(np.ascontiguousarray(self._pixels[start : start + ROWS]))
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"cannot read {self.place} ({_reason(error)}): expected a whole HDF5 file.") from error
         return digest.hexdigest()
 
 
@@ -69,21 +76,26 @@ def load_hdf5(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> 
     del seed
     path = _find(data_dir)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("it is no regular file")
         with h5py.File(path, "r") as file:
-            names = find_arrays([name for name, item in file.items() if isinstance(item, h5py.Dataset)], path)
+            names = find_arrays([name for name in file if _is_array(file, name, path)], path)
             split = next((split for split in ("val", "test") if ("x", split) in names), None)
             labels = {}
             for each in ("train", *([split] if split else [])):
                 _check(file[names["x", each]], names["x", each], path)
                 labels[each] = _labels(file[names["y", each]], names["y", each], len(file[names["x", each]]), path)
             sizes = {each: file[names["x", each]].shape[1:3] for each in labels}
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error}): expected a whole HDF5 file.") from error
+    except DataError:
+        raise
+    except Exception as error:  # what is damaged can raise almost anything
+        raise DataError(f"cannot read {path} ({_reason(error)}): expected a whole HDF5 file.") from error
     classes, places, shifted = renumber(labels["train"], chosen)
     if classes is None:
-        absent = np.setdiff1d(np.arange(places.max() + 1), places)
-        if places.min() < 0 or len(absent):
-            what = f"the label {places.min()}" if places.min() < 0 else f"no label {absent[0]} but {places.max()}"
+        present = np.unique(places)
+        gaps = np.flatnonzero(present != np.arange(len(present)))
+        if places.min() < 0 or len(gaps):
+            what = f"the label {places.min()}" if places.min() < 0 else f"no label {gaps[0]} but {places.max()}"
             raise DataError(f"{path}: {names['y', 'train']} has {what}: {GAP}.")
         classes = [str(label) for label in range(places.max() + 1)]
     train = HDF5Source(path, names["x", "train"], classes, places)
@@ -108,8 +120,35 @@ def _find(data_dir: str) -> str:
     return os.path.join(data_dir, found[0])
 
 
+def _reason(error: Exception) -> str:
+    return str(error)[:200] or type(error).__name__
+
+
+def _is_array(file: h5py.File, name: str, path: str) -> bool:
+    """Whether a name is that of an array; DataError where it is a link, which may lead into other files."""
+    if file.get(name, getclass=True, getlink=True) is not h5py.HardLink:
+        raise DataError(f"{path}: {name} is a link to elsewhere, which is not followed: copy the array into its place.")
+    return isinstance(file[name], h5py.Dataset)
+
+
+def _refuse_elsewhere(dataset: h5py.Dataset, name: str, path: str) -> None:
+    """Raise DataError for an array that lies in another file, of which numbers are missing, or whose parts are too
+    large."""
+    if dataset.is_virtual or dataset.external:
+        raise DataError(f"{path}: {name} points into other files, which is not followed: copy the numbers into it.")
+    stored, size = dataset.id.get_storage_size(), (dataset.size or 0) * dataset.dtype.itemsize
+    packed = dataset.id.get_create_plist().get_nfilters() > 0
+    # HDF5 would make up what is missing.
+    if size and (not stored if packed else stored < size):
+        raise DataError(f"{path}: {name} should have {size:,} bytes and has {stored:,}: copy or write the file again.")
+    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    if chunk > LARGEST_CHUNK:
+        raise DataError(f"{path}: {name} has chunks of {chunk:,} bytes: expected at most {LARGEST_CHUNK:,}.")
+
+
 def _check(pixels: h5py.Dataset, name: str, path: str) -> None:
-    shape = pixels.shape
+    _refuse_elsewhere(pixels, name, path)
+    shape = pixels.shape or ()
     if pixels.dtype != np.uint8:
         raise DataError(f"{path}: {name} is {pixels.dtype}: expected uint8 pixels 0 to 255; convert it.")
     if not (len(shape) == 3 or len(shape) == 4 and shape[3] in (1, 3)) or 0 in shape:
@@ -117,10 +156,15 @@ def _check(pixels: h5py.Dataset, name: str, path: str) -> None:
 
 
 def _labels(dataset: h5py.Dataset, name: str, count: int, path: str) -> np.ndarray:
-    labels = one_hot_labels(dataset[()]) if dataset.ndim else np.zeros(0)
+    _refuse_elsewhere(dataset, name, path)
+    size, free = (dataset.size or 0) * dataset.dtype.itemsize, psutil.virtual_memory().available
+    if size > free:
+        raise DataError(f"{path}: {name} takes {size:,} bytes, of which {free:,} are free here: make it smaller.")
+    one_per_image = dataset.ndim in (1, 2) and len(dataset) == count and dataset.dtype.kind in "biuf"
+    labels = one_hot_labels(dataset[()]) if one_per_image else np.zeros(0)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{path}: {name} is {labels.dtype} of shape {labels.shape}: expected {count} integers.")
+        raise DataError(f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}: expected {count} integers.")
     return labels
 
 

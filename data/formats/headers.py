@@ -6,7 +6,7 @@ Nothing is decoded: a picture that is cut in its midst is found by whoever decod
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +14,14 @@ import numpy as np
 from data.datasets import DataError, FileSource, Progress, Source
 from data.exif import stored_orientation
 from data.formats.naming import few, joined
+from data.formats.picture_size import LARGEST, decoded_bytes
 from data.spread import slices, spread
 
 LOOKING = "looking at files"  # what `Progress` is told
 FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a pipe would be waited for
 HEAD = 4096  # bytes: a page, which is what a disk gives anyway
 SHOWN = 20
+LARGEST_FILE = 1 << 28  # bytes
 CONVERT = "which cannot be read: convert it to JPEG or PNG"
 # First bytes -> what has them and cannot be decoded.
 OTHERS = (
@@ -112,17 +114,36 @@ def _look_at(places: Sequence[bytes]) -> tuple[dict[int, str], list[int], int]:
                 status = os.fstat(descriptor)
                 regular = stat.S_ISREG(status.st_mode)
                 head = os.read(descriptor, HEAD) if regular else b""
+                problem = (what_is_wrong(head) or _too_large(descriptor, head)) if regular else "is no regular file"
             finally:
                 os.close(descriptor)
         except OSError as error:
             problems[number] = f"cannot be read ({error.strerror})"
             continue
         sizes[number] = status.st_size
-        if problem := what_is_wrong(head) if regular else "is no regular file":
+        if problem:
             problems[number] = problem
         else:
             turned += stored_orientation(head) > 1
     return problems, sizes, turned
+
+
+def _too_large(descriptor: int, head: bytes) -> str | None:
+    """Why a file is not to be read or decoded, or None."""
+    if (size := os.fstat(descriptor).st_size) > LARGEST_FILE:
+        return f"has {size:,} bytes, more than {LARGEST_FILE:,}"
+
+    def read(place: int, count: int) -> bytes:
+        return head[place : place + count] if place + count <= len(head) else os.pread(descriptor, count, place)
+
+    return larger_than_pictures_are(read)
+
+
+def larger_than_pictures_are(read: Callable[[int, int], bytes]) -> str | None:
+    """Why a picture is not to be decoded, by its headers, or None; `read` as for `decoded_bytes`."""
+    if (size := decoded_bytes(read)) > LARGEST:
+        return f"takes {size:,} bytes when it is decoded, more than {LARGEST:,}: make it smaller"
+    return None
 
 
 def what_is_wrong(head: bytes) -> str | None:

@@ -70,6 +70,11 @@ def few(names: Iterable[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """The text, or its beginning and how long it is."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
 def expand(path: str) -> str:
     """The path with `~`, `~user` and `$VAR` replaced."""
     return os.path.expandvars(os.path.expanduser(path))

@@ -2,12 +2,14 @@
 names."""
 
 import contextlib
+import math
 import os
+import stat
 import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
+import psutil
 
 from data.datasets import ArraySource, DataError
 from data.formats.array_names import find_arrays, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
@@ -103,15 +105,45 @@ def _labels(labels: np.ndarray) -> np.ndarray:
 def _opened(path: str):
     """The archive, while it is read; DataError where it cannot be."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("it is no regular file")
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path} holds a single array: expected an archive of x_train and y_train; use np.savez.")
         with archive:
+            for member in archive.zip.infolist():
+                if member.filename.endswith(".npy"):
+                    _check_size(archive.zip, member)
             yield archive
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"cannot read {path} ({error}): expected a whole .npz without pickled objects.") from error
+    except Exception as error:  # what is damaged can raise almost anything
+        why = str(error)[:200] or type(error).__name__
+        raise DataError(f"cannot read {path} ({why}): expected a whole .npz without pickled objects.") from error
+
+
+def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """See that an array is as large as its header says, before memory is taken for it.
+
+    Raises:
+        ValueError: it is not, or has not room in this machine's memory.
+    """
+    with archive.open(member) as file:
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(np.lib.format.read_magic(file))
+        if read is None:
+            raise ValueError(f"{member.filename} is of a version of the format that is not known")
+        shape, _, dtype = read(file)
+        stored = member.file_size - file.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or size != stored:
+        what = "holds Python's objects" if dtype.hasobject else f"should have {size:,} bytes and has {stored:,}"
+        raise ValueError(f"{member.filename} {what}")
+    free = psutil.virtual_memory().available
+    if member.compress_type != zipfile.ZIP_STORED and size > free:
+        raise ValueError(f"{member.filename} unpacks to {size:,} bytes, of which this machine has {free:,} free")
 
 
 def _find(data_dir: str) -> str:

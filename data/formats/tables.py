@@ -4,7 +4,9 @@ No row is skipped in silence: one without its file or label ends the run, and al
 """
 
 import csv
+import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from data.datasets import DataError, FileSource, Progress
 from data.formats.columns import HEADER, Columns, find_columns, find_delimiter
-from data.formats.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined
+from data.formats.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined, shortened
 from data.formats.tree import states_of
 from data.spread import slices, spread
 
@@ -111,6 +113,8 @@ def _tables(folder: str) -> dict[str, str]:
 
 def _read_table(file: str, progress: Progress | None = None) -> _Table:
     try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", file)
         # utf-8-sig: spreadsheets put a byte order mark first.
         with open(file, newline="", encoding="utf-8-sig") as stream:
             delimiter = find_delimiter(stream.readline())
@@ -124,8 +128,8 @@ def _read_table(file: str, progress: Progress | None = None) -> _Table:
     for line, row in rows:
         if len(row) != len(header):
             raise DataError(
-                f"{file} line {line} has {len(row)} fields, its header {len(header)} ({','.join(header)}): expected as "
-                "many; quote commas in paths."
+                f"{file} line {line} has {len(row)} fields, its header {len(header)} ({shortened(','.join(header))}): "
+                "expected as many; quote commas in paths."
             )
     columns = find_columns(file, header, [row for _, row in rows])
     if not rows:
@@ -147,9 +151,9 @@ def _checked(
         if not written:
             fault = "has an empty path"
         elif not fault and path is None:
-            fault = f"no file {written!r}; paths are relative to the table's folder"
+            fault = f"no file {shortened(written)!r}; paths are relative to the table's folder"
         elif not fault and not is_picture(path):
-            fault = f"{written!r} is not the name of a picture ({', '.join(IMAGE_SUFFIXES)})"
+            fault = f"{shortened(written)!r} is not the name of a picture ({', '.join(IMAGE_SUFFIXES)})"
         if fault:
             problems.append(f"line {line}: {fault}")
         table.lines.append(line)
@@ -276,9 +280,9 @@ def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[s
         return names, f"{train.file}: labels are 1 to {len(present)}; class 1 is the first"
     gap = next(number for number in range(len(present)) if number != present[number])
     line = train.lines[numbers.index(max(numbers))]
-    listed = ",".join(names) if len(names) <= NAMED else "FILE with one label per line"
+    listed = shortened(",".join(names)) if len(names) <= NAMED else "FILE with one label per line"
     raise DataError(
-        f"{train.file} line {line}: label {max(numbers)} is out of range, as no row has label {gap}; "
+        f"{train.file} line {line}: label {shortened(str(max(numbers)))} is out of range, as no row has label {gap}; "
         f"integer labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes {listed}."
     )
 
@@ -291,8 +295,8 @@ def _table_source(table: _Table, classes: Sequence[str]) -> FileSource:
         index = index_of.get(str(_integer(label)) if numbered else label)  # "03" is class "3"
         if index is None:
             raise DataError(
-                f"{table.file} line {line}: label {label} is out of range, expected one of the {len(classes)} classes "
-                f"of the training ({classes[0]} to {classes[-1]})."
+                f"{table.file} line {line}: label {shortened(label)} is out of range, expected one of {len(classes)} "
+                f"classes of the training ({classes[0]} to {classes[-1]})."
             )
         labels.append(index)
     return FileSource("csv", classes, os.path.dirname(table.file), table.paths, np.array(labels))

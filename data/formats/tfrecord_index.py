@@ -5,12 +5,13 @@ It is mapped into memory, so that all processes of a host have one.
 Record layout (TensorFlow's "TFRecords format"): 8 bytes length, 4 bytes CRC of it, the payload, 4 bytes CRC of that.
 """
 
+import errno
 import hashlib
 import inspect
 import json
 import os
+import stat
 import uuid
-import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from google.protobuf.message import DecodeError
 
 from data.datasets import DataError, Progress
 from data.exif import HEAD, stored_orientation
+from data.formats.headers import larger_than_pictures_are
 from data.formats.mapped import map_array
 from data.spread import spread
 
@@ -133,17 +135,31 @@ def _homes(folder: Path, name: str) -> list[Path]:
 def _read(home: Path, state: str) -> tuple[Index, list[int]] | None:
     """The stored index, and the times of its files in nanoseconds."""
     try:
+        if not home.is_file():
+            return None
         with np.load(home, allow_pickle=False) as stored:
             if stored["state"].item() != state:
                 return None
-            texts = {int(label): text for label, text in json.loads(stored["texts"].item()).items()}
+            texts = {int(label): str(text) for label, text in json.loads(stored["texts"].item()).items()}
             times, turned, checksums = stored["times"].tolist(), int(stored["turned"]), stored["checksums"]
-        records = map_array(str(home), "records")
-        if records is None or records.dtype != RECORD or len(records) != len(checksums):
+        records, files = map_array(str(home), "records"), json.loads(state)[1]
+        if records is None or not _fits(records, files) or (len(checksums), len(times)) != (len(records), len(files)):
             return None
         return Index(records, texts, turned, checksums), times
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # what is damaged can raise almost anything
         return None  # missing or damaged: it can be built again
+
+
+def _fits(records: np.ndarray, files: list) -> bool:
+    """Whether records lie in their shards, of which (name, size, ...) are known: anybody may have written an index."""
+    if records.dtype != RECORD or records.ndim != 1:
+        return False
+    shard, offset, begin, length = (records[name] for name in ("shard", "offset", "image_offset", "image_length"))
+    if not len(records) or shard[0] < 0 or shard[-1] >= len(files) or (np.diff(shard) < 0).any():
+        return False
+    sizes = np.array([size for _, size, *_ in files])[shard]
+    within = (offset >= 0) & (offset < begin) & (length > 0) & (length <= sizes) & (begin <= sizes - length)
+    return bool(within.all())
 
 
 def _write(home: Path, index: Index, state: str, times: Sequence[int]) -> None:
@@ -184,13 +200,17 @@ def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dic
     orientation tag."""
     rows, texts, offset, turned = [], {}, 0, 0
     try:
-        for record in _iterate_records(str(file)):
+        beyond, records = _leads_beyond(file), iter(_iterate_records(str(file)))
+        while offset != beyond and (record := next(records, None)) is not None:
             label, text, start, length = _locate(record, features)
+            _refuse_bombs(record, start, length)
             rows.append((label, offset, offset + HEADER + start, length))
             turned += stored_orientation(record[start : start + HEAD]) > 1
             if text:
                 texts.setdefault(label, text.decode(errors="replace"))
             offset += HEADER + len(record) + FOOTER
+        if offset == beyond:
+            raise tf.errors.DataLossError(None, None, "a record that ends beyond the file")
     except tf.errors.DataLossError as error:
         if offset == 0 and (kind := _compression(file)):
             raise DataError(
@@ -198,14 +218,36 @@ def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dic
                 f"the shards, for example with {UNPACK[kind]}."
             ) from error
         raise DataError(f"{file} at byte {offset} is corrupt or cut short; copy or make this shard again.") from error
-    except tf.errors.OpError as error:
-        raise DataError(f"{file} cannot be read ({error.message}); restore it or make it readable.") from error
+    except (tf.errors.OpError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message
+        raise DataError(f"{file} cannot be read ({reason}); restore it or make it readable.") from error
     except ValueError as error:
         raise DataError(f"{file} at byte {offset} {error}.") from error
     # TensorFlow takes a file that ends within a record's header for one that ends before it.
     if offset != file.stat().st_size or offset == 0:
         raise DataError(f"{file} at byte {offset} is cut short; copy or make this shard again.")
     return np.array(rows, np.int64), texts, turned
+
+
+def _leads_beyond(file: Path) -> int | None:
+    """The first byte of a record that by its length ends beyond the file: TensorFlow would take memory for it first."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # a pipe would be waited for
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(file))
+        place = 0
+        while place + HEADER <= status.st_size:
+            end = place + HEADER + int.from_bytes(os.pread(stream.fileno(), 8, place), "little") + FOOTER
+            if end > status.st_size:
+                return place
+            place = end
+    return None
+
+
+def _refuse_bombs(record: bytes, start: int, length: int) -> None:
+    """Raise ValueError for an image that takes too much memory when it is decoded."""
+    if problem := larger_than_pictures_are(lambda place, count: record[start : start + length][place : place + count]):
+        raise ValueError(f"has an image that {problem}")
 
 
 def _compression(file: Path) -> str | None:
@@ -241,9 +283,8 @@ def _locate(record: bytes, features: tuple[str, str]) -> tuple[int, bytes, int, 
     image = images[0]
     # The first bytes are looked for alone: finding all of a 100 KB image takes 100 us, most of them preparation.
     start = record.find(image[:32])
-    while not record.startswith(image, start):
-        start = record.find(image[:32], start + 1)
-        assert start >= 0
+    if not record.startswith(image, start):
+        start = record.find(image)
     return labels[0], texts[0] if texts else b"", start, len(image)
 
 

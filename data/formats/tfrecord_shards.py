@@ -74,10 +74,12 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
         counts = sorted({count for _, count in shards})
         if len(counts) > 1:
             raise DataError(f"{folder} mixes {split} shards 'of {counts[0]}' and 'of {counts[1]}'; remove one set.")
-        missing = [number for number in range(counts[0] if counts else 0) if (number, counts[0]) not in shards]
+        missing = counts[0] - len(shards) if counts else 0
         if missing:
-            name = f"{split}-{missing[0]:05d}-of-{counts[0]:05d}"
-            raise DataError(f"{folder} lacks {len(missing)} of {counts[0]} {split} shards, the first {name}; add them.")
+            # Of n numbers that differ, one below n + 1 is not among them.
+            first = next(number for number in range(len(shards) + 1) if (number, counts[0]) not in shards)
+            name = f"{split}-{first:05d}-of-{counts[0]:05d}"
+            raise DataError(f"{folder} lacks {missing} of {counts[0]} {split} shards, the first {name}; add them.")
     return {split: [shards[key] for key in sorted(shards)] for split, shards in sets.items()}
 
 

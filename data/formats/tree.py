@@ -8,6 +8,7 @@ from data.datasets import DataError, Progress
 from data.formats.naming import is_litter, is_picture
 from data.spread import spread
 
+DEEPEST = 100  # folders within each other
 LISTING = "listing folders"  # what `Progress` is told
 
 
@@ -49,24 +50,33 @@ class Tree:
         """List folders of `root` and all folders below them, those of one depth together.
 
         Raises:
-            DataError: one cannot be read, or is a link to a folder above it.
+            DataError: one cannot be read, is a link to a folder above it, leads a second time to a folder of the same
+                name's, or lies too deep.
         """
-        level = [(os.path.join(root, name), (self[root].identity,)) for name in names]
+        level = [(os.path.join(root, name), (self[root].identity,), set()) for name in names]
         while level:
-            new = [path for path, _ in level if path not in self._known]
+            new = [path for path, _, _ in level if path not in self._known]
             for done, folder in enumerate(spread(_list, new), 1):
                 self._known[folder.path] = folder
                 if self._progress:
                     self._progress(LISTING, done, len(new))
             deeper = []
-            for path, above in level:
+            for path, above, seen in level:
                 folder = self[path]
                 if folder.identity in above:
                     raise DataError(
                         f"{path} is a link to {os.path.realpath(path)}, a folder above it: expected folders that end; "
                         "remove the link."
                     )
-                deeper += [(os.path.join(path, name), (*above, folder.identity)) for name in folder.folders]
+                if folder.identity in seen:
+                    raise DataError(
+                        f"{path} leads to {os.path.realpath(path)}, which is in this class already: expected each "
+                        "once; remove the link."
+                    )
+                if len(above) > DEEPEST:
+                    raise DataError(f"{path[:200]}... lies {DEEPEST} folders deep: expected less; move pictures up.")
+                seen.add(folder.identity)
+                deeper += [(os.path.join(path, name), (*above, folder.identity), seen) for name in folder.folders]
             level = deeper
 
 

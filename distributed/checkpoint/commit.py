@@ -24,6 +24,7 @@ from distributed.checkpoint import disk, tensor_files
 from distributed.checkpoint.tensor_files import Layout, LayoutError
 
 FORMAT = 1
+_LARGEST_JSON = 1 << 26  # bytes
 _FILES = {"weights.safetensors", "optimizer.safetensors", "state.json"}
 # What is under way, and what was one: the next save clears them away.
 WRITING, FORMER = ".writing-", ".former-"
@@ -97,8 +98,7 @@ def verify(path: Path) -> dict:
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             raise CheckpointError(f"{path} is not a directory; resume from another checkpoint")
-        with disk.open_regular(path / "manifest.json") as file:
-            manifest = json.loads(file.read())
+        manifest = read_json(path / "manifest.json")
         if manifest["format"] != FORMAT or manifest["files"].keys() != _FILES:
             raise CheckpointError(f"{path}/manifest.json does not list a checkpoint's files; resume from another one")
         if not {"step", "monitored", "best"} <= manifest.keys():
@@ -134,8 +134,7 @@ def load(
     verify(path)
     loaded = []
     try:
-        with disk.open_regular(path / "state.json") as file:
-            state = json.loads(file.read())
+        state = read_json(path / "state.json")
         accept(state)
         for name, layout in (("weights.safetensors", weights), ("optimizer.safetensors", optimizer)):
             with disk.open_regular(path / name) as file:
@@ -147,6 +146,15 @@ def load(
         raise CheckpointError(f"{path / name} has {error}; resume with the settings the run began with") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); resume from another checkpoint") from error
+
+
+def read_json(path: Path) -> object:
+    """What a checkpoint's state or manifest says.
+
+    Raises:
+        OSError, ValueError, RecursionError: it cannot be read, is a link or a pipe, larger than any, or no JSON.
+    """
+    return json.loads(disk.read_regular(path, _LARGEST_JSON))
 
 
 def set_aside(path: Path) -> None:

@@ -55,6 +55,15 @@ def open_regular(path: Path):
     return file
 
 
+def read_regular(path: Path, largest: int) -> bytes:
+    """All of a file; a link, a pipe, or more than ``largest`` bytes is an ``OSError``."""
+    with open_regular(path) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"larger than {largest:,} bytes", str(path))
+    return content
+
+
 # What file systems answer that do not know fsync of a directory: CIFS, sshfs, some of object stores.
 _UNKNOWN = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM)
 _warned: set[int] = set()  # devices of which it was said

@@ -1,14 +1,22 @@
 """The checkpoints of one run: which there are, the newest that can be read, the best, and which may go."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 
 from distributed.checkpoint import disk
-from distributed.checkpoint.commit import FORMER, WRITING, Checkpoint, CheckpointError, set_aside, verify, write
+from distributed.checkpoint.commit import (
+    FORMER,
+    WRITING,
+    Checkpoint,
+    CheckpointError,
+    read_json,
+    set_aside,
+    verify,
+    write,
+)
 
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -82,11 +90,8 @@ def find_best(directory: Path, upto: int | None = None) -> Path | None:
     """
     for path in reversed(committed(directory)):
         if upto is None or step_of(path) <= upto:
-            with (
-                contextlib.suppress(OSError, ValueError, KeyError, TypeError),
-                disk.open_regular(path / "manifest.json") as file,
-            ):
-                if json.loads(file.read())["best"] is True:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                if read_json(path / "manifest.json")["best"] is True:
                     return path
     return None
 

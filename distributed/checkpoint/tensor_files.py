@@ -7,6 +7,7 @@ beside it, and because its reader believes the file about what to allocate.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy as np
 # NumPy's name of a dtype -> the format's.
 _CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL"}
 _CODES |= {f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
-# What the safetensors library allows too.
-_LARGEST_HEADER = 100_000_000
+# Bytes; that of a network with 10,000 tensors has about 1 MB.
+_LARGEST_HEADER = 1 << 24
 
 # What a model expects of a file: the shape and the dtype of each tensor, by name.
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]
@@ -49,8 +50,9 @@ def read(file, layout: Layout) -> dict[str, np.ndarray]:
         LayoutError: before anything is allocated, if the header is damaged or differs.
         OSError: if the file ends early.
     """
-    places = _places(read_header(file), layout)
+    header = read_header(file)
     start, arrays = file.tell(), {}
+    places = _places(header, layout, file.seek(0, os.SEEK_END) - start)
     for name, offset in places.items():
         shape, dtype = layout[name]
         arrays[name] = np.empty(shape, dtype)
@@ -70,7 +72,7 @@ def read_header(file) -> dict:
     if length > _LARGEST_HEADER:
         raise LayoutError(f"a header of {length} bytes")
     try:
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise LayoutError(f"a damaged header ({error})") from None
     if not isinstance(header, dict):
@@ -78,8 +80,15 @@ def read_header(file) -> dict:
     return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
-def _places(header: dict, layout: Layout) -> dict[str, int]:
-    """Where each expected tensor begins after the header, in bytes."""
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("a name stands twice")
+    return names
+
+
+def _places(header: dict, layout: Layout, size: int) -> dict[str, int]:
+    """Where each expected tensor begins after the header, in bytes, of which there are ``size``."""
     for name in header.keys() - layout.keys():
         raise LayoutError(f"{name}, which the model lacks")
     places = {}
@@ -92,6 +101,8 @@ def _places(header: dict, layout: Layout) -> dict[str, int]:
                     raise LayoutError(f"{code} {found} for {name}, but {needed}")
                 if not 0 <= begin <= end or end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
                     raise LayoutError(f"bytes {begin} to {end} for {name}, but {needed}")
+                if end > size:
+                    raise OSError(f"ends within {name}")
                 places[name] = begin
             case _:
                 raise LayoutError(f"nothing for {name}, but {needed}")

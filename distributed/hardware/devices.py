@@ -50,7 +50,9 @@ def create_strategy(
         return Mirrored(world, _mirrored_devices(gpus, cpu_devices))
     place = placement.choose_gpu(world.local_rank, len(gpus))
     tf.config.set_visible_devices([] if place is None else gpus[place], "GPU")
-    return Horovod(world) if name == "horovod" else SingleDevice(world)
+    # TensorFlow counts those that are visible.
+    device = None if place is None else "/device:GPU:0"
+    return Horovod(world, device) if name == "horovod" else SingleDevice(world, device)
 
 
 def check_devices(strategy: Strategy, *, cpu: bool) -> None:

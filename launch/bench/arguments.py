@@ -96,7 +96,7 @@ def _add_flags(parser: argparse.ArgumentParser, command: str, quick: dict) -> No
         add("--files", _numbers, "500,50000,1280000", "of the data sets, comma-separated; they lie in memory")
         add("--ranks", _numbers, "1,2", "numbers of ranks, comma-separated")
     if command == "overhead":
-        add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out")
+        add("--cpu-devices", _positive, 2, "replicas of the MirroredStrategy; 1 leaves it out, and tiny's two ranks")
 
 
 def _add_project(commands) -> None:

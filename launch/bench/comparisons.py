@@ -103,8 +103,9 @@ def overhead(arguments, runner: Runner) -> Result:
         if case.model == TINY:
             many, pair = job.keras_fit("keras fit, 32 steps a call", "--steps-per-execution", "32"), Place(2)
             settings["one process"][1:] = [many, job.keras_fit("keras fit"), job.by_hand("tf.function")]
-            ours = job.lockstep("lockstep, 2 ranks", place=pair)
-            settings["2 ranks"] = [ours, job.by_hand(BY_HAND, "--grouped", place=pair)]
+            if devices > 1:
+                ours = job.lockstep("lockstep, 2 ranks", place=pair)
+                settings["2 ranks"] = [ours, job.by_hand(BY_HAND, "--grouped", place=pair)]
             result.notes.append(f"{case.label}: all read 1,000 images from memory, shuffled, in an epoch without end")
         elif devices > 1:
             place = Place(devices=devices)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from distributed.checkpoint import disk
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.run_directory import liveness
+from launch.job.text_files import TextError, parse_yaml
 
+LARGEST = 1 << 27  # bytes of a file
 NOT_METRICS = ("epoch", "step", "learning_rate", "images_per_second", "seconds")  # columns of metrics.csv
 DEFAULTS = {name: field.default for name, field in TrainConfig.model_fields.items()}
 
@@ -186,21 +187,26 @@ def _status(path: Path, summary: dict) -> str:
     return "not finished" if alive is False else "not finished, may be running"
 
 
+def _bytes(path: Path) -> bytes:
+    try:
+        return disk.read_regular(path, LARGEST)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ComparisonError(f"{path} cannot be read ({reason}); mend it or leave the run out") from None
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ComparisonError(f"{path} cannot be read ({reason}); mend it or leave the run out") from None
+        return _bytes(path).decode()
+    except UnicodeDecodeError:
+        raise ComparisonError(f"{path} cannot be read (it is not text); mend it or leave the run out") from None
 
 
 def _settings(path: Path) -> dict:
     try:
-        found = yaml.safe_load(_text(path))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, ComparisonError):
-            raise
-        raise ComparisonError(f"{path} is not YAML; mend it or leave the run out") from None
+        found = parse_yaml(_text(path))
+    except TextError as error:
+        raise ComparisonError(f"{path} is not YAML ({error}); mend it or leave the run out") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ComparisonError(f"{path} is not lines of the form 'name: value'; mend it or leave the run out")
     return found
@@ -212,7 +218,9 @@ def _json(path: Path, *objects: str) -> dict:
         return {}
     try:
         found = json.loads(_text(path))
-    except (json.JSONDecodeError, RecursionError):
+    except ComparisonError:
+        raise
+    except (ValueError, RecursionError):  # also a number of 5,000 digits
         raise ComparisonError(f"{path} is not JSON; mend it or leave the run out") from None
     if not isinstance(found, dict):
         raise ComparisonError(f"{path} holds no JSON object; mend it or leave the run out")
@@ -252,10 +260,7 @@ def _evaluation(folder: Path) -> Evaluation:
     pictures = {}
     for path in (folder / "confusion.png", folder / "worst.png"):
         if path.exists():
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise ComparisonError(f"{path} cannot be read ({error.strerror}); evaluate the run again") from None
+            content = _bytes(path)
             if not content.startswith(b"\x89PNG\r\n\x1a\n"):
                 raise ComparisonError(f"{path} is no PNG picture; evaluate the run again")
             pictures[path.name] = content

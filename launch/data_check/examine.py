@@ -3,12 +3,11 @@
 import hashlib
 import multiprocessing
 import os
-import struct
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
-PIXEL_LIMIT = 100_000_000  # decoded 300 MB; nobody means to train on more
 CHUNK = 64  # pictures that a process takes at a time
 WORTH = 2000  # pictures for which one more process, which has to load TensorFlow, pays
 
@@ -57,8 +56,16 @@ def _examine_some(pictures: Sequence[str | bytes]) -> list[Seen]:
 
 def examine_file(path: str) -> Seen:
     """What a file is."""
+    from data.formats.headers import LARGEST_FILE
+
     try:
-        with open(path, "rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return Seen("unreadable", "is no regular file")
+            if status.st_size > LARGEST_FILE:
+                return Seen("too large", f"has {status.st_size:,} bytes, more than {LARGEST_FILE:,}")
             return examine(file.read())
     except OSError as error:
         return Seen("unreadable", f"cannot be read ({error.strerror})")
@@ -69,35 +76,20 @@ def examine(content: bytes) -> Seen:
     import tensorflow as tf
 
     from data.diagnose import reason
-    from data.formats.headers import HEAD, what_is_wrong
+    from data.formats.headers import HEAD, larger_than_pictures_are, what_is_wrong
 
     digest = hashlib.sha256(content).digest()
     if problem := what_is_wrong(content[:HEAD]):
         kind = "empty" if not content else "cut" if "ends before" in problem else "no picture"
         return Seen(kind, problem, digest)
+    if problem := larger_than_pictures_are(lambda place, count: content[place : place + count]):
+        return Seen("too large", problem, digest)
     try:
         with tf.device("CPU:0"):
-            height, width = _size(content, tf)
-            if height * width > PIXEL_LIMIT:
-                return Seen("too large", f"has {width:,} x {height:,} pixels, more than {PIXEL_LIMIT:,}", digest)
-            tf.io.decode_image(content, channels=3, expand_animations=False)
-    except (tf.errors.OpError, ValueError, struct.error) as error:
+            image = tf.io.decode_image(content, channels=3, expand_animations=False)
+    except (tf.errors.OpError, ValueError) as error:
         return Seen("cut", f"is cut or damaged ({reason(error)})", digest)
-    return Seen("one pixel", "has a single pixel", digest) if height * width == 1 else Seen(None, "", digest)
-
-
-def _size(content: bytes, tf) -> tuple[int, int]:
-    """Height and width in pixels, before anything is decoded."""
-    if content.startswith(b"\xff\xd8"):
-        height, width, _ = tf.image.extract_jpeg_shape(content).numpy().tolist()
-        return height, width
-    if content.startswith(b"\x89PNG"):
-        width, height = struct.unpack_from(">II", content, 16)
-    elif content.startswith(b"GIF8"):
-        width, height = struct.unpack_from("<HH", content, 6)
-    else:
-        width, height = struct.unpack_from("<ii", content, 18)  # BMP; a height below 0 means top to bottom
-    return abs(height), width
+    return Seen("one pixel", "has a single pixel", digest) if image.shape[:2] == (1, 1) else Seen(None, "", digest)
 
 
 def processes() -> int:

@@ -1,4 +1,4 @@
-"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with nine differences.
+"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with eleven differences.
 
 * The stock one loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several seconds and
   a screenful of noise before anything starts.  setup.sh has asked already.
@@ -15,15 +15,20 @@
 * A host that cannot be reached, and whatever else Horovod refuses, is one sentence and exit code 2, not a traceback.
 * What Open MPI would wait for without a word, or complain of at length, is looked at before: files that it may open,
   and room in the folder for temporary ones.
+* Where all ranks are on this machine, mpirun listens on the loopback alone.  What else opens a door to anybody in the
+  network is said; see docs/security.md.
+* No shell is in between: a command is its words.
 * Nothing is kept in the home directory, which may not be writable.  The stock one keeps there for an hour which hosts
   it has reached.
 """
 
 import contextlib
 import ctypes
+import itertools
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -43,6 +48,15 @@ SAME_REQUEST = 0.5  # seconds; a signal to the process group may come twice
 SSH_ATTEMPTS, SSH_TIMEOUT = 2, 10  # seconds
 # Files that mpirun opens: with fewer it hangs (Open MPI 4.1.8: 2 ranks need 33 to 40, 8 ranks 57 to 64).
 FILES, FILES_PER_RANK = 32, 6
+# Flags -> what they open to anybody who reaches this machine; Horovod 0.28.1 is its last version.
+DOORS = {
+    "--gloo": "opens a port on all interfaces that asks for no password, where anybody may end the run",
+    **dict.fromkeys(
+        ("--host-discovery-script", "--min-np", "--min-num-proc"),
+        "opens a port on all interfaces where anybody may run code as you (CVE-2024-10190)",
+    ),
+}
+LOOPBACK = Path(sys.prefix) / "lib" / "liblockstep_loopback.so"  # launch/install/loopback.c
 ROOM = 1 << 20  # bytes in the folder for temporary files, about what a few ranks share there
 
 
@@ -61,7 +75,7 @@ def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> Non
     # In a process group of its own: a Ctrl-C must reach it as SIGUSR1 only. It dies with this process.
     die_with_parent = ctypes.CDLL(None).prctl
     child = subprocess.Popen(
-        [shell, words[1], f"exec {words[2]}"],
+        shlex.split(words[2]),
         env=environment,
         process_group=0,
         preexec_fn=lambda: die_with_parent(1, signal.SIGTERM, 0, 0, 0),
@@ -113,7 +127,11 @@ def hangup() -> list[signal.Signals]:
 
 def run_briefly(command: str, env: dict[str, str] | None = None) -> tuple[str, int]:
     """Stand in for Horovod's ``tiny_shell_exec.execute``: what a command prints, and its exit code."""
-    done = subprocess.run(command, shell=True, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        words = shlex.split(command)
+        done = subprocess.run(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except FileNotFoundError as error:
+        return str(error), 127
     return done.stdout, done.returncode
 
 
@@ -122,8 +140,15 @@ def run_on_hosts(settings, nics: set[str], environment: dict[str, str], command:
     which is where it lies here."""
     names, slots = hosts.parse_hosts_and_slots(settings.hosts)
     check_limits(min(settings.num_proc, max(slots.values())))
-    if (Path(sys.prefix) / "lib" / "libmpi.so").exists() and network.filter_local_addresses(names):
+    elsewhere = network.filter_local_addresses(names)
+    if elsewhere and (Path(sys.prefix) / "lib" / "libmpi.so").exists():
         settings.extra_mpi_args = f"--prefix {sys.prefix} {settings.extra_mpi_args or ''}".strip()
+    if not elsewhere:
+        # Ranks on one machine share memory; for TCP they would listen on all interfaces.
+        mpi_run._OMPI_FLAGS = ["-mca pml ob1", "-mca btl ^openib,tcp"]
+    if not elsewhere and LOOPBACK.exists():
+        preloaded = filter(None, (str(LOOPBACK), environment.get("LD_PRELOAD")))
+        environment = environment | {"LD_PRELOAD": ":".join(preloaded)}
     mpi_run.mpi_run(settings, nics, environment, command)
 
 
@@ -164,8 +189,9 @@ def reach_hosts(names: list[str], port: int | None, identity: str | None, fn_cac
     def problem(name):
         command = get_remote_command("true", host=name, port=port, identity_file=identity, timeout_s=SSH_TIMEOUT)
         for _ in range(SSH_ATTEMPTS):
+            words = shlex.split(command)
             done = subprocess.run(
-                command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
             if done.returncode == 0:
                 return None
@@ -182,8 +208,21 @@ def reach_hosts(names: list[str], port: int | None, identity: str | None, fn_cac
     return True
 
 
+def warn_of_doors(words: list[str]) -> None:
+    """Say what flags of horovodrun open; those of the program that it starts are others."""
+    for word in itertools.takewhile(lambda word: not word.endswith(("python", "python3", ".py")), words):
+        if opened := DOORS.get(word.partition("=")[0]):
+            print(
+                f"horovodrun: warning: {word} {opened}: use it in a network where you trust everybody, or leave it "
+                "out, which takes MPI",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
 def main() -> int:
     """Run Horovod's own main function, and return the exit code."""
+    warn_of_doors(sys.argv[1:])
     if "--check-build" not in sys.argv and "-cb" not in sys.argv:
         launch.mpi_built = launch.gloo_built = lambda verbose=False: True
     os.execve = run_mpirun

@@ -170,6 +170,8 @@ make_importable() {
 
 # Horovod's own has flaws that a run must not have; launch/install/horovodrun.py says which.
 install_launcher() {
+    quietly "compiling launch/install/loopback.c" \
+        gcc -shared -fPIC -O1 -o "$venv/lib/liblockstep_loopback.so" launch/install/loopback.c -ldl
     { echo "#!$venv/bin/python"; cat launch/install/horovodrun.py; } >"$venv/bin/horovodrun"
 }
 
@@ -192,7 +194,7 @@ case $PWD in *[[:space:]]*)
 esac
 # A .venv knows where it lies: one that was moved is made anew.
 stamp="$( (echo "$venv"; cat requirements.txt requirements-gpu.txt requirements-export.txt launch/install/setup.sh \
-    launch/install/horovodrun.py) | sha256sum) $mpi $gpu $export"
+    launch/install/horovodrun.py launch/install/loopback.c) | sha256sum) $mpi $gpu $export"
 [ "$(cat "$venv/setup.stamp" 2>/dev/null)" != "$stamp" ] || exit 0
 check_tools
 create_venv

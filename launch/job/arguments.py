@@ -8,9 +8,9 @@ import difflib
 from pathlib import Path
 
 import pydantic
-import yaml
 
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.text_files import TextError, decoded, parse_yaml, read_content, shortened
 from launch.job.user import code as user_code
 
 
@@ -121,14 +121,14 @@ def _closest(name: str, prefix: str) -> str:
 
 def _read_file(path: Path) -> dict:
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
+        text = decoded(read_content(path))
+    except TextError as error:
+        raise ConfigError(f"--config {path} cannot be read ({error}); name an existing YAML file") from None
+    try:
+        values = parse_yaml(text)
+    except TextError as error:
         raise ConfigError(
-            f"--config {path} cannot be read ({getattr(error, 'strerror', None) or error}); name an existing YAML file"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--config {path} is not YAML ({' '.join(str(error).split())}); mend it or write one 'name: value' per line"
+            f"--config {path} is not YAML ({error}); mend it or write one 'name: value' per line"
         ) from None
     if values is None:
         return {}
@@ -137,7 +137,8 @@ def _read_file(path: Path) -> dict:
     for name in values:
         if name not in TrainConfig.model_fields:
             raise ConfigError(
-                f"{path} has an unknown setting '{name}'{_closest(str(name), '')}; train.py --help lists all settings"
+                f"{path} has an unknown setting '{shortened(str(name))}'{_closest(str(name), '')}; "
+                "train.py --help lists all settings"
             )
     return values
 
@@ -150,7 +151,7 @@ def _sentence(errors: list[dict], path: str | None) -> str:
     name, got = str(first["loc"][0]), first["input"]
     shown = f"{name} in {path}" if path else f"--{name.replace('_', '-')}"
     expected = " or ".join(dict.fromkeys(_expected(error) for error in errors))
-    return f"{shown} is {got!r}; expected {expected}"
+    return f"{shown} is {shortened(repr(got))}; expected {expected}"
 
 
 def _expected(error: dict) -> str:

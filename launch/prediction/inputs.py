@@ -71,6 +71,13 @@ def _expanded(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
 def _below(folder: str) -> tuple[list[str], int]:
     """Pictures below a folder, in order of their paths, and how many other files there are that are not hidden."""
+    try:
+        return _walk(folder)
+    except RecursionError:  # of Python 3.11
+        raise OutputError(f"{folder} has folders within folders without end; give the ones with the pictures") from None
+
+
+def _walk(folder: str) -> tuple[list[str], int]:
     found, others = [], 0
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from data.datasets import FileSource
 from data.decode import described
 from data.diagnose import diagnose
+from data.formats.headers import look_at
 from data.pipeline import evaluation_images, prediction_batches
 from distributed.control import check_agreement
 from launch.evaluation import sheet
@@ -36,6 +38,10 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
     if inputs["passed_over"]:
         console.note(f"passed over, as no pictures by their names: {inputs['passed_over']:,}")
     source = FileSource("files", record.classes, "", paths, np.zeros(len(paths)))
+    # What cannot be a picture, or would take too much memory, is not even read.
+    refused = look_at(source).problems
+    readable_paths = [os.devnull if index in refused else path for index, path in enumerate(paths)]
+    source = FileSource("files", record.classes, "", readable_paths, np.zeros(len(paths)))
 
     def batches(order, share):
         return prediction_batches(
@@ -52,7 +58,8 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
     logits, readable, rate = answer_all(workers, network, source, batches, batch=batch, title="predicting")
 
     def leave() -> int:
-        errors = {index: _reason(source, index) for index in np.flatnonzero(readable == 0).tolist()}
+        unread = np.flatnonzero(readable == 0).tolist()
+        errors = {index: refused.get(index) or _reason(source, index) for index in unread}
         for index in np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
             errors.setdefault(index, "the network's answer is not finite")
         answers = Answers(paths, record.classes, probabilities(logits), errors, options.top)

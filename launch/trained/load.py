@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from distributed.checkpoint import commit, disk, manager
+from distributed.checkpoint import commit, manager
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.logs.report import MODEL, model_sha256
@@ -102,10 +102,12 @@ def _choose(run: Path, checkpoint: str) -> Path:
 
 def _read_state(folder: Path) -> dict:
     try:
-        with disk.open_regular(folder / "state.json") as file:
-            state = json.loads(file.read())
+        state = commit.read_json(folder / "state.json")
         if not isinstance(state["configuration"], dict) or not isinstance(state["files"], dict):
             raise ValueError("its configuration is no table of settings")
+        for name in ("model", "dataset", "precision", "augment"):
+            if not isinstance(state["configuration"].get(name, ""), str):
+                raise ValueError(f"its {name} is no word")
         return state
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{folder}/state.json cannot be used ({error}); take another checkpoint") from error
@@ -134,14 +136,13 @@ def _build(found: Found, precision: str) -> tuple[keras.Model, list[str]]:
     own_model = None
     if own_file:
         try:
-            own_model = user_code.load_function(name, "--model")
+            # Nothing is run but the very code that the run was trained with.
+            if user_code.find_file(name, "--model").sha256 == found.state["files"].get("model"):
+                own_model = user_code.load_function(name, "--model")
         except (ConfigError, UserCodeError):
             if not (saved and saved.exists()):
                 raise
-    if own_file:
-        same = own_model is not None and own_model.sha256 == found.state["files"].get("model")
-    else:
-        same = record.model == name
+    same = own_model is not None if own_file else record.model == name
     if same:
         network = create_network(
             config, classes=len(record.classes), image_size=record.image_size, own_model=own_model

@@ -82,8 +82,11 @@ def parse(found: object, place: Path) -> Record:
         values = {field.name: found[field.name] for field in fields(Record)}
         record = Record(**values | {"classes": tuple(found["classes"])})
         names = isinstance(found["classes"], list) and all(isinstance(name, str) for name in record.classes)
-        if len(record.classes) < 2 or not names or not isinstance(record.image_size, int):
+        size = record.image_size
+        if len(record.classes) < 2 or not names or not isinstance(size, int) or size < 1:
             raise ValueError("its classes are no list of two or more names, or its image_size is no number")
+        if not isinstance(record.pixels, dict):
+            raise ValueError("its pixels are no table")
         return record
     except RecordError:
         raise

@@ -64,12 +64,14 @@ def page(results: dict) -> str:
         lines += ["", f"## {group}", "", "| test | outcome | value | |", "|---|---|---|---|"]
         for name, entry in tests.items():
             head = f"{name} | {entry['outcome']}, {entry['when']}, {entry['seconds']} s"
-            lines += [f"| {head} | {value} | {shown(of)} |" for value, of in entry["values"].items()] or [
-                f"| {head} | | |"
-            ]
+            for value, of in entry["values"].items() or [("", "")]:
+                lines += [f"| {head} | {value} | {shown(of)} |"]
+                head = " | "  # said once
     return "\n".join(lines) + "\n"
 
 
 def shown(value) -> str:
     """A value for the page; long names are not cut."""
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace("|", "/").replace("\n", " ")

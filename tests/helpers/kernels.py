@@ -1,7 +1,8 @@
 """Where the operations of a train step run: python tests/helpers/kernels.py MODEL PRECISION OPTIMIZER FILE.json
 
-Takes a step of that network on the first GPU, or the CPU where there is none, and writes every operation of the graphs
-that TensorFlow's placer and partitioner have made: [{"op", "name", "device", "floating"}].
+Takes a step of that network on the first GPU, or the CPU where there is none.  Writes every operation of the graphs
+that TensorFlow's placer and partitioner have made as "nodes": [{"op", "name", "device", "floating"}], the devices on
+which the next batch waits as "batches", and as "grows" for each visible GPU whether its memory is taken as needed.
 """
 
 import json
@@ -55,7 +56,8 @@ def main(model: str, precision: str, optimizer: str, file: str) -> None:
     plan, size = create_batch_plan(config, examples=80, replicas=1), 227 if model.startswith("alexnet_2012") else 32
     built, _ = build(config, plan, strategy, classes=10, image_size=size)
     images, labels = np.zeros((8, size, size, 3), np.uint8), np.arange(8, dtype=np.int32)
-    batches = iter(tf.data.Dataset.from_tensors((images, labels, np.arange(8))).repeat())
+    dataset = tf.data.Dataset.from_tensors((images, labels, np.arange(8))).repeat()
+    batches = iter(strategy.distribute(lambda first, stride: dataset))
     built.shard()
     context.enable_run_metadata()
     built.steps(batches, np.full(2, 0.01))
@@ -74,7 +76,9 @@ def main(model: str, precision: str, optimizer: str, file: str) -> None:
         for node in nodes
         if node.device
     ]
-    Path(file).write_text(json.dumps(listed))
+    waiting = sorted({part.device for part in next(batches)})
+    grows = [tf.config.experimental.get_memory_growth(gpu) for gpu in tf.config.get_visible_devices("GPU")]
+    Path(file).write_text(json.dumps({"nodes": listed, "batches": waiting, "grows": grows}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data import Splits
-from distributed.checkpoint import commit, disk, manager
+from distributed.checkpoint import commit, manager
 from distributed.checkpoint.commit import CheckpointError
 from distributed.checkpoint.tensor_files import Layout
 from distributed.control import together
@@ -129,11 +129,8 @@ def began_with(resume: str, directory: Path) -> dict | None:
     path = directory if resume in ("auto", "never") or manager.committed(directory) else Path(resume)
     places = [*reversed(manager.committed(path)), *reversed(manager.committed(path / "checkpoints")), path]
     for place in places:
-        with (
-            contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError),
-            disk.open_regular(place / "state.json") as file,
-        ):
-            return json.loads(file.read()).get("record", {}).get("pixels", {})
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
+            return commit.read_json(place / "state.json").get("record", {}).get("pixels", {})
     return None
 
 
@@ -145,7 +142,7 @@ def has_thawed(config: TrainConfig, strategy: Strategy, directory: Path) -> bool
     if path is None:
         return False
     try:
-        state = json.loads((path / "state.json").read_text())
+        state = commit.read_json(path / "state.json")
         return isinstance(state, dict) and state.get("thawed", False) is True
     except (OSError, ValueError, RecursionError):
         return False  # what is wrong with it, restore says

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from data.datasets import Source
 from launch.job.config import ConfigError
+from launch.job.text_files import TextError, decoded, parse_pairs, read_content, shortened
 
 BALANCED = "balanced"
+LARGEST = 1 << 22  # bytes of a file
 
 
 @dataclass(frozen=True)
@@ -35,30 +36,30 @@ def read_weights(given: str) -> WeightsFile:
     """
     path, what = Path(os.path.expandvars(os.path.expanduser(given))), f"--class-weights {given}"
     try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(f"{what} cannot be read ({reason}); give balanced, or a YAML or CSV file") from error
-    if path.suffix.lower() == ".csv":
-        pairs = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if row]
-        if pairs and len(pairs[0]) == 2 and _number(pairs[0][1]) is None:
-            del pairs[0]  # the line of titles
-    else:
-        try:
-            # Names stay as they are written: no and 007 are words here.
-            lines = yaml.compose(text, Loader=yaml.BaseLoader)
-            pairs = [[key.value, value.value] for key, value in lines.value]
-        except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
-            raise ConfigError(f"{what} is not YAML lines of the form name: weight; mend it") from error
+        content = read_content(path, LARGEST)
+        text = decoded(content)
+    except TextError as error:
+        raise ConfigError(f"{what} cannot be read ({error}); give balanced, or a YAML or CSV file") from error
+    try:
+        pairs = _rows(text) if path.suffix.lower() == ".csv" else parse_pairs(text)
+    except csv.Error as error:
+        raise ConfigError(f"{what} is no table of names and weights ({error}); mend it") from error
+    except TextError as error:
+        raise ConfigError(f"{what} is not YAML lines of the form name: weight ({error}); mend it") from error
     names = [pair[0] for pair in pairs]
-    if wrong := [",".join(map(str, pair)) for pair in pairs if len(pair) != 2 or _number(pair[1]) is None]:
+    if wrong := [shortened(",".join(pair)) for pair in pairs if len(pair) != 2 or _number(pair[1]) is None]:
         raise ConfigError(
             f"{what} has {_some(wrong)}, but a weight is a number of 0 or more behind the name of a class; mend it"
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{what} names {_some(twice)} more than once; leave one line for each class")
     return WeightsFile(given, hashlib.sha256(content).hexdigest(), dict(pairs))
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The cells of a table, without its line of titles."""
+    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if row]
+    return rows[1:] if rows and len(rows[0]) == 2 and _number(rows[0][1]) is None else rows
 
 
 def weigh(given: str | None, file: WeightsFile | None, train: Source) -> tuple[float, ...] | None:

@@ -85,8 +85,10 @@ def sha256(path: Path) -> str:
 
 
 def _member(archive: zipfile.ZipFile, what: str):
-    names = archive.namelist()
-    if IN_ARCHIVE in names:
+    if IN_ARCHIVE in archive.namelist():
+        # Keras packs nothing; what is packed may be a thousand times as large.
+        if archive.getinfo(IN_ARCHIVE).compress_type != zipfile.ZIP_STORED:
+            raise WeightsError(f"{what}: {IN_ARCHIVE} is compressed, as Keras never writes it; save it anew with Keras")
         return archive.open(IN_ARCHIVE)
     raise WeightsError(f"{what} is an archive without {IN_ARCHIVE}; give {KINDS}")
 

@@ -4,6 +4,7 @@ Layouts: ``keras.src.saving.saving_lib`` (``layers/<class>_<number>/vars/<number
 attribute) and ``keras.src.legacy.saving.legacy_h5_format`` (attributes ``layer_names`` and ``weight_names``).
 """
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from launch.job.weights.stored import Stored, StoredArray, StoredLayer, WeightsE
 
 # HDF5 groups are a tree unless somebody has bent them.
 DEEPEST, MOST_GROUPS = 64, 200_000
+LARGEST_CHUNK = 1 << 28  # bytes; HDF5 unpacks whole chunks
 # What Keras keeps beside a network's own variables.
 BESIDE = ("optimizer", "seed_generator", "_metrics", "metrics", "_optimizer")
 ADVICE = "write it anew: model.save_weights(...)"
@@ -92,6 +94,8 @@ def _array(group: h5py.Group, name: str, what: str) -> StoredArray:
     # HDF5 would make up what is missing.
     if size and (not stored if packed else stored < size):
         raise WeightsError(f"{place} should be {list(data.shape)}, but the file holds less; fetch it again")
+    if (chunk := math.prod(data.chunks or ()) * data.dtype.itemsize) > LARGEST_CHUNK:
+        raise WeightsError(f"{place} has chunks of {chunk:,} bytes, expected {LARGEST_CHUNK:,} at most; {ADVICE}")
 
     def read() -> np.ndarray:
         # HDF5 converts, also from 16 bits of either kind.
