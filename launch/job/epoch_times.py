@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, median_low
 
 from distributed.health import heartbeat
-from distributed.in_words import in_runs
+from distributed.in_words import ranks_in_words
 from distributed.model import LockstepModel
 from distributed.step_times import PARTS as PARTS_OF_STEPS
 from distributed.strategies import Strategy
@@ -137,7 +137,7 @@ def find_slow(ranks: Sequence[RankTimes]) -> Slow | None:
 
 def _sentence(slow: list[int], slowest: RankTimes, part: str, usual: float) -> str:
     s, seconds = "s" * (len(slow) == 1), slowest.seconds[part]
-    who = f"rank{'s' * (len(slow) > 1)} {in_runs(slow)} on {slowest.host}"
+    who = f"{ranks_in_words(slow)} on {slowest.host}"
     if part in IN_SECONDS:
         return f"{who} {IN_SECONDS[part].format(s=s, seconds=seconds - usual)}"
     return f"{who} {IN_PERCENT[part].format(s=s)} {seconds / max(usual, 1e-9) - 1:.0%} longer".replace("%", " %")
