@@ -13,6 +13,24 @@ TRAIN = ROOT / "launch" / "train.py"
 TINY = "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --warmup-epochs 0 --seed 1"
 
 
+PLANTS = {
+    "nan": [["nan", 2, 7]],
+    "nan about to be saved": [["nan", 2, 7]],
+    "nan about to be left": [["nan", 2, 7], ["SIGUSR1@step", 1, 7]],  # both become known with the same step
+    "nan before validation": [["nan", 2, 15]],
+    "miscount": [["example", 1, 0]],
+    "weight": [["weight", 1, 4]],
+    "slot": [["slot", 2, 16]],
+    "versions": [["versions", 0, 0]],
+    "model": [["model", 0, 0]],
+    "two kinds of cards": [["card", 2, 3]],
+    "two cards": [["card", 1, 2]],
+    "unseen": [["weight", 1, 4]],
+    "broken off": [["nan", 2, 7]],
+    "overflow": [["overflow", 1, 5]],
+}
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory, tiny_data):
     """Runs on three ranks in which a fault is planted; returns (folder, exit codes, all that was printed)."""
@@ -37,23 +55,7 @@ def planted(tmp_path_factory, tiny_data):
         "broken off again": [*line, "--deterministic", "--run-dir", folder / "broken off"],
     }
     lines["overflow"] = [*line, "--precision", "float16", "--clip-norm", 1, "--check-replicas", 1]
-    plants = {
-        "nan": [["nan", 2, 7]],
-        "nan about to be saved": [["nan", 2, 7]],
-        "nan about to be left": [["nan", 2, 7], ["SIGUSR1@step", 1, 7]],  # both become known with the same step
-        "nan before validation": [["nan", 2, 15]],
-        "miscount": [["example", 1, 0]],
-        "weight": [["weight", 1, 4]],
-        "slot": [["slot", 2, 16]],
-        "versions": [["versions", 0, 0]],
-        "model": [["model", 0, 0]],
-        "two kinds of cards": [["card", 2, 3]],
-        "two cards": [["card", 1, 2]],
-        "unseen": [["weight", 1, 4]],
-        "broken off": [["nan", 2, 7]],
-        "overflow": [["overflow", 1, 5]],
-    }
-    codes = run_jobs(folder, lines, "horovodrun", "-np", "3", plants=plants)
+    codes = run_jobs(folder, lines, "horovodrun", "-np", "3", plants=PLANTS)
     return folder, codes, (folder / "output.txt").read_text()
 
 
@@ -65,7 +67,7 @@ def test_nan_of_one_rank_stops_all_before_the_update(planted, name, step):
     folder, codes, output = planted
     assert codes[name] == 1
     # Each says it once.
-    times = list(NAN_STEPS.values()).count(step)
+    times = sum(["nan", 2, step] in faults for faults in PLANTS.values())
     assert output.count(f"the loss is not finite at step {step} (first seen on rank 2)") == times
     facts = summary(folder / name)
     assert (facts["stopped_by"], facts["steps"]) == ("nan", step)

@@ -116,7 +116,7 @@ def test_a_picture_of_an_evaluated_split_that_cannot_be_read_ends_all_ranks(fold
         (tmp_path / "data" / name).mkdir(parents=True)
         for path in sorted((folder / "pictures/val" / name).iterdir())[:9]:
             (tmp_path / "data" / name / path.name).write_bytes(path.read_bytes())
-    bad.write_bytes((folder / "pictures/val/owl/0005.jpg").read_bytes()[:150])
+    bad.write_bytes((folder / "pictures/val/owl/0005.jpg").read_bytes()[:-40])
     words = [BIN / "python", ROOT / "launch/evaluate.py", folder / "photos", "--data-dir", tmp_path / "data"]
     done = run_command("horovodrun", "-np", 2, *words, "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr

@@ -57,7 +57,7 @@ def done(folder):
     (folder / "taken").write_text("dear")
     shutil.copytree(folder / "subset", folder / "cut")
     cut = folder / "cut/owl/0005.jpg"
-    cut.write_bytes(cut.read_bytes()[:200])
+    cut.write_bytes(cut.read_bytes()[:-40])  # in mid-pixels: its headers are sound
     val = ("--split", "val", "--checkpoint", "last", "--out")
     lines = {
         "default": [HERE, photos, "--check-leakage", "on", "--projector"],

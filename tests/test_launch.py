@@ -67,6 +67,7 @@ def test_quiet_by_default_and_chief_alone_speaks(tmp_path, tiny_data):
         "batch:",
         "exchange:",
         "run directory:",
+        "started in",
         "epoch 1/1",
         "best:",
         "finished",

@@ -92,7 +92,7 @@ def test_validation_sees_every_example_exactly_once(kind, n, batch, replicas, re
     if kind == "arrays":
         source = ArraySource("part", whole.classes, whole.pixels[:n], whole.labels[:n])
     else:
-        source = FileSource("part", whole.classes, whole.root, whole.paths[:n], whole.labels[:n])
+        source = FileSource("part", whole.classes, whole.root, list(whole.paths)[:n], whole.labels[:n])
 
     order = SequentialOrder(examples=n, replica_batch=batch, replicas=replicas)
 
