@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 200  # a table that somebody wants to keep must not be folded to 80 columns
+        console.width = 300  # a table that somebody wants to keep must not be folded to 80 columns
     for number in SIGNALS:
         signal.signal(number, _leave)
     try:
