@@ -3,6 +3,7 @@
 Nothing is left out in silence: what is found and not used is said in the source's note.
 """
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from unicodedata import normalize
@@ -217,7 +218,8 @@ def _refuse_wrong_level(tree: Tree, folder: Folder, names: list[str], empty: lis
 def _classes_above(tree: Tree, path: str) -> str | None:
     """The folder to name where `path` is one class of it."""
     parent = os.path.dirname(os.path.abspath(path))
-    if sum(bool(tree[os.path.join(parent, name)].pictures) for name in tree[parent].folders) < 2:
+    like = (name for name in tree[parent].folders if tree[os.path.join(parent, name)].pictures)
+    if len(list(itertools.islice(like, 2))) < 2:
         return None
     return os.path.dirname(parent) if split_of(os.path.basename(parent)) == "train" else parent
 
