@@ -9,6 +9,8 @@ from launch.job.config import ConfigError
 CLASSES = 10
 FROZEN, WHOLE = "base frozen", "all layers train"
 HEAD = ("--head", "flatten", "--head-units", "256")  # of networks of keras.applications
+# Of both, so that it makes no difference: auto may choose otherwise for each.
+EXCHANGE = ("--exchange", "factors")
 
 
 def networks(arguments, runner: Runner) -> Result:
@@ -35,7 +37,7 @@ def frozen(arguments, runner: Runner) -> Result:
     result, place = Result("ms_per_step"), Place(2, cores=_two_cores())
     for case in _sized(arguments):
         job, head = Job(case, runner.folder, classes=CLASSES), HEAD if case.model.startswith("keras:") else ()
-        flags = {FROZEN: ("--freeze", "base", "--cache-features", "off"), WHOLE: ()}
+        flags = {FROZEN: (*EXCHANGE, "--freeze", "base", "--cache-features", "off"), WHOLE: EXCHANGE}
         timings = {name: runner.start(job.lockstep(name, *head, *more, place=place)) for name, more in flags.items()}
         runner.rounds(arguments.rounds, seconds=arguments.turn_seconds)
         result.add_beside(case.label, "2 ranks", timings)

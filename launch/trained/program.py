@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -174,6 +175,15 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
+    """For ``sys.unraisablehook``: Python drops what is raised while it calls a weak reference's function or ``__del__``;
+    an interrupt that hit one comes once more, a moment later."""
+    if lost.exc_type is KeyboardInterrupt:
+        threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def _work_on(
     world: World,
     options: argparse.Namespace,
@@ -208,6 +218,7 @@ def _work_on(
     heartbeat.wait_in_teardown()
     console = Console(strategy.is_chief, launched=world.launcher != "none")
     try:
+        sys.unraisablehook = _raise_again
         _answer_signals(_interrupt)
         try:
             check_devices(strategy, cpu=environment.on_cpu(options))
