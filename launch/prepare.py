@@ -24,8 +24,7 @@ from typing import Literal
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from launch.job import leftovers
-from launch.job.environment import silence
+from launch.job.environment import leftovers, silence
 from launch.job.logs.streams import outlive_readers
 
 leftovers.overrule(os.environ)

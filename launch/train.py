@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None, preset: dict | None = None, **given) -> 
     from launch.job.arguments import parse_arguments
     from launch.job.config import ConfigError
     from launch.job.run import run
-    from launch.job.startup import Startup
+    from launch.job.timing.startup import Startup
 
     argv = sys.argv[1:] if argv is None else argv
     if "--list-models" in argv:

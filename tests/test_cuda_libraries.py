@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.job.cuda_libraries import load_first
+from launch.job.environment.cuda_libraries import load_first
 from tests.helpers.shared_libraries import compile_library
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def owners(folders, names, *, first):
     code = f"""
 import ctypes, sys
 from pathlib import Path
-from launch.job.cuda_libraries import load_first
+from launch.job.environment.cuda_libraries import load_first
 if {first}:
     load_first(Path({str(wheels)!r}))
 for name in {names!r}:

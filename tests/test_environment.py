@@ -12,6 +12,8 @@ from distributed.hardware import placement
 from distributed.hardware.cuda import Card
 from distributed.world import World
 from launch.job import environment
+from launch.job.environment import cores as host_cores
+from launch.job.environment import process
 from launch.job.failure import too_many_files
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +35,7 @@ UNLIMITED = 1 << 20
     ),
 )
 def test_fair_share(mine, shared, ranks, share):
-    assert environment.fair_share(mine, shared, ranks) == share
+    assert host_cores.fair_share(mine, shared, ranks) == share
 
 
 @pytest.mark.parametrize(
@@ -54,15 +56,15 @@ def test_cgroup_quota(tmp_path, files, cores):
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert environment._cgroup_cores(tmp_path) == cores
+    assert host_cores._cgroup_cores(tmp_path) == cores
 
 
 @pytest.fixture
 def eight(monkeypatch):
     """A machine of 8 cores, of which this process may use all; returns what it is bound to."""
     bound = set(range(8))
-    monkeypatch.setattr(environment, "_cgroup_cores", lambda: UNLIMITED)
-    monkeypatch.setattr(environment, "_launcher_affinity", lambda: set(range(8)))
+    monkeypatch.setattr(host_cores, "_cgroup_cores", lambda: UNLIMITED)
+    monkeypatch.setattr(host_cores, "_launcher_affinity", lambda: set(range(8)))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(bound))
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: (bound.clear(), bound.update(cores)))
     monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
@@ -71,7 +73,7 @@ def eight(monkeypatch):
 
 def test_share_of_this_machine(eight, monkeypatch):
     def share(ranks):
-        return environment.take_cores(World(local_size=ranks, size=ranks), []).threads
+        return host_cores.take_cores(World(local_size=ranks, size=ranks), []).threads
 
     assert [share(ranks) for ranks in (1, 2, 16)] == [8, 4, 1]
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4")
@@ -79,7 +81,7 @@ def test_share_of_this_machine(eight, monkeypatch):
     for odd in ("", "8(x2)", "²", "-1", "0"):
         monkeypatch.setenv("SLURM_CPUS_ON_NODE", odd)
         assert share(2) == 4
-    monkeypatch.setattr(environment, "_cgroup_cores", lambda: 2)
+    monkeypatch.setattr(host_cores, "_cgroup_cores", lambda: 2)
     assert share(2) == 1
 
 
@@ -113,20 +115,20 @@ def cards_at(sysfs, *lists):
 def test_a_rank_keeps_to_the_cores_near_its_gpu(eight, tmp_path, place, lists, kept, threads):
     (rank, size), cards = place, cards_at(tmp_path, *lists)
     world = World(rank, size, rank, size, "mpirun" if size > 1 else "none")
-    cores = environment.take_cores(world, cards, tmp_path)
+    cores = host_cores.take_cores(world, cards, tmp_path)
     assert (eight, cores.threads) == (set(kept), threads)
 
 
 def test_cores_that_the_launcher_chose_stay(eight, tmp_path):
     eight -= set(range(4))
-    cores = environment.take_cores(World(0, 2, 0, 2, "mpirun"), cards_at(tmp_path, "4-5", "0-3"), tmp_path)
+    cores = host_cores.take_cores(World(0, 2, 0, 2, "mpirun"), cards_at(tmp_path, "4-5", "0-3"), tmp_path)
     assert (eight, cores) == ({4, 5, 6, 7}, placement.Cores(4))
 
 
 def test_a_rank_bound_to_one_core_of_many_is_told(eight, tmp_path):
     """As a plain mpirun -np 2 does on any machine of more than two cores."""
     eight -= set(range(1, 8))
-    cores = environment.take_cores(World(0, 2, 0, 2, "mpirun"), cards_at(tmp_path, None), tmp_path)
+    cores = host_cores.take_cores(World(0, 2, 0, 2, "mpirun"), cards_at(tmp_path, None), tmp_path)
     bound, few = cores.warnings
     assert cores.threads == 1 and "each rank to 1 core, though 4 of 8" in bound and "mpirun --bind-to none" in bound
     assert "1 core per GPU" in few
@@ -150,7 +152,7 @@ def test_what_mpirun_binds_by_itself_is_noticed():
 
 def test_as_many_files_may_be_open_as_the_system_allows():
     words = (
-        "import resource\nfrom launch.job.environment import raise_file_limit\n"
+        "import resource\nfrom launch.job.environment.process import raise_file_limit\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 300)); raise_file_limit()\n"
         "print(*resource.getrlimit(resource.RLIMIT_NOFILE)); raise_file_limit()"
     )
@@ -174,7 +176,7 @@ def bare(monkeypatch):
     for name in (*SET, "OPAL_PREFIX"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(environment, "take_cores", lambda world, cards: placement.Cores(3))
+    monkeypatch.setattr(process, "take_cores", lambda world, cards: placement.Cores(3))
 
 
 def test_prepare_sets_threads_and_quiet(bare):
@@ -189,7 +191,7 @@ def test_prepare_verbose_hides_nothing(bare):
 
 
 def test_prepare_leaves_what_the_user_set(bare, monkeypatch):
-    # The backend is never another one than TensorFlow (launch/job/leftovers.py).
+    # The backend is never another one than TensorFlow (launch/job/environment/leftovers.py).
     for name in SET:
         monkeypatch.setenv(name, "mine")
     environment.prepare(World(), verbose=False)
@@ -250,7 +252,7 @@ def test_silence_shows_all_if_loading_fails(then, code):
 
 def test_keras_is_loaded_without_what_nobody_needs_which_can_be_loaded_later():
     words = (
-        "import sys; from launch.job.environment import UNWANTED, loading\n"
+        "import sys; from launch.job.environment.imports import UNWANTED, loading\n"
         "with loading(quiet=True): import keras\n"
         "print(*UNWANTED, any(name in sys.modules for name in UNWANTED))\n"
         "import matplotlib.pyplot, sklearn.base; print(all(name in sys.modules for name in UNWANTED))\n"

@@ -14,9 +14,10 @@ from distributed.step_times import PARTS as PARTS_OF_STEPS
 from distributed.strategies import SingleDevice
 from distributed.world import World
 from launch.job.config import TrainConfig
-from launch.job.epoch_times import PARTS, RankTimes, find_slow
+from launch.job.logs.stragglers import find_stragglers
 from launch.job.preparation import build
 from launch.job.preparation.batch_plan import create_batch_plan
+from launch.job.timing.epoch_clock import PARTS, RankTimes
 
 EVEN = {"input": 0.1, "compute": 5.0, "exchange": 0.4, "update": 0.3, "validation": 1.0, "saving": 0.0, "other": 0.2}
 
@@ -56,19 +57,19 @@ def ranks(*changes: dict, hosts=("node1",)):
     ],
 )
 def test_the_slow_are_named_with_the_cause(times, sentence):
-    assert find_slow(times).sentence == sentence
+    assert find_stragglers(times).sentence == sentence
 
 
 def test_nobody_is_named_for_little():
-    assert find_slow(ranks({}, {}, {})) is None
-    assert find_slow(ranks({})) is None
+    assert find_stragglers(ranks({}, {}, {})) is None
+    assert find_stragglers(ranks({})) is None
     # Under a tenth of what the others take.
-    assert find_slow(ranks({}, {"compute": 5.6})) is None
+    assert find_stragglers(ranks({}, {"compute": 5.6})) is None
     # Who waits longest is the fastest.
-    assert find_slow(ranks({"exchange": 9.0}, {}, {})) is None
+    assert find_stragglers(ranks({"exchange": 9.0}, {}, {})) is None
     # A tenth of next to nothing.
     short = {part: seconds / 100 for part, seconds in EVEN.items()}
-    assert find_slow([RankTimes("a", short), RankTimes("a", short | {"saving": 0.1})]) is None
+    assert find_stragglers([RankTimes("a", short), RankTimes("a", short | {"saving": 0.1})]) is None
 
 
 @pytest.mark.parametrize("per_call", (1, 4))

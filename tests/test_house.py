@@ -31,8 +31,10 @@ WITHOUT_TENSORFLOW += [
     for name in ("classification", "files", "confusion", "sheet", "lettering", "leakage", "projector")
 ]
 WITHOUT_TENSORFLOW += ["launch.train", "launch.job.user.call", "launch.job.user.code"]
+WITHOUT_TENSORFLOW += [f"launch.job.{name}" for name in ("arguments", "config", "run", "text_files", "timing.startup")]
 WITHOUT_TENSORFLOW += [
-    f"launch.job.{name}" for name in ("arguments", "config", "environment", "run", "startup", "text_files")
+    f"launch.job.environment.{name}"
+    for name in ("process", "cores", "launchers", "imports", "leftovers", "cuda_libraries")
 ]
 PROGRAMS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.name != "__init__.py")
 # Named as folders; what is in them is described nowhere else.

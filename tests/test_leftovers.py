@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT, run_command, summary
 from user_files import SMALL
 
-from launch.job.leftovers import KERAS_DEFAULTS, LEFTOVERS, overrule
+from launch.job.environment.leftovers import KERAS_DEFAULTS, LEFTOVERS, overrule
 
 TRAIN, EVALUATE = ROOT / "launch" / "train.py", ROOT / "launch" / "evaluate.py"
 LINE = "--dataset npz --global-batch-size 16 --epochs 1 --learning-rate 0.05 --micro-batch-size 8 --deterministic"

@@ -15,7 +15,7 @@ from data.diagnose import diagnose
 from data.splits import test_place as place_of_test
 from launch.job.arguments import parse_arguments
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.logs.report import SHOWN, class_counts
+from launch.job.logs.header import SHOWN, class_counts
 from launch.job.preparation.batch_plan import create_batch_plan
 
 

@@ -71,7 +71,7 @@ def test_a_step_of_ten_minutes_is_not_killed(hosts, ranks):
 
 
 def test_the_first_step_teaches_how_long_the_second_may_take():
-    from launch.job.steps_per_call import StepsPerCall
+    from launch.job.timing.steps_per_call import StepsPerCall
 
     steps = StepsPerCall(None, None)
     steps.took(1, began=-1e6)

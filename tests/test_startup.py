@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from launch.job.startup import Startup, began_at
+from launch.job.timing.startup import Startup, began_at
 
 TICK = 0.02  # the kernel counts in hundredths of a second
 
@@ -17,7 +17,7 @@ TICK = 0.02  # the kernel counts in hundredths of a second
 def test_a_process_knows_when_it_was_started():
     words = (
         "import json, os, time; time.sleep(0.3); before = time.perf_counter()\n"
-        "from launch.job.startup import Startup, began_at\n"
+        "from launch.job.timing.startup import Startup, began_at\n"
         "startup = Startup.of_command(); startup.end('imports')\n"
         "print(json.dumps([began_at(os.getpid()), before, startup.summary()]))"
     )

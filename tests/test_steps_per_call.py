@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from launch.job import steps_per_call
-from launch.job.steps_per_call import StepsPerCall
+from launch.job.timing import steps_per_call
+from launch.job.timing.steps_per_call import StepsPerCall
 
 
 class Others:

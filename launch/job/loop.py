@@ -29,14 +29,14 @@ from distributed.model import LockstepModel, StepReport
 from distributed.strategies import Strategy
 from launch.job import checks
 from launch.job.config import TrainConfig
-from launch.job.epoch_times import EpochClock
 from launch.job.logs.observer import Epoch, Observer, Steps
 from launch.job.notices import Noticed, Notices
 from launch.job.preparation.freezing import UNFREEZE_FACTOR
 from launch.job.preparation.inputs import Inputs
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
-from launch.job.steps_per_call import StepsPerCall
-from launch.job.stopwatch import Stopwatch
+from launch.job.timing.epoch_clock import EpochClock
+from launch.job.timing.steps_per_call import StepsPerCall
+from launch.job.timing.stopwatch import Stopwatch
 from launch.job.user.callbacks import call_all
 from launch.job.validation import Validation
 

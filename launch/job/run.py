@@ -20,7 +20,7 @@ from distributed.world import World
 from launch.job import environment
 from launch.job.config import TrainConfig
 from launch.job.logs.streams import outlive_readers
-from launch.job.startup import Startup
+from launch.job.timing.startup import Startup
 
 if TYPE_CHECKING:
     import keras

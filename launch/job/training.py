@@ -17,7 +17,7 @@ from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
 from launch.job.failure import fail
 from launch.job.features.compute import UnreadableExample
-from launch.job.logs import report
+from launch.job.logs import header, report
 from launch.job.logs.console import Console
 from launch.job.notices import Noticed
 from launch.job.preparation import exchange, opening, phases, stages
@@ -25,7 +25,7 @@ from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
 from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import SaveFailed
-from launch.job.startup import Startup
+from launch.job.timing.startup import Startup
 from launch.job.user.callbacks import CallbackError
 
 
@@ -126,7 +126,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         summary = strategy.control.agree(report.read(training.directory) if strategy.is_chief else None)
         release_directory(training)
         return 0, result_of(training, summary)
-    report.introduce(training)
+    header.introduce(training)
     training.startup.end("build")
     phases.look_at_features(training)
     training.startup.end("features")

@@ -32,7 +32,8 @@ def load_run(
         ValueError: one sentence: what is missing or does not fit.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from launch.job import environment, leftovers
+    from launch.job import environment
+    from launch.job.environment import leftovers
 
     leftovers.overrule(os.environ)
     with environment.loading(quiet=True):

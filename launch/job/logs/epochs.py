@@ -5,10 +5,10 @@ import os
 import time
 from pathlib import Path
 
-from launch.job.epoch_times import find_slow
 from launch.job.logs.console import Console
 from launch.job.logs.observer import Observer, spared
-from launch.job.startup import Startup
+from launch.job.logs.stragglers import find_stragglers
+from launch.job.timing.startup import Startup
 
 
 class StartLine(Observer):
@@ -53,8 +53,8 @@ class EpochLines(Observer):
             f"learning rate {epoch.learning_rate:.4g}  {epoch.images_per_second:,.0f} images/s  "
             f"{time.perf_counter() - self.began:.1f} s{seen}"
         )
-        if slow := find_slow(epoch.ranks):
-            self.console.say(slow.sentence)
+        if stragglers := find_stragglers(epoch.ranks):
+            self.console.say(stragglers.sentence)
 
 
 def _reading_order(name: str) -> tuple:

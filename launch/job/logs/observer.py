@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from launch.job.epoch_times import RankTimes
+from launch.job.timing.epoch_clock import RankTimes
 
 
 @dataclass(frozen=True)

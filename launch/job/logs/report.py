@@ -1,5 +1,4 @@
-"""What a run says before its first step, and what it leaves besides checkpoints and logs: ``summary.json``,
-``curves.png``."""
+"""What a run leaves besides checkpoints and logs: ``summary.json``, ``curves.png``, and what rebuilds its network."""
 
 import contextlib
 import hashlib
@@ -15,15 +14,10 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from data.datasets import Source
-from data.splits import test_place
-from distributed.layers import convert
-from launch.job import epoch_times
+from launch.job.logs import stragglers
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
-from launch.job.preparation import exchange, freezing
 from launch.trained import record as records
 from launch.trained.record import Record
 
@@ -31,7 +25,6 @@ if TYPE_CHECKING:
     from launch.job.preparation.assemble import Training
 
 SUMMARY, MODEL = "summary.json", "model.json"
-SHOWN = 6  # classes that are named before training
 PACKAGES = ("tensorflow", "keras", "horovod", "mpi4py", "numpy")
 
 
@@ -98,74 +91,6 @@ def split_metrics(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in shown.items()}
 
 
-def introduce(training: "Training") -> None:
-    """Say what is about to run: the model, the workers, the data, the batch arithmetic, the exchange."""
-    config, inputs, say = training.config, training.inputs, training.console.say
-    plan, (train, validation) = inputs.plan, training.splits
-    parameters = f"{training.model.network.count_params():,} parameters"
-    say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
-    for sentence in (*training.begun_with, freezing.sentence(training.model.network)):
-        if sentence:
-            say(sentence)
-    say(workers_sentence(training))
-    for warning in training.cores.warnings:
-        training.console.warn(warning)
-    held_out = f"{len(validation):,} validation" if validation else "no validation"
-    classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"
-    say(f"data: {training.code.data_name(config)}, {len(train):,} training and {held_out} images, {classes}, {size}")
-    say(f"classes: {class_counts(train, validation)}")
-    if training.class_weights is not None:
-        say(f"class weights: {shown_weights(train, training.class_weights)} ({config.class_weights})")
-    if note := train.note:
-        say(f"note: {note}")
-    if turned := train.turned:
-        done = {"apply": "by which they are turned upright", "ignore": "which is ignored, as --exif says"}[config.exif]
-        say(f"note: {turned:,} photograph{'s have' if turned > 1 else ' has'} an orientation tag (EXIF), {done}")
-    data_dir = config.data_dir and str(config.data_dir)
-    if training.code.data is None and (place := test_place(config.dataset, data_dir)):
-        say(f"note: training leaves {place} alone; launch/evaluate.py uses it")
-    say(plan.sentence())
-    if norms := convert.batch_norm_layers(training.model.network):
-        whole = plan.micro_batch if config.exact else plan.micro_batch * plan.replicas
-        span = whole if config.batch_norm_span == "global" else config.batch_norm_span
-        say(f"batch normalisation: {len(norms)} layer{'s' * (len(norms) > 1)}, each by {span} examples")
-    if plan.replicas > 1:
-        say(exchange.sentence(training.choices))
-    if config.exchange == "split" and all(choice.scheme != "split" for choice in training.choices.values()):
-        network, may_split = training.model.network, not training.code.has_callbacks
-        why = exchange.why_not_split(config, plan, training.strategy, network, may_split)
-        training.console.warn(f"--exchange split cannot be had: {why}")
-    say(f"run directory: {training.directory}")
-
-
-def workers_sentence(training: "Training") -> str:
-    """Who computes, and on what."""
-    replicas, size, threads = training.inputs.plan.replicas, training.strategy.world.size, training.cores.threads
-    gpus = tf.config.get_visible_devices("GPU")
-    device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
-    who = f"{replicas} replica{'s' * (replicas > 1)} in {size} process{'es' * (size > 1)}"
-    return f"workers: {training.strategy.name}, {who} ({device}, {threads} core{'s' * (threads > 1)} per process)"
-
-
-def class_counts(train: Source, validation: Source | None) -> str:
-    """The first classes with how many training (and validation) examples they have, in words: a wrong folder level or
-    order shows here before an hour is spent."""
-    counts = np.bincount(train.labels, minlength=len(train.classes))
-    held_out = np.zeros_like(counts) if validation is None else np.bincount(validation.labels, minlength=len(counts))
-    plus = [f" + {count:,}" if validation is not None else "" for count in held_out]
-    of_each = zip(train.classes[:SHOWN], counts, plus, strict=False)
-    shown = [f"{name} {count:,}{more}" for name, count, more in of_each]
-    rest = len(counts) - SHOWN
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
-
-
-def shown_weights(train: Source, weights: Sequence[float]) -> str:
-    """The first classes with their weights, in words."""
-    shown = [f"{name} {weight:.4g}" for name, weight in zip(train.classes[:SHOWN], weights, strict=False)]
-    rest = len(weights) - SHOWN
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
-
-
 def summarize(training: "Training", stopped_by: str, seconds: float) -> dict:
     """The facts of a run that has ended, as ``summary.json`` holds them.
 
@@ -200,7 +125,7 @@ def summarize(training: "Training", stopped_by: str, seconds: float) -> dict:
         "weights_sha256": weights_sha256(network),
         "versions": versions(),
         "startup": training.startup.summary(),
-        "time": epoch_times.summarize(ranks, progress.epoch + 1 - len(ranks)),
+        "time": stragglers.summarize(ranks, progress.epoch + 1 - len(ranks)),
     }
 
 

@@ -18,9 +18,10 @@ from tensorboard.compat.proto.types_pb2 import DataType
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.scalar.metadata import create_summary_metadata as scalar_metadata
 
-from launch.job.epoch_times import PARTS, find_slow
 from launch.job.logs.console import Console
 from launch.job.logs.observer import Observer, spared
+from launch.job.logs.stragglers import find_stragglers
+from launch.job.timing.epoch_clock import PARTS
 
 
 def rewind(directory: Path, step: int, epoch: int) -> bool:
@@ -154,11 +155,11 @@ class TensorBoard(Observer):
         """Seconds of each part, of the average rank, and for how many the others waited for the slowest one."""
         if not epoch.ranks:
             return
-        slow = find_slow(epoch.ranks)
+        stragglers = find_stragglers(epoch.ranks)
         with self.time.as_default(step=epoch.number):
             for part in PARTS:
                 tf.summary.scalar(f"time/{part}", fmean(rank.seconds[part] for rank in epoch.ranks))
-            tf.summary.scalar("time/waiting for the slowest", slow.longer if slow else 0.0)
+            tf.summary.scalar("time/waiting for the slowest", stragglers.longer if stragglers else 0.0)
 
     @spared
     def flush(self):

@@ -1,13 +1,13 @@
-"""``times.csv``: where the time went, a line per epoch and rank; see ``launch/job/epoch_times.py``."""
+"""``times.csv``: where the time went, a line per epoch and rank; see ``launch/job/timing/epoch_clock.py``."""
 
 import csv
 import os
 from pathlib import Path
 
-from launch.job.epoch_times import PARTS
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
 from launch.job.logs.observer import Observer, spared
+from launch.job.timing.epoch_clock import PARTS
 
 
 class TimesTable(Observer):

@@ -24,7 +24,7 @@ from launch.job.preparation.inputs import Inputs
 from launch.job.run_directory import data_changes, resume
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.run_directory.lock import RunDirectoryLock
-from launch.job.startup import Startup
+from launch.job.timing.startup import Startup
 from launch.job.user.callbacks import call_all, on_chief_only
 from launch.job.user.given import UserCode
 from launch.trained.record import Record
