@@ -6,7 +6,6 @@ array.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,38 +15,11 @@ from distributed import step_context
 from distributed.gradients.reduction import Exchange, Rows
 from distributed.layers.batch_norm import MovingStatistics
 from distributed.metrics import GlobalMetrics
-from distributed.optimizer import LockstepOptimizer
-from distributed.regularization import Penalties
+from distributed.optimization.optimizer import LockstepOptimizer
+from distributed.optimization.regularization import Penalties
+from distributed.step_report import NOTICES, StepReport
 from distributed.step_times import StepTimes, stamp
 from distributed.strategies import Strategy
-
-# What a worker may have to tell the others in mid-run: a signal asked it to leave (to be resumed), the user pressed
-# Ctrl-C, a checkpoint could not be written.
-NOTICES = ("leave", "interrupt", "save_failed")
-
-
-class StepReport(NamedTuple):
-    """What the host learns of k steps; all of it is the same on every worker.
-
-    Attributes:
-        losses: float32 [k, replicas], the mean loss of each replica's share of the global batch.
-        notices: float32 [k, len(NOTICES)], how many workers had something to tell when the step was taken.
-        halted: bool [k], whether the optimizer had refused this step or one before it, see ``optimizer.py``.
-    """
-
-    losses: np.ndarray
-    notices: np.ndarray
-    halted: np.ndarray
-
-    @property
-    def loss(self) -> np.ndarray:
-        """float32 [k]: the mean loss of each step's global batch."""
-        return self.losses.mean(axis=1)
-
-    @property
-    def heard(self) -> list[str]:
-        """Those of ``NOTICES`` that some worker gave."""
-        return [name for name, counts in zip(NOTICES, self.notices.T, strict=True) if counts.any()]
 
 
 class LockstepModel:

@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from distributed.schedule import Schedule
+from distributed.optimization.schedule import Schedule
 
 STEPS, WARMUP = 1000, 100
 figure, axes = pyplot.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)

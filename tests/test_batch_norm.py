@@ -13,7 +13,7 @@ from norms import layer
 from distributed.gradients.reduction import Rows
 from distributed.layers.batch_norm import Moments, MovingStatistics, normalize
 from distributed.layers.convert import batch_norm_layers, convert, plain
-from distributed.optimizer import synchronize
+from distributed.optimization.optimizer import synchronize
 from distributed.step_context import enter
 
 layers = keras.layers

@@ -7,7 +7,7 @@ import pytest
 from data import SOURCES
 from data.pipeline import AUGMENTATIONS
 from distributed.metrics import METRICS
-from distributed.schedule import DECAYS, SCALINGS
+from distributed.optimization.schedule import DECAYS, SCALINGS
 from launch.job.config import choices
 from launch.job.preparation.optimizers import OPTIMIZERS
 from launch.prepare import PrepareConfig

@@ -10,7 +10,8 @@ import tensorflow as tf
 from conftest import run_jobs, summary
 from safetensors.numpy import load_file
 
-from distributed.gradients.reduction import Exchange, Factors, dense_layers
+from distributed.gradients.dense_layers import dense_layers
+from distributed.gradients.reduction import Exchange, Factors
 from distributed.step_context import enter
 from distributed.world import World
 from launch.job.config import TrainConfig

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("distributed", "models", "data", "launch")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 # Read before TensorFlow is loaded, or by tools that must not wait for it.
-PURE = ("world", "in_words", "hardware.placement", "hardware.cuda", "schedule", "decisions")
+PURE = ("world", "in_words", "hardware.placement", "hardware.cuda", "optimization.schedule", "decisions", "step_report")
 WITHOUT_TENSORFLOW = [f"distributed.{name}" for name in PURE]
 WITHOUT_TENSORFLOW += [
     f"distributed.checkpoint.{name}" for name in ("commit", "disk", "manager", "saver", "tensor_files")

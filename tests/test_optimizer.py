@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from distributed import optimizer as module
-from distributed.optimizer import INITIAL_LOSS_SCALE, synchronize
+from distributed.optimization import optimizer as module
+from distributed.optimization.optimizer import INITIAL_LOSS_SCALE, synchronize
 
 NAN, INF = float("nan"), float("inf")
 CLASSES = ("SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lamb", "Lion")
@@ -198,7 +198,7 @@ def test_float16_gives_up_where_no_scale_helps():
 
 MIRRORED = """
 import json, keras, numpy as np, tensorflow as tf
-from distributed.optimizer import synchronize
+from distributed.optimization.optimizer import synchronize
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())

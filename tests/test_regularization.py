@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from distributed.regularization import Penalties, biases_and_scales
+from distributed.optimization.regularization import Penalties, biases_and_scales
 
 
 def test_biases_and_parameters_of_normalisation_are_left_alone():

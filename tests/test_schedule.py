@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from distributed.schedule import Schedule
+from distributed.optimization.schedule import Schedule
 
 # base 0.1, 4 x the base batch, 20 steps of warm-up, then 80 steps: linear peak 0.4, sqrt peak 0.2, none 0.1
 LINEAR, SQRT, NONE = ("linear", 0.4), ("sqrt", 0.2), ("none", 0.1)

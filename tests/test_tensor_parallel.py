@@ -2,7 +2,7 @@
 
 import keras
 
-from distributed.gradients.reduction import dense_layers, graph_nodes
+from distributed.gradients.dense_layers import dense_layers, graph_nodes
 from distributed.gradients.tensor_parallel import find_pair
 from distributed.layers.dropout import SampleDropout
 

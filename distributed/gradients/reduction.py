@@ -10,17 +10,15 @@ micro-batches of one fixed size, so that every kernel sees the same shapes; fact
 examples and multiplied once, all other gradients are gathered by micro-batch and summed in the order of these.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-from keras.src.models.functional import Functional
 
-from distributed import step_context
 from distributed.gradients.compression import compress, decompress
-from distributed.gradients.matmul import kernel_gradient, multiply, times
+from distributed.gradients.dense_layers import dense_layers, record
+from distributed.gradients.matmul import kernel_gradient, times
 from distributed.gradients.tensor_parallel import SplitPair
 from distributed.strategies import Strategy
 
@@ -108,16 +106,16 @@ class Exchange:
         self._names = {id(layer.kernel): name for name, layer in layers.items()}
         self._factored = {id(layer.kernel): layer for name, layer in layers.items() if schemes.get(name) == "factors"}
         for name, layer in layers.items():
-            layer.call = _recorded(layer, name)
+            record(layer, name)
 
-    def gradients(self, tape: tf.GradientTape, loss, record: Mapping, variables: Sequence[keras.Variable]) -> list:
+    def gradients(self, tape: tf.GradientTape, loss, recorded: Mapping, variables: Sequence[keras.Variable]) -> list:
         """This replica's shares: for each variable a tensor of its shape, ``Factors`` or ``Owned``.
 
         Args:
             tape: has seen ``loss`` computed.
-            record: what the layers have left in the step's context.
+            recorded: what the dense layers have left in the step's context.
         """
-        entries = [record.get(self._names.get(id(variable))) for variable in variables]
+        entries = [recorded.get(self._names.get(id(variable))) for variable in variables]
         parts = [self.split and self.split.part_of(variable) for variable in variables]
         targets = [
             entry[1] if entry else (variable if part is None else part).value
@@ -232,66 +230,3 @@ class Exchange:
         if isinstance(sums, Factors | Rows):
             return type(sums)(*(array.concat() for array in sums))
         return sums.stack() if self._exact else sums
-
-
-def dense_layers(network: keras.Model) -> dict[str, keras.layers.Dense]:
-    """The layers whose gradient may travel as factors: plain dense layers on inputs [b, in] that are trained, called
-    once in a step; also those of networks nested in this one.
-
-    Returns:
-        By name, in the same order on all workers; layers that share their name go by the path of their weights.
-    """
-    nodes = {id(node.operation): node for node in graph_nodes(network)}
-    calls = Counter(id(node.operation) for node in graph_nodes(network))
-    trained = {id(variable) for variable in network.trainable_variables}
-    # A sequential network holds its layers twice.
-    layers = {
-        id(layer): layer
-        for layer in network._flatten_layers()
-        if type(layer) is keras.layers.Dense
-        and calls[id(layer)] == 1
-        and len(nodes[id(layer)].arguments.keras_tensors[0].shape) == 2
-        and id(layer.kernel) in trained
-    }
-    names = Counter(layer.name for layer in layers.values())
-    return {
-        layer.name if names[layer.name] == 1 else layer.kernel.path.removesuffix("/kernel"): layer
-        for layer in layers.values()
-    }
-
-
-def graph_nodes(network: keras.Model) -> list:
-    """Every call of a layer in a functional or sequential network, and those in networks nested in it, as often as they
-    are called: Keras' nodes, with the layer as ``operation``.  (A layer's own list of nodes holds calls of other
-    networks as well.)"""
-    # A sequential model keeps its calls in a functional one of its own.
-    graph = getattr(network, "_functional", None) or network
-    found = []
-    for node in (node for nodes in graph._nodes_by_depth.values() for node in nodes):
-        found.append(node)
-        # A class derived from these may call its layers as it likes.
-        if type(node.operation) in (Functional, keras.Sequential):
-            found += graph_nodes(node.operation)
-    return found
-
-
-def _recorded(layer: keras.layers.Dense, name: str) -> Callable:
-    """The layer's ``call``, with a note of what its gradient is made of."""
-    plain = layer.call
-
-    def call(inputs, training=None):
-        context = step_context.current()
-        if context is None:
-            return plain(inputs, training=training)
-        outputs = multiply(inputs, tf.convert_to_tensor(layer.kernel))
-        if layer.bias is not None:
-            outputs = keras.ops.add(outputs, layer.bias)
-        if name in context.recorded:
-            raise ValueError(
-                f"the dense layer {name} is called twice in a step, from within a layer of yours; call it in the "
-                "network itself, or use two layers"
-            )
-        context.recorded[name] = inputs, outputs
-        return outputs if layer.activation is None else layer.activation(outputs)
-
-    return call

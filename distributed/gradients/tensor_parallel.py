@@ -177,7 +177,7 @@ def find_pair(
     are activated one by one, and that dropout; None if there are none.
 
     Args:
-        nodes: the calls of the network's layers, see ``reduction.graph_nodes``.
+        nodes: the calls of the network's layers, see ``dense_layers.graph_nodes``.
         dense: in the order of the network, each called once.
     """
     readers = {}

@@ -3,7 +3,8 @@
 import numpy as np
 
 from distributed.in_words import VALUES, by_value, ranks_by_value, ranks_in_words
-from distributed.model import LockstepModel, StepReport
+from distributed.model import LockstepModel
+from distributed.step_report import StepReport
 from distributed.strategies import Strategy
 
 

@@ -25,7 +25,8 @@ import numpy as np
 
 from distributed.decisions import Decisions
 from distributed.health import heartbeat
-from distributed.model import LockstepModel, StepReport
+from distributed.model import LockstepModel
+from distributed.step_report import StepReport
 from distributed.strategies import Strategy
 from launch.job import checks
 from launch.job.config import TrainConfig

@@ -1,14 +1,15 @@
-"""What one worker has to tell all others in mid-run, so that all leave after the same step: see ``model.NOTICES``."""
+"""What one worker has to tell all others in mid-run, so that all leave after the same step."""
 
 from distributed.control import Control
-from distributed.model import NOTICES, LockstepModel
+from distributed.model import LockstepModel
+from distributed.step_report import NOTICES
 
 
 class Noticed(Exception):
     """Some worker gave a notice; all workers raise this after the same step.
 
-    ``names`` are of ``model.NOTICES``; ``metric_states`` those of the epoch that is under way, all its steps taken or
-    not, and None where the last epoch has been decided on and saved.
+    ``names`` are of ``step_report.NOTICES``; ``metric_states`` those of the epoch that is under way, all its steps
+    taken or not, and None where the last epoch has been decided on and saved.
     """
 
     def __init__(self, names: list[str], metric_states: list | None):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from data.order import steps_per_epoch
-from distributed.schedule import Schedule
+from distributed.optimization.schedule import Schedule
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.user.code import UserFunction
 from launch.job.user.schedule import rates

@@ -13,9 +13,9 @@ import tensorflow as tf
 from distributed.gradients import cost_model
 from distributed.gradients.calibration import calibrate
 from distributed.gradients.cost_model import Calibration, Choice, Line, Rest
-from distributed.gradients.reduction import dense_layers, graph_nodes
+from distributed.gradients.dense_layers import dense_layers, graph_nodes
 from distributed.gradients.tensor_parallel import find_pair
-from distributed.regularization import Penalties
+from distributed.optimization.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.preparation import optimizers

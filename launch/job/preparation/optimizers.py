@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from distributed.regularization import biases_and_scales
+from distributed.optimization.regularization import biases_and_scales
 from launch.job.config import TrainConfig
 
 OPTIMIZERS = {

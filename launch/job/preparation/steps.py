@@ -13,8 +13,8 @@ from distributed.gradients.tensor_parallel import SplitPair
 from distributed.layers import convert
 from distributed.layers.batch_norm import MovingStatistics
 from distributed.model import LockstepModel
-from distributed.optimizer import LockstepOptimizer, synchronize
-from distributed.regularization import Penalties
+from distributed.optimization.optimizer import LockstepOptimizer, synchronize
+from distributed.optimization.regularization import Penalties
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.preparation import exchange as exchanges

@@ -22,13 +22,14 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from distributed.fused_sgd import FusedSGD
 from distributed.gradients.aggregation import global_norm
 from distributed.gradients.matmul import times
 from distributed.gradients.reduction import Factors, Owned, Rows
 from distributed.gradients.tensor_parallel import SplitPair
 from distributed.layers.batch_norm import MovingStatistics
-from distributed.regularization import Penalties
+from distributed.optimization.fused_sgd import FusedSGD
+from distributed.optimization.layer_rates import LayerRates
+from distributed.optimization.regularization import Penalties
 from distributed.step_times import stamp
 
 # Keras' and PyTorch's habit: begin high, double after 2000 good steps, halve on overflow.
@@ -36,7 +37,7 @@ INITIAL_LOSS_SCALE = 2.0**15
 GROWTH_INTERVAL = 2000
 
 
-class LockstepOptimizer:
+class LockstepOptimizer(LayerRates):
     """What ``synchronize`` mixes into a Keras optimizer."""
 
     def prepare(
@@ -188,14 +189,6 @@ class LockstepOptimizer:
         # slots once more: of SGD with momentum on 20 M weights, on two CPU cores, 770 ms where the branch takes 53 ms.
         return tf.cond(fine, good, bad)
 
-    def update_step(self, gradient, variable, learning_rate):
-        """One variable's step, at its own part of the rate."""
-        if self._rate_factors:
-            # Under MirroredStrategy it is a bare tf.Variable, without the path.
-            path = self._trainable_variables[self._get_variable_index(variable)].path
-            learning_rate = learning_rate * self._rate_factors.get(path, 1.0)
-        super().update_step(gradient, variable, learning_rate)
-
     def _apply_to_parts(self, pairs):
         # Before ``apply``, which counts the step.
         parts = [self._split.part_of(variable) for _, variable in pairs]
@@ -207,22 +200,6 @@ class LockstepOptimizer:
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # Keras would sum over the replicas here, after clipping; the sum has been taken.
         return grads_and_vars
-
-    def _apply_weight_decay(self, variables):
-        if not self.weight_decay:
-            return
-        # As Keras does, but with the two scalars multiplied first: one pass over all weights less.
-        decay = self.weight_decay * self.learning_rate
-
-        def apply(distribution, variables):
-            for variable in variables:
-                if self._use_weight_decay(variable):
-                    own = decay * self._rate_factors.get(variable.path, 1.0) if self._rate_factors else decay
-                    distribution.extended.update(
-                        variable.value, lambda weights, own=own: weights.assign_sub(weights * own), group=False
-                    )
-
-        tf.__internal__.distribute.interim.maybe_merge_call(apply, self._distribution_strategy, variables)
 
 
 def _multiplied(gradient, scale=1.0) -> tf.Tensor | Owned:

@@ -1,0 +1,1 @@
+"""One optimizer step, and the learning rate that it is taken by."""
