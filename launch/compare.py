@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from launch.comparison import console, curves, output
+from launch.comparison.files import ComparisonError
 from launch.comparison.page import page
-from launch.comparison.runs import ComparisonError, read_runs
+from launch.comparison.runs import read_runs
 from launch.trained.program import Parser
 
 

@@ -14,7 +14,8 @@ from conftest import ROOT, run_command, run_jobs, summary
 from launch import compare
 from launch.comparison import curves, repeat
 from launch.comparison.differences import outcome_rows, same_weights, settings_rows
-from launch.comparison.runs import ComparisonError, label, read_runs
+from launch.comparison.files import ComparisonError
+from launch.comparison.runs import label, read_runs
 from launch.job import config as config_module
 from launch.job.arguments import parse_arguments
 from launch.job.config import TrainConfig

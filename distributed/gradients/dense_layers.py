@@ -1,4 +1,4 @@
-"""The dense layers whose gradient may travel as factors, and the note that each leaves of what its gradient is made of."""
+"""The dense layers whose gradient may travel as factors, and the notes that they leave of what it is made of."""
 
 from collections import Counter
 

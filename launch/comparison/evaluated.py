@@ -1,8 +1,9 @@
 """What evaluations of a run found, as parts of the page."""
 
 from launch.comparison.differences import is_number, number, printable
+from launch.comparison.files import Evaluation
 from launch.comparison.markup import details, heading, picture, table, text
-from launch.comparison.runs import Evaluation, Run
+from launch.comparison.runs import Run
 
 SHOWN_CLASSES = 20  # more of them are shown on request
 

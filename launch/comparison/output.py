@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from launch.comparison.runs import ComparisonError
+from launch.comparison.files import ComparisonError
 
 
 def write(files: dict[Path, bytes]) -> None:

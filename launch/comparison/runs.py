@@ -1,40 +1,21 @@
-"""The files of run directories, read for people to look at.  No TensorFlow in here.
+"""Runs, put together from the files of their directories for people to look at.  No TensorFlow in here.
 
 What a run leaves is described in docs/run_directory.md.  A run needs no more than ``config.yaml``: one that is under
 way or was killed has the rest in part.
 """
 
 import contextlib
-import csv
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distributed.checkpoint import disk
+from launch.comparison import files
+from launch.comparison.files import ComparisonError, Evaluation
 from launch.job.config import ConfigError, TrainConfig
 from launch.job.run_directory import liveness
-from launch.job.text_files import TextError, parse_yaml
 
-LARGEST = 1 << 27  # bytes of a file
 NOT_METRICS = ("epoch", "step", "learning_rate", "images_per_second", "seconds")  # columns of metrics.csv
 DEFAULTS = {name: field.default for name, field in TrainConfig.model_fields.items()}
-
-
-class ComparisonError(ValueError):
-    """Runs that cannot be compared; its message has a sentence a line. It ends the program with exit code 2."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A folder ``evaluation-<name>``: ``metrics.json`` as it is, the lines of ``per_class.csv``, and the bytes of its
-    pictures, file name -> PNG."""
-
-    name: str
-    metrics: dict
-    per_class: list[dict[str, str]]
-    pictures: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -146,16 +127,16 @@ def _read(path: Path) -> dict:
         except ComparisonError as error:
             problems.append(str(error))
 
-    given = attempt(_settings, "config.yaml")
-    epochs = attempt(_table, "metrics.csv")
-    summary = attempt(_json, "summary.json", "final", "best", "versions", "exchange")
-    files = {
-        "state": attempt(_json, "checkpoints/last/state.json", "decisions", "versions"),
-        "record": attempt(_json, "labels.json", "versions"),
-        "exchange": attempt(_json, "exchange.json", "calibration"),
+    given = attempt(files.settings, "config.yaml")
+    epochs = attempt(files.table, "metrics.csv")
+    summary = attempt(files.json_object, "summary.json", "final", "best", "versions", "exchange")
+    parts = {
+        "state": attempt(files.json_object, "checkpoints/last/state.json", "decisions", "versions"),
+        "record": attempt(files.json_object, "labels.json", "versions"),
+        "exchange": attempt(files.json_object, "exchange.json", "calibration"),
     }
     folders = sorted(file.parent for file in path.glob("evaluation-*/metrics.json"))
-    evaluations = tuple(attempt(_evaluation, folder.name) for folder in folders)
+    evaluations = tuple(attempt(files.evaluation, folder.name) for folder in folders)
     if problems:
         raise ComparisonError("\n".join(problems))
     if summary:
@@ -163,7 +144,7 @@ def _read(path: Path) -> dict:
         steps = summary.get("steps")
         if epochs and isinstance(steps, int) and epochs[-1]["step"] > steps:
             summary = {}  # somebody let the run go on
-    return files | {
+    return parts | {
         "status": _status(path, summary),
         "settings": DEFAULTS | given,
         "epochs": epochs,
@@ -185,84 +166,3 @@ def _status(path: Path, summary: dict) -> str:
         return "interrupted" if summary.get("stopped_by") == "preempted" else "finished"
     # Another machine's owner can only be watched for a while, see liveness.py.
     return "not finished" if alive is False else "not finished, may be running"
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return disk.read_regular(path, LARGEST)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ComparisonError(f"{path} cannot be read ({reason}); mend it or leave the run out") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return _bytes(path).decode()
-    except UnicodeDecodeError:
-        raise ComparisonError(f"{path} cannot be read (it is not text); mend it or leave the run out") from None
-
-
-def _settings(path: Path) -> dict:
-    try:
-        found = parse_yaml(_text(path))
-    except TextError as error:
-        raise ComparisonError(f"{path} is not YAML ({error}); mend it or leave the run out") from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ComparisonError(f"{path} is not lines of the form 'name: value'; mend it or leave the run out")
-    return found
-
-
-def _json(path: Path, *objects: str) -> dict:
-    """A file that holds an object, empty where there is none; ``objects`` name the parts of it that must be, too."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(_text(path))
-    except ComparisonError:
-        raise
-    except (ValueError, RecursionError):  # also a number of 5,000 digits
-        raise ComparisonError(f"{path} is not JSON; mend it or leave the run out") from None
-    if not isinstance(found, dict):
-        raise ComparisonError(f"{path} holds no JSON object; mend it or leave the run out")
-    for name in objects:
-        if not isinstance(found.get(name, {}), dict):
-            raise ComparisonError(f"{name} in {path} is no JSON object; mend it or leave the run out")
-    return found
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    try:
-        reader = csv.DictReader(_text(path).splitlines(), strict=True)
-        rows = list(reader)
-    except csv.Error as error:
-        raise ComparisonError(f"{path} is not CSV ({error}); mend it or leave the run out") from None
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            cells = len(reader.fieldnames)
-            raise ComparisonError(f"line {number} of {path} has not {cells} cells; mend it or leave the run out")
-    return rows
-
-
-def _table(path: Path) -> list[dict[str, float | None]]:
-    rows = _rows(path)
-    try:
-        table = [{name: float(cell) if cell else None for name, cell in row.items()} for row in rows]
-    except ValueError as error:
-        raise ComparisonError(f"{path} has a cell that is no number ({error}); mend it or leave the run out") from None
-    if not all(math.isfinite(row.get(name) or math.nan) for row in table for name in ("epoch", "step")):
-        raise ComparisonError(f"{path} lacks the number of an epoch or step; mend it or leave the run out")
-    return table
-
-
-def _evaluation(folder: Path) -> Evaluation:
-    pictures = {}
-    for path in (folder / "confusion.png", folder / "worst.png"):
-        if path.exists():
-            content = _bytes(path)
-            if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-                raise ComparisonError(f"{path} is no PNG picture; evaluate the run again")
-            pictures[path.name] = content
-    name = folder.name.removeprefix("evaluation-")
-    return Evaluation(name, _json(folder / "metrics.json"), _rows(folder / "per_class.csv"), pictures)

@@ -32,7 +32,8 @@ from test_weights import network
 from data import decode, exif, load
 from data.datasets import DataError, Source
 from data.diagnose import diagnose
-from launch.comparison import runs as comparison
+from launch.comparison.files import ComparisonError
+from launch.comparison.runs import read_runs
 from launch.data_check.examine import examine_file
 from launch.job.arguments import parse_arguments
 from launch.job.config import ConfigError, TrainConfig
@@ -44,7 +45,7 @@ from launch.prediction.inputs import collect
 from launch.trained.load import load_run
 from launch.trained.program import OutputError
 
-ERRORS = (*USER_ERRORS, OutputError, comparison.ComparisonError)
+ERRORS = (*USER_ERRORS, OutputError, ComparisonError)
 SECONDS = 60  # after which an input counts as one that is waited for
 ADDRESSES = 6 << 30  # bytes beyond those of a process that has loaded all: so that a bomb ends it, not the machine
 
@@ -145,7 +146,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "class weights": read_weights_of_classes,
     "weights": lambda place: begin(TrainConfig(weights=str(place)), TRAINED),
     "runs": read_run,
-    "comparisons": lambda place: comparison.read_runs([place]),
+    "comparisons": lambda place: read_runs([place]),
 }
 
 

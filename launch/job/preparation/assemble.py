@@ -21,7 +21,7 @@ from launch.job.loop import Loop
 from launch.job.notices import Notices
 from launch.job.preparation import phases, stages
 from launch.job.preparation.inputs import Inputs
-from launch.job.run_directory import data_changes, resume
+from launch.job.run_directory import compatibility, data_changes, resume
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
 from launch.job.run_directory.lock import RunDirectoryLock
 from launch.job.timing.startup import Startup
@@ -98,7 +98,7 @@ def prepare_loop(training: Training) -> None:
         strategy,
         training.model,
         saver,
-        resume.describe(
+        compatibility.describe(
             config,
             inputs.plan,
             strategy,

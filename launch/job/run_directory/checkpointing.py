@@ -49,8 +49,8 @@ class Checkpoints:
         progress: Progress,
         before_save: Callable[[], None],
     ):
-        """Args: ``facts`` about the run that a resumed one is compared with, see ``resume.py``; ``before_save`` is
-        called on the chief."""
+        """Args: ``facts`` about the run that a resumed one is compared with, see ``compatibility.py``;
+        ``before_save`` is called on the chief."""
         self.strategy, self.model, self.saver, self.facts = strategy, model, saver, facts
         self.decisions, self.progress, self.before_save = decisions, progress, before_save
 
