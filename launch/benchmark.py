@@ -27,17 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from distributed.world import World
-from launch.bench import arguments, comparisons, projection, report
-from launch.bench.exchange import exchange
-from launch.bench.networks import frozen, networks
+from launch.bench import arguments, projection, report
+from launch.bench.comparisons.exchange import exchange
+from launch.bench.comparisons.networks import frozen, networks
+from launch.bench.comparisons.one_host import checkpoint, inputs, overhead, scaling, throughput
+from launch.bench.comparisons.start import start
 from launch.bench.runner import BenchmarkError, Runner
-from launch.bench.start import start
 from launch.job import environment
 from launch.job.config import ConfigError
 
-COMPARISONS = {name: getattr(comparisons, name) for name in ("throughput", "scaling", "overhead", "checkpoint")}
-COMPARISONS |= {"exchange": exchange, "input": comparisons.inputs, "start": start}
-COMPARISONS |= {"networks": networks, "frozen": frozen}
+COMPARISONS = {"throughput": throughput, "scaling": scaling, "overhead": overhead, "checkpoint": checkpoint}
+COMPARISONS |= {"exchange": exchange, "input": inputs, "start": start, "networks": networks, "frozen": frozen}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -14,7 +14,8 @@ from conftest import environment
 from test_benchmark import BENCHMARK, run_quick
 
 from distributed.gradients import cost_model
-from launch.bench import exchange, links
+from launch.bench import links
+from launch.bench.comparisons import exchange
 from launch.job.config import ConfigError
 
 WITH_LINKS = pytest.mark.skipif(
@@ -139,4 +140,4 @@ def test_byte_model_is_the_ring_s(batch, parameters, dense, times):
 
 
 def test_rates_are_read():
-    assert exchange.bits_per_second("100mbit") == 1e8 and exchange.bits_per_second("none") == float("inf")
+    assert links.bits_per_second("100mbit") == 1e8 and links.bits_per_second("none") == float("inf")

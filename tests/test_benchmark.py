@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, run_command
 
 from launch.bench import arguments
-from launch.bench.comparisons import overhead
+from launch.bench.comparisons.one_host import overhead
 from launch.bench.contestants import parse_models
 
 BENCHMARK = ROOT / "launch" / "benchmark.py"

@@ -38,7 +38,7 @@ WITHOUT_TENSORFLOW += [
 ]
 PROGRAMS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.name != "__init__.py")
 # Named as folders; what is in them is described nowhere else.
-ONE_LINE = ("launch/bench", "launch/baselines")
+ONE_LINE = ("launch/bench", "launch/bench/comparisons", "launch/baselines")
 
 
 def imports(path):

@@ -11,7 +11,7 @@ from typing import get_args
 
 from launch.bench import projection
 from launch.bench.contestants import PRECISIONS, all_cores, parse_models
-from launch.bench.exchange import bits_per_second
+from launch.bench.links import bits_per_second
 from launch.job.config import ConfigError, TrainConfig
 
 BESIDE = {"scaling": ("grouped", "alone"), "exchange": ("factors", "allreduce", "grouped", "per-tensor", "alone")}

@@ -20,6 +20,21 @@ from launch.job.config import ConfigError
 SUBNET = "198.18.0.0/30"  # of the block reserved for benchmarks (RFC 2544); both ends are in namespaces
 ADDRESSES = ("198.18.0.1/30", "198.18.0.2/30")
 PREFIX = "lockstep-"
+BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+
+
+def bits_per_second(rate: str) -> float:
+    """``1gbit`` -> 1e9; ``none`` -> infinite.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    number, unit = rate[:-4], rate[-4:]
+    if rate == "none":
+        return float("inf")
+    if unit not in BITS or not number.isdecimal() or int(number) < 1:
+        raise ConfigError(f"--rates has {rate!r}; expected rates such as 100mbit or 1gbit, or none")
+    return int(number) * BITS[unit]
 
 
 class Link:

@@ -6,18 +6,16 @@ Horovod's ranks also ask each other about a thousand times a second whether ther
 on idle ranks and shown apart, since it grows with time and not with steps.
 """
 
-from launch.bench.comparisons import ALONE, BY_HAND
+from launch.bench.comparisons.one_host import ALONE, BY_HAND
 from launch.bench.contestants import Case, Job, Place, all_cores
-from launch.bench.links import Link
+from launch.bench.links import Link, bits_per_second
 from launch.bench.report import Result
 from launch.bench.runner import Runner
 from launch.bench.timing import Timing, parts_of_ranks
-from launch.job.config import ConfigError
 
 RANKS = 2
 IDLE = 1.0  # seconds
 OURS, FACTORS, SUMMED = "lockstep auto", "lockstep factors", "lockstep allreduce"
-BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
 
 def exchange(arguments, runner: Runner) -> Result:
@@ -35,20 +33,6 @@ def exchange(arguments, runner: Runner) -> Result:
         finally:
             runner.end_all()  # before the link goes
     return result
-
-
-def bits_per_second(rate: str) -> float:
-    """``1gbit`` -> 1e9; ``none`` -> infinite.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    number, unit = rate[:-4], rate[-4:]
-    if rate == "none":
-        return float("inf")
-    if unit not in BITS or not number.isdecimal() or int(number) < 1:
-        raise ConfigError(f"--rates has {rate!r}; expected rates such as 100mbit or 1gbit, or none")
-    return int(number) * BITS[unit]
 
 
 def all_reduce_bytes(parameters: int) -> float:

@@ -1,0 +1,1 @@
+"""What launch/benchmark.py compares: a function for each of its commands."""
