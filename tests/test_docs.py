@@ -67,8 +67,8 @@ def test_the_parity_page_has_the_rows_of_the_tests_and_no_others():
     assert dict(rows) == {row: re.sub("DATA/|HELPERS/", "", flags) for row, flags in tables.items()}
 
 
-def test_the_readme_tells_of_every_recipe():
-    assert [path.stem for path in RECIPES if f"`{path.stem}`" not in README] == []
+def test_the_page_of_recipes_tells_of_every_one():
+    assert [path.stem for path in RECIPES if f"`{path.stem}`" not in TEXTS["docs/recipes.md"]] == []
 
 
 def test_the_page_of_own_code_names_the_callbacks_that_are_refused_or_run_on_the_chief_alone():
