@@ -13,7 +13,7 @@ from trained import change_state
 
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.config import ConfigError
-from launch.job.logs.report import weights_sha256
+from launch.job.identity import weights_sha256
 from launch.trained import load_run
 from launch.trained.record import RecordError
 

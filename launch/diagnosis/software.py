@@ -67,7 +67,7 @@ def facts() -> dict:
     """A JSON object of versions and devices; call it once everything is loaded that a run would load."""
     import tensorflow as tf
 
-    from launch.job.logs.report import versions
+    from launch.job.identity import versions
 
     horovod, build = _horovod(), tf.sysconfig.get_build_info()
     gpus = tf.config.list_physical_devices("GPU")

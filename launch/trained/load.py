@@ -11,7 +11,8 @@ import numpy as np
 from distributed.checkpoint import commit, manager
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.logs.report import MODEL, model_sha256
+from launch.job.identity import model_sha256
+from launch.job.logs.report import MODEL
 from launch.job.preparation.build import create_network
 from launch.job.user import code as user_code
 from launch.job.user.call import UserCodeError

@@ -28,7 +28,7 @@ class Record:
         pixels: how a file becomes pixels uint8 [size, size, 3]; see ``data.decode.description``.
         outputs: ``ONE_LOGIT`` or ``LOGITS``.
         model: its name, as ``--model`` takes it.
-        model_sha256: over names, shapes and dtypes of its weights, see ``report.model_sha256``.
+        model_sha256: over names, shapes and dtypes of its weights, see ``identity.model_sha256``.
         dataset: the name of the data it was trained on, as ``--dataset`` takes it.
         data_sha256: the fingerprint of the training data.
         versions: of Python and the packages that the run was trained with.

@@ -17,8 +17,8 @@ from test_weights import HOSTILE, hdf5, network, replaced, save
 from data import decode
 from distributed.checkpoint import manager
 from distributed.checkpoint.commit import Checkpoint
+from launch.job import identity
 from launch.job.config import TrainConfig
-from launch.job.logs import report
 from launch.trained.record import LOGITS, Record
 
 # Weights; most are those of test_weights.py
@@ -93,7 +93,7 @@ def run(folder: Path) -> Path:
     model = plain()
     record = Record(
         classes=("a", "b"), image_size=8, pixels=decode.description(8, decode.NOW), outputs=LOGITS, model="mine",
-        model_sha256=report.model_sha256(model), dataset="npz", data_sha256="", versions=report.versions(),
+        model_sha256=identity.model_sha256(model), dataset="npz", data_sha256="", versions=identity.versions(),
     )  # fmt: skip
     configuration = TrainConfig().model_dump(mode="json")
     state = {"step": 1, "epoch": 1, "configuration": configuration, "files": {}, "record": record.as_json()}

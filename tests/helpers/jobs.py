@@ -247,8 +247,7 @@ def main(folder: Path) -> int:
         from distributed import control
         from distributed.checkpoint.saver import Saver
         from distributed.hardware import devices
-        from launch.job import checks
-        from launch.job.logs import report
+        from launch.job import checks, identity
         from launch.job.preparation import build, inputs
         from launch.train import main as train
 
@@ -259,12 +258,12 @@ def main(folder: Path) -> int:
     pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
     losses, check = build.example_losses, checks.check_replicas
     cards_in_use = devices.cards_in_use
-    save, versions, model_sha256 = Saver.save, report.versions, report.model_sha256
+    save, versions, model_sha256 = Saver.save, identity.versions, identity.model_sha256
     for name, line in jobs["lines"].items():
         seen = []
         build.example_losses, checks.check_replicas, Saver.save = losses, check, save
         inputs.training_batches, inputs.validation_batches = record(pipeline, seen), validation
-        report.versions, report.model_sha256 = versions, model_sha256
+        identity.versions, identity.model_sha256 = versions, model_sha256
         devices.cards_in_use = cards_in_use
         deaths.plant(None)
         for kind, *place in jobs["plants"].get(name, []):
@@ -279,11 +278,11 @@ def main(folder: Path) -> int:
             elif kind in ("weight", "slot", "copy"):
                 checks.check_replicas = changed(kind, check, *place)
             elif kind == "versions":
-                report.versions = lambda: versions() | {"numpy": f"that of rank {world.rank}"}
+                identity.versions = lambda: versions() | {"numpy": f"that of rank {world.rank}"}
             elif kind == "card":
                 devices.cards_in_use = partial(card_of, *place, world.rank)
             elif kind == "model":
-                report.model_sha256 = lambda network: f"that of rank {world.rank}"
+                identity.model_sha256 = lambda network: f"that of rank {world.rank}"
             elif kind == "example":
                 inputs.validation_batches = lost_example(validation, *place)
             elif kind == "limit":

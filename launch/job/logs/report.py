@@ -1,20 +1,16 @@
 """What a run leaves besides checkpoints and logs: ``summary.json``, ``curves.png``, and what rebuilds its network."""
 
 import contextlib
-import hashlib
 import json
 import math
-import platform
-from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 
+from launch.job import identity
 from launch.job.logs import stragglers
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
@@ -25,33 +21,6 @@ if TYPE_CHECKING:
     from launch.job.preparation.assemble import Training
 
 SUMMARY, MODEL = "summary.json", "model.json"
-PACKAGES = ("tensorflow", "keras", "horovod", "mpi4py", "numpy")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
-
-
-def weights_sha256(model: keras.Model) -> str:
-    """SHA-256 over all weights in ``model.weights`` order, as little-endian float32 bytes."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(weight, dtype="<f4").tobytes())
-    return digest.hexdigest()
-
-
-def model_sha256(model: keras.Model, paths: Sequence[str] | None = None) -> str:
-    """SHA-256 over the weights' names, shapes and dtypes: equal for equal architectures, whatever the weights.
-
-    Args:
-        paths: the weights' names, in their order; by default their own.
-    """
-    paths = paths or [weight.path for weight in model.weights]
-    layout = [
-        (path, tuple(weight.shape), weight.dtype) for path, weight in zip(paths, model.weights, strict=True)
-    ]
-    return hashlib.sha256(repr(layout).encode()).hexdigest()
 
 
 def keep_record(record: Record, model: keras.Model, directory: Path, console: Console) -> None:
@@ -122,8 +91,8 @@ def summarize(training: "Training", stopped_by: str, seconds: float) -> dict:
         "stopped_by": stopped_by,
         "learning_rate": progress.learning_rate,
         "exchange": {name: asdict(choice) for name, choice in training.choices.items()},
-        "weights_sha256": weights_sha256(network),
-        "versions": versions(),
+        "weights_sha256": identity.weights_sha256(network),
+        "versions": identity.versions(),
         "startup": training.startup.summary(),
         "time": stragglers.summarize(ranks, progress.epoch + 1 - len(ranks)),
     }

@@ -24,9 +24,8 @@ from distributed.layers.convert import LayerError
 from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from distributed.world import WorldError
-from launch.job import environment
+from launch.job import environment, identity
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.logs import report
 from launch.job.logs.console import Console
 from launch.job.preparation import exchange
 from launch.job.preparation.batch_plan import create_batch_plan
@@ -72,7 +71,7 @@ def agree_on_settings(config: TrainConfig, strategy: Strategy, code: UserCode) -
     one kind of device."""
     check_devices(strategy, cpu=environment.on_cpu(config))
     files = {f"file of --{flag}": digest for flag, digest in code.sha256.items()}
-    control.check_agreement(strategy.control, config.model_dump(mode="json") | report.versions() | files)
+    control.check_agreement(strategy.control, config.model_dump(mode="json") | identity.versions() | files)
 
 
 def plan_inputs(
@@ -183,7 +182,7 @@ def build_model(
             class_weights=class_weights,
         ),
     )
-    control.check_agreement(strategy.control, {"model": report.model_sha256(model.network)})
+    control.check_agreement(strategy.control, {"model": identity.model_sha256(model.network)})
     return model, choices
 
 
@@ -195,8 +194,8 @@ def describe(config: TrainConfig, inputs: Inputs, network: keras.Model, fingerpr
         pixels=decode.description(AUGMENTATIONS[config.augment].eighths, inputs.decoding),
         outputs=ONE_LOGIT if network.output_shape[-1] == 1 else LOGITS,
         model=code.model_name(config),
-        model_sha256=report.model_sha256(network),
+        model_sha256=identity.model_sha256(network),
         dataset=code.data_name(config),
         data_sha256=fingerprint,
-        versions=report.versions(),
+        versions=identity.versions(),
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from distributed.checkpoint.commit import CheckpointError
 from distributed.strategies import Strategy
+from launch.job import identity
 from launch.job.config import TrainConfig
-from launch.job.logs import report
 from launch.job.preparation.batch_plan import DEFAULT_WARMUP, BatchPlan
 from launch.job.run_directory import earlier
 from launch.job.user.given import UserCode
@@ -40,7 +40,7 @@ def describe(
         "strategy": strategy.name,
         "world_size": strategy.world.size,
         "replicas": plan.replicas,
-        "versions": report.versions(),
+        "versions": identity.versions(),
         "files": dict(code.sha256),
         "record": record.as_json(),
         "configuration": settings,

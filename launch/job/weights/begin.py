@@ -6,8 +6,8 @@ from pathlib import Path
 
 import keras
 
+from launch.job import identity
 from launch.job.config import TrainConfig
-from launch.job.logs import report
 from launch.job.weights import imagenet
 from launch.job.weights.files import open_weights, sha256, weights_file
 from launch.job.weights.match import Match, in_order, match, own_variables
@@ -45,7 +45,7 @@ def begin(config: TrainConfig, network: keras.Model) -> Begun:
             for variable, value in zip(own_variables(layer), arrays, strict=True):
                 variable.assign(value)
     names = [layer.name for layer, _ in matched.taken]
-    digest = report.weights_sha256(network) if imagenets else sha256(weights_file(path))
+    digest = identity.weights_sha256(network) if imagenets else sha256(weights_file(path))
     return Begun(digest, list(_sentences(what, stored.kind, matched)), names)
 
 
