@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import checkpoints
 import numpy as np
 import pytest
 import yaml
@@ -166,7 +167,7 @@ def moved(runs, tmp_path_factory, tiny_data):
         "older": [*line, "--resume", folder / "older" / "checkpoints" / "step-00000016"],
     }
     for name, step in {"damaged": 20, "lost": 5}.items():
-        jobs_cut(whole, folder / name, step)
+        checkpoints.cut(whole, folder / name, step)
         weights = folder / name / "checkpoints" / f"step-{step:08d}" / "weights.safetensors"
         weights.write_bytes(weights.read_bytes()[:-7])
     for name in ("finished", "older"):
@@ -181,12 +182,6 @@ def moved(runs, tmp_path_factory, tiny_data):
         name, _, text = part.partition("\n")
         said[name] = said.get(name, "") + text
     return folder, codes, said
-
-
-def jobs_cut(*arguments):
-    import jobs
-
-    jobs.cut(*arguments)
 
 
 def test_another_number_of_workers_goes_on_and_is_told_what_changed(runs, moved):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 
@@ -57,12 +58,31 @@ def same(one, other):
 def forget(directory, setting):
     """Leave checkpoints as those of a version that did not know a setting."""
     for path in directory.glob("step-*"):
-        state, manifest = (json.loads((path / name).read_text()) for name in ("state.json", "manifest.json"))
+        state = json.loads((path / "state.json").read_text())
         del state["configuration"][setting]
-        content = json.dumps(state).encode()
-        manifest["files"]["state.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        (path / "state.json").write_bytes(content)
-        (path / "manifest.json").write_text(json.dumps(manifest))
+        _replace_state(path, state)
+
+
+def cut(run, target, step, *unknown):
+    """Copy a run as it was after a kill with this step's checkpoint as the newest, which lacks these facts."""
+    shutil.copytree(run, target, symlinks=True)
+    for path in (target / "checkpoints").iterdir():
+        if path.is_symlink():
+            path.unlink()
+        elif path.name > f"step-{step:08d}":
+            shutil.rmtree(path)
+    (target / "summary.json").unlink()
+    checkpoint = target / "checkpoints" / f"step-{step:08d}"
+    state = json.loads((checkpoint / "state.json").read_text())
+    _replace_state(checkpoint, {name: value for name, value in state.items() if name not in unknown})
+
+
+def _replace_state(path, state):
+    manifest = json.loads((path / "manifest.json").read_text())
+    content = json.dumps(state).encode()
+    manifest["files"]["state.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "state.json").write_bytes(content)
+    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def damage(path, position, mask=0xFF):

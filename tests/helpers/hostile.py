@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import hostile_arrays as arrays
 import hostile_files as files
+import hostile_folders as folders
 import hostile_pictures as pictures
 import hostile_records as records
 import hostile_weights as weights
@@ -70,7 +71,7 @@ def corpus() -> list[Hostile]:
     """All inputs, in an order in which every n-th is a bit of everything."""
     groups = {
         "pictures": ({}, {}),
-        "folder trees": (pictures.REFUSED_TREES, pictures.EITHER_TREES),
+        "folder trees": (folders.REFUSED_TREES, folders.EITHER_TREES),
         "TFRecords": (records.REFUSED_RECORDS, records.EITHER_RECORDS),
         "npz": (arrays.REFUSED_NPZ, arrays.EITHER_NPZ),
         "HDF5": (arrays.REFUSED_HDF5, arrays.EITHER_HDF5),
@@ -82,7 +83,7 @@ def corpus() -> list[Hostile]:
         "runs": (weights.REFUSED_RUNS, {}),
         "comparisons": (weights.REFUSED_COMPARISONS, {}),
     }
-    listed = [Hostile("pictures", name, pictures.with_picture(name, content), either)
+    listed = [Hostile("pictures", name, folders.with_picture(name, content), either)
               for name, content, either in pictures.pictures()]  # fmt: skip
     for kind, (refused, either) in groups.items():
         listed += [Hostile(kind, name, make, False) for name, make in refused.items()]

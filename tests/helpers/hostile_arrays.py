@@ -1,5 +1,5 @@
 """NumPy's archives, HDF5 files and CIFAR-10's archives from strangers: shapes that lie, pickles, links into other
-files, what unpacks to a thousand times its size.  REFUSED and EITHER as in ``hostile_pictures.py``."""
+files, what unpacks to a thousand times its size.  REFUSED and EITHER as in ``hostile_folders.py``."""
 
 import io
 import os

@@ -1,11 +1,11 @@
-"""Tables, settings and weights of classes from strangers.  REFUSED and EITHER as in ``hostile_pictures.py``."""
+"""Tables, settings and weights of classes from strangers.  REFUSED and EITHER as in ``hostile_folders.py``."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from hostile_pictures import SOUND, tree
+from hostile_folders import SOUND, tree
 from hostile_records import SECRET, written
 
 # Tables

@@ -1,5 +1,5 @@
 """TFRecord shards from strangers, with their indexes and manifests: lengths and checksums that lie, nested messages.
-REFUSED and EITHER as in ``hostile_pictures.py``."""
+REFUSED and EITHER as in ``hostile_folders.py``."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Weights, checkpoints and whole runs from strangers.  REFUSED and EITHER as in ``hostile_pictures.py``."""
+"""Weights, checkpoints and whole runs from strangers.  REFUSED and EITHER as in ``hostile_folders.py``."""
 
 import hashlib
 import json

@@ -5,26 +5,17 @@ to a command line; the exit codes go to FOLDER/codes.json.  Where the line names
 the user's, so that what is tested is the way it is trained; everything else is the program as it is.  Each rank leaves
 the order and the pixels of what it trained on as FOLDER/NAME/seen-RANK.npz.
 
-A job may have faults planted, each at a rank and step: "nan" makes its loss NaN, "overflow" so large that float16
-gradients overflow; "weight", "slot" and "copy" change one of its values, "versions" and "model" what it says of these;
-"card" gives the ranks so many kinds of GPUs, and so many GPUs;
-"example" has it overlook a validation example; "SIGUSR1@step",
-"loop@saving" and the like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step]
-copies that run as it was after a kill with step's checkpoint as the newest: what was logged after it is there, later
-checkpoints, links and the summary are not; names after the step are facts that its checkpoint lacks; ["forget",
-setting, 0] after it makes these checkpoints those of a version that did not know the setting.  ["limit", step, bytes]
-lets no file of the chief's grow beyond that from the save of that step on.
-["compute", rank, seconds], "input" and "saving" let a rank, or all for null, sleep in each step, before each batch, in
-each save.
+A job may have faults planted, most of them at a rank and step: see ``faults.py``; "SIGUSR1@step", "loop@saving" and the
+like: see ``deaths.py``.  Or a job begins with what another one has left: ["cut", name, step] copies that run as it was
+after a kill with step's checkpoint as the newest: what was logged after it is there, later checkpoints, links and the
+summary are not; names after the step are facts that its checkpoint lacks; ["forget", setting, 0] after it makes these
+checkpoints those of a version that did not know the setting.
 """
 
-import hashlib
 import json
 import os
 import resource
-import shutil
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -106,135 +97,6 @@ def record(training_batches, seen: list):
     return recorded
 
 
-def napping(kind: str, plain, rank: int | None, seconds: float):
-    """``plain`` of a rank, or of all for None, that sleeps: for "compute" ``example_losses``, in each training step;
-    for "input" ``training_batches``, before each batch; for "saving" ``Saver.save``."""
-    import tensorflow as tf
-
-    from distributed import step_context
-
-    if rank not in (None, World.from_environment(os.environ).rank):
-        return plain
-
-    def nap():
-        time.sleep(seconds)
-        return 0
-
-    def sleep_first(*arguments):
-        with tf.control_dependencies(arguments):
-            slept = tf.numpy_function(nap, [], tf.int64)
-        with tf.control_dependencies([slept]):
-            return tuple(map(tf.identity, arguments))
-
-    def planted(*arguments, **named):
-        if kind == "saving":
-            nap()
-        made = plain(*arguments, **named)
-        if kind == "input":
-            return made.map(sleep_first)
-        if kind == "saving":
-            return made
-
-        def losses(labels, logits):
-            if step_context.current() is None:
-                return made(labels, logits)
-            return made(*sleep_first(labels, logits))
-
-        return losses
-
-    return planted
-
-
-FACTORS = {"nan": float("nan"), "overflow": 1e3}
-
-
-def scaled_losses(example_losses, factor: float, rank: int, step: int):
-    """The losses, but multiplied by ``factor`` in one training step of one rank."""
-    import tensorflow as tf
-
-    from distributed import step_context
-
-    def planted(*arguments):
-        losses = example_losses(*arguments)
-
-        def scaled(labels, logits):
-            context = step_context.current()
-            if context is None or World.from_environment(os.environ).rank != rank:
-                return losses(labels, logits)
-            return losses(labels, logits) * tf.where(context.step == step, factor, 1.0)
-
-        return scaled
-
-    return planted
-
-
-def lost_example(validation_batches, rank: int, _step: int):
-    """The validation pipeline, but one rank overlooks the first example of its first batch."""
-    import tensorflow as tf
-
-    def planted(*arguments, **named):
-        dataset = validation_batches(*arguments, **named)
-        if World.from_environment(os.environ).rank != rank:
-            return dataset
-
-        def overlook(index, batch):
-            images, labels, weights = batch
-            return images, labels, tf.where((tf.range(len(weights)) == 0) & (index == 0), 0.0, weights)
-
-        return dataset.enumerate().map(overlook)
-
-    return planted
-
-
-def changed(kind: str, check, rank: int, step: int):
-    """The comparison of replicas, but before that of one step a "weight" of one rank is changed, a "slot" of its
-    optimizer, or the weight's "copy" on the last device."""
-
-    def planted(strategy, model, now):
-        if (strategy.world.rank, now) == (rank, step):
-            variable = model.network.get_layer("fc7").bias.value
-            if kind == "slot":
-                variable = next(slot.value for slot in model.optimizer.variables if len(slot.shape))
-            (variable.values[-1] if kind == "copy" else variable).assign_add(variable * 0 + 1e-6)
-        check(strategy, model, now)
-
-    return planted
-
-
-def limited(save, step: int, size: int):
-    """``Saver.save``, but from one step on the kernel refuses to let files grow."""
-
-    def planted(saver, now, *arguments, **named):
-        if now >= step:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-        save(saver, now, *arguments, **named)
-
-    return planted
-
-
-def card_of(kinds: int, cards: int, rank: int):
-    """One card of so many kinds, and of so many cards, in turn by rank."""
-    from distributed.hardware.cuda import Card
-
-    return [Card(f"card {rank % kinds}", "9.0", f"0000:0{rank % cards}:00.0", str(rank % cards))]
-
-
-def cut(run: Path, target: Path, step: int, *unknown: str) -> None:
-    shutil.copytree(run, target, symlinks=True)
-    for path in (target / "checkpoints").iterdir():
-        if path.is_symlink():
-            path.unlink()
-        elif path.name > f"step-{step:08d}":
-            shutil.rmtree(path)
-    (target / "summary.json").unlink()
-    checkpoint = target / "checkpoints" / f"step-{step:08d}"
-    state, manifest = (json.loads((checkpoint / name).read_text()) for name in ("state.json", "manifest.json"))
-    content = json.dumps({name: value for name, value in state.items() if name not in unknown}).encode()
-    manifest["files"]["state.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (checkpoint / "state.json").write_bytes(content)
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-
-
 def main(folder: Path) -> int:
     preemption.listen()  # as the program does, first of all
     world = World.from_environment(os.environ)
@@ -242,6 +104,7 @@ def main(folder: Path) -> int:
     with environment.loading(quiet=False):
         import checkpoints
         import deaths
+        import faults
         import numpy as np
 
         from distributed import control
@@ -267,32 +130,32 @@ def main(folder: Path) -> int:
         devices.cards_in_use = cards_in_use
         deaths.plant(None)
         for kind, *place in jobs["plants"].get(name, []):
-            if kind in FACTORS:
-                build.example_losses = scaled_losses(losses, FACTORS[kind], *place)
+            if kind in faults.FACTORS:
+                build.example_losses = faults.scaled_losses(losses, kind, *place)
             elif kind == "compute":
-                build.example_losses = napping(kind, build.example_losses, *place)
+                build.example_losses = faults.napping(kind, build.example_losses, *place)
             elif kind == "input":
-                inputs.training_batches = napping(kind, inputs.training_batches, *place)
+                inputs.training_batches = faults.napping(kind, inputs.training_batches, *place)
             elif kind == "saving":
-                Saver.save = napping(kind, Saver.save, *place)
+                Saver.save = faults.napping(kind, Saver.save, *place)
             elif kind in ("weight", "slot", "copy"):
-                checks.check_replicas = changed(kind, check, *place)
+                checks.check_replicas = faults.changed(kind, check, *place)
             elif kind == "versions":
                 identity.versions = lambda: versions() | {"numpy": f"that of rank {world.rank}"}
             elif kind == "card":
-                devices.cards_in_use = partial(card_of, *place, world.rank)
+                devices.cards_in_use = partial(faults.card_of, *place, world.rank)
             elif kind == "model":
                 identity.model_sha256 = lambda network: f"that of rank {world.rank}"
             elif kind == "example":
-                inputs.validation_batches = lost_example(validation, *place)
+                inputs.validation_batches = faults.lost_example(validation, *place)
             elif kind == "limit":
-                Saver.save = limited(save, *place)
+                Saver.save = faults.limited(save, *place)
             elif kind == "forget":
                 checkpoints.forget(folder / name / "checkpoints", place[0])
             elif kind != "cut":
                 deaths.plant(kind, *place)
             elif world.is_chief:
-                cut(folder / place[0], folder / name, *place[1:])
+                checkpoints.cut(folder / place[0], folder / name, *place[1:])
         if world.is_chief:
             for stream in (sys.stdout, sys.stderr):
                 print(f"job: {name}", file=stream, flush=True)
