@@ -1,4 +1,4 @@
-"""The two layers that Keras lacks: response normalisation, and grouped convolution on CPUs."""
+"""The two layers that Keras lacks: response normalisation, and a grouped convolution for CPUs, too."""
 
 import keras
 import numpy as np

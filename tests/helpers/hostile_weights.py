@@ -79,7 +79,6 @@ EITHER_WEIGHTS = {
 # Checkpoints and runs
 
 ARRAYS = {"dense/kernel": np.arange(12, dtype=np.float32).reshape(3, 4), "dense/bias": np.zeros(4, np.float32)}
-LAYOUT = {name: (array.shape, array.dtype) for name, array in ARRAYS.items()}
 
 
 def plain() -> keras.Model:
