@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import augment, decode
+from data.pictures import augment, decode
 
 UPRIGHT = tf.constant(1)
 IDS = tf.constant([3, 0, 77, 12345678901, 5, 8, 13, 21], tf.int64)

@@ -5,12 +5,12 @@ import typing
 import pytest
 
 from data import SOURCES
-from data.pipeline import AUGMENTATIONS
+from data.views import AUGMENTATIONS
 from distributed.metrics import METRICS
 from distributed.schedule import DECAYS, SCALINGS
 from launch.job.config import choices
 from launch.job.preparation.optimizers import OPTIMIZERS
-from launch.prepare import PrepareConfig
+from launch.shards.config import PrepareConfig
 from models import MODELS, PIXELS
 
 TABLES = {

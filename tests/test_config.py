@@ -148,6 +148,11 @@ def test_the_saved_configuration_gives_the_equal_one(tmp_path, flags):
         ("--strategy single --cpu-devices 2", ("--cpu-devices 2", "single", "--strategy mirrored")),
         ("--dataset csv", ("--dataset csv", "without --data-dir", "name the folder")),
         ("--data-dir x", ("--data-dir x", "--dataset shapes is generated")),
+        *(
+            (f"--{flag} --dataset {dataset}", (f"--{flag} belongs to image_folder", dataset, "leave it out"))
+            for flag in ("reindex", "skip-unreadable 3")
+            for dataset in ("shapes", "cifar10", "npz --data-dir x", "hdf5 --data-dir x", "mine.py:data")
+        ),
         ("--config absent.yaml", ("--config absent.yaml cannot be read", "No such file", "existing YAML")),
     ),
 )

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.datasets import DataError, FileSource, Progress, Source
-from data.exif import stored_orientation
-from data.formats.naming import few, joined
-from data.formats.picture_size import LARGEST, decoded_bytes
-from data.spread import slices, spread
+from data.datasets import DataError, Progress, Source
+from data.files.source import FileSource
+from data.files.spread import slices, spread
+from data.messages import few, joined
+from data.pictures.exif import stored_orientation
+from data.pictures.size import LARGEST, decoded_bytes
 
 LOOKING = "looking at files"  # what `Progress` is told
 FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a pipe would be waited for

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from data import exif
 from data.datasets import DataError, Source
-from data.decode import NOW, decode_window, to_uint8
+from data.pictures import exif
+from data.pictures.decode import NOW, decode_window, to_uint8
 
 QUALITY = 95  # of JPEG, 4:2:0, as im2rec and the usual resized ImageNet sets have it
 
