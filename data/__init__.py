@@ -34,7 +34,7 @@ class DatasetConfig:
     """Which data set, and which of its examples: the same ones, in the same splits, on every machine.
 
     Attributes:
-        kind: a key of SOURCES.
+        kind: a key of KINDS.
         data_dir: the folder or file; None only for NEEDS_NO_DATA_DIR. `~` and `$VAR` are replaced.
         seed: chooses the held-out examples, and the pictures of `shapes`.
         validation_split: in [0, 1), the part of each class of the training examples to hold out where the data have
@@ -64,8 +64,8 @@ class DatasetConfig:
             raise DataError(
                 f"validation_split is {self.validation_split}: expected 0 or more and less than 1, such as 0.1."
             )
-        if self.kind not in SOURCES:
-            raise DataError(f"dataset is {self.kind!r}: expected one of {', '.join(SOURCES)}.")
+        if self.kind not in KINDS:
+            raise DataError(f"dataset is {self.kind!r}: expected one of {', '.join(KINDS)}.")
         if self.data_dir is None and self.kind not in NEEDS_NO_DATA_DIR:
             raise DataError(f"dataset {self.kind} needs data_dir: pass --data-dir with the place of its files.")
         if any(self.features) and self.kind != "tfrecord":
@@ -75,7 +75,7 @@ class DatasetConfig:
 
 
 # Kind of data set -> what opens it.
-SOURCES: dict[str, Callable[[DatasetConfig, Progress | None], Sources]] = {
+KINDS: dict[str, Callable[[DatasetConfig, Progress | None], Sources]] = {
     "shapes": lambda config, progress: load_shapes(config.data_dir, config.seed),
     "cifar10": lambda config, progress: load_cifar10(config.data_dir),
     "image_folder": lambda config, progress: load_image_folder(config.data_dir, config.classes, progress),
@@ -125,7 +125,7 @@ def open_sources(config: DatasetConfig, progress: Progress | None = None) -> Sou
     data_dir = config.data_dir and expand(config.data_dir)
     refuse_odd_names([data_dir or ""], "the path")
     try:
-        return SOURCES[config.kind](replace(config, data_dir=data_dir), progress)
+        return KINDS[config.kind](replace(config, data_dir=data_dir), progress)
     except OSError as error:
         place = error.filename or data_dir
         raise DataError(f"cannot read {place} ({error.strerror or error}): restore it or make it readable.") from error

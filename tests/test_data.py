@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import SOURCES, DatasetConfig, load
+from data import KINDS, DatasetConfig, load
 from data.datasets import ArraySource, DataError, Subset
 from data.files.source import FileSource
 
@@ -90,7 +90,7 @@ def loaded(monkeypatch):
     """Loads an array source with the given labels, without a validation split of its own."""
 
     def load_labels(labels, **arguments):
-        monkeypatch.setitem(SOURCES, "npz", lambda config, progress: (array_source(labels), None))
+        monkeypatch.setitem(KINDS, "npz", lambda config, progress: (array_source(labels), None))
         return load(DatasetConfig("npz", "here", **{"seed": 1, "validation_split": 0.25} | arguments))
 
     return load_labels
@@ -118,7 +118,7 @@ def test_held_out_part_is_a_function_of_the_seed(loaded):
 def test_nothing_is_held_out_without_need(loaded, monkeypatch):
     assert loaded(LABELS, validation_split=0).validation is None
     own = array_source([0, 1, 2])
-    monkeypatch.setitem(SOURCES, "csv", lambda config, progress: (array_source(LABELS), own))
+    monkeypatch.setitem(KINDS, "csv", lambda config, progress: (array_source(LABELS), own))
     assert load(DatasetConfig("csv", "here", seed=0, validation_split=0.5)).validation is own
 
 

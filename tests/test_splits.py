@@ -1,5 +1,7 @@
 """Which split of which data is evaluated, with the labels of a run."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,8 +11,14 @@ from test_tfrecord import example, write
 from data import DatasetConfig, Splits, hold_out, load
 from data.datasets import DataError
 from data.formats.arrays.source import training_source
+from data.pictures.decode import NOW, description
 from data.splits import adopt, choose, open_part
 from data.splits import test_place as place_of_test
+from data.views import evaluation_images
+from launch.evaluation.split import open_evaluated, open_training
+from launch.exports.pictures import sample
+from launch.trained.load import Found
+from launch.trained.record import Record
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -185,3 +193,23 @@ def test_what_is_not_there_is_said():
     assert choose(alone, None, CLASSES, "here", own=False).split == "all"
     assert choose(alone, "train", CLASSES, "here", own=False).split == "train"
     assert choose(cut, None, CLASSES, "here", own=False).split == "val"
+
+
+def test_after_training_a_runs_data_are_opened_as_the_run_did(tmp_path):
+    """By the evaluation of its own data, also where these are given, and by the check of an export."""
+    place, classes = str(pictures(tmp_path, CLASSES, 10)), ("owl", "cat")
+    own = load(DatasetConfig("image_folder", place, seed=3, validation_split=0.2, classes=classes))
+    record = Record(
+        classes=classes, image_size=4, pixels=description(8, NOW), outputs="", model="", model_sha256="",
+        dataset="image_folder", data_sha256=own.train.fingerprint(), versions={},
+    )  # fmt: skip
+    settings = {"dataset": "image_folder", "data_dir": place, "classes": "owl,cat", "seed": 3, "validation_split": 0.2}
+    found = Found(tmp_path, None, {"configuration": settings}, record, "")
+    for given in (None, None), ("image_folder", place):
+        evaluated = open_evaluated(Namespace(dataset=given[0], data_dir=given[1], split=None), found)
+        assert evaluated.own and evaluated.part.split == "val"
+        assert evaluated.part.source.fingerprint() == own.validation.fingerprint()
+        assert open_training(found, evaluated).fingerprint() == own.train.fingerprint()
+    shown, what = sample(found)
+    assert what == "validation pictures" and len(shown) == len(own.validation) == 4
+    np.testing.assert_array_equal(shown, evaluation_images(own.validation, range(4), "none", 4))

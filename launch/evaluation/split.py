@@ -19,7 +19,7 @@ class Data:
 
     Attributes:
         part: the split, with the run's labels.
-        dataset: its kind, a key of ``data.SOURCES`` or FILE.py:FUNCTION.
+        dataset: its kind, a key of ``data.KINDS`` or FILE.py:FUNCTION.
         data_dir: where it lies, or None.
         own: whether it is the data that the run was trained on, be it in another place than then.
     """
