@@ -149,9 +149,10 @@ def test_the_saved_configuration_gives_the_equal_one(tmp_path, flags):
         ("--dataset csv", ("--dataset csv", "without --data-dir", "name the folder")),
         ("--data-dir x", ("--data-dir x", "--dataset shapes is generated")),
         *(
-            (f"--{flag} --dataset {dataset}", (f"--{flag} belongs to image_folder", dataset, "leave it out"))
+            (f"--{flag} --dataset {kind}{place}", (f"--{flag} belongs to image_folder", f" {kind}", "leave it out"))
             for flag in ("reindex", "skip-unreadable 3")
-            for dataset in ("shapes", "cifar10", "npz --data-dir x", "hdf5 --data-dir x", "mine.py:data")
+            for kind in ("shapes", "cifar10", "npz", "hdf5", "mine.py:data")
+            for place in [" --data-dir x" if kind in ("npz", "hdf5") else ""]
         ),
         ("--config absent.yaml", ("--config absent.yaml cannot be read", "No such file", "existing YAML")),
     ),
