@@ -154,6 +154,11 @@ def test_bad_arguments(dataset, data_dir, split, words):
         load(DatasetConfig(dataset, data_dir, seed=0, validation_split=split))
 
 
+def test_features_are_of_tfrecord_alone():
+    with pytest.raises(DataError, match="--image-feature and --label-feature are of tfrecord, not of csv: leave them"):
+        DatasetConfig("csv", "here", seed=0, validation_split=0, features=(None, "label"))
+
+
 def test_one_class_is_refused(tmp_path):
     np.savez(tmp_path / "one.npz", x_train=np.zeros((3, 4, 4), np.uint8), y_train=np.zeros(3, int))
     with pytest.raises(DataError, match="single class '0'"):

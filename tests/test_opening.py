@@ -174,6 +174,9 @@ def test_shards_are_indexed_by_one_rank(tmp_path, monkeypatch):
     results = opened(3, dataset="tfrecord", data_dir=tmp_path)
     assert built == [RANKS[0]] and len({str(result.fingerprints) for result in results}) == 1
     assert all(result.splits.train.read(tf.constant([3])).numpy().tolist() == [JPEG] for result in results)
+    for reindex, times in (False, 1), (True, 2):
+        alone(dataset="tfrecord", data_dir=tmp_path, reindex=reindex)
+        assert len(built) == times
 
 
 def test_a_run_that_goes_on_lists_nothing_anew(photos, tmp_path, monkeypatch):
