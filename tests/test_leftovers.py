@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT, run_command, summary
 from user_files import SMALL
 
-from launch.job.leftovers import KERAS_DEFAULTS, LEFTOVERS, overrule
+from launch.job.leftovers import KERAS_DEFAULTS, LEFTOVERS, SETTLED, overrule
 
 TRAIN, EVALUATE = ROOT / "launch" / "train.py", ROOT / "launch" / "evaluate.py"
 LINE = "--dataset npz --global-batch-size 16 --epochs 1 --learning-rate 0.05 --micro-batch-size 8 --deterministic"
@@ -42,7 +42,7 @@ def home(tmp_path):
 def test_each_is_taken_out_and_named_where_it_matters(tmp_path, name):
     variables = {"KERAS_HOME": str(tmp_path), "PATH": "/bin", name: "odd"}
     assert f"{name}=odd" in overrule(variables)
-    assert variables == {"KERAS_HOME": str(tmp_path), "PATH": "/bin", "KERAS_BACKEND": "tensorflow"}
+    assert variables == {"KERAS_HOME": str(tmp_path), "PATH": "/bin"} | SETTLED
     for value in LEFTOVERS[name]:
         variables[name] = value.upper()
         assert overrule(variables) is None
@@ -82,3 +82,31 @@ def test_downloads_of_keras_stay_where_they_are(tmp_path):
     code += "from keras.src.utils.file_utils import config\nprint(config.keras_home(), keras.config.floatx())"
     done = run_command("python", "-c", code, PYTHONPATH=str(ROOT), HOME=str(tmp_path))
     assert done.stdout.split() == [str(tmp_path / ".keras"), "float32"], done.stderr
+
+
+# Convolutions as a profile of them names them.
+KERNELS = """
+from launch.job import environment
+from distributed.world import World
+environment.prepare(World(), verbose=False, cpu=True)
+import tensorflow as tf
+x, w = tf.ones((2, 8, 8, 4)), tf.ones((3, 3, 4, 4))
+@tf.function
+def train(x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(tf.nn.conv2d(x, w, 1, "SAME") ** 2)
+    return tape.gradient(loss, x)
+train(x)
+tf.profiler.experimental.start({folder!r})
+train(x)
+tf.profiler.experimental.stop()
+"""
+
+
+def test_convolutions_are_those_of_onednn_on_every_cpu(tmp_path):
+    done = run_command("python", "-c", KERNELS.format(folder=str(tmp_path)), PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    (profile,) = tmp_path.rglob("*.xplane.pb")
+    names = profile.read_bytes()
+    assert b"_MklNativeConv2D" in names and b":Conv2D" not in names

@@ -14,10 +14,12 @@ from parity import (
     COMMON,
     EXACT,
     EXACT_LATER,
+    EXACT_RARELY,
     FURTHER,
     FURTHER_EXACT,
     LATER,
     NETWORKS,
+    RARELY,
     REST,
     STEPS,
     TRAINING,
@@ -38,7 +40,7 @@ def run(tmp_path_factory, tiny_data):
     folders = {}
 
     def get(workers: str, row: str) -> Path:
-        tables = (TRAINING, REST, EXACT) if workers in LATER else (TRAINING | REST, EXACT)
+        tables = (TRAINING, REST, EXACT) if workers in LATER + RARELY else (TRAINING | REST, EXACT)
         tables += FURTHER, FURTHER_EXACT, NETWORKS
         number, table = next((number, table) for number, table in enumerate(tables) if row in table)
         if (workers, number) not in folders:
@@ -63,26 +65,29 @@ def in_folder(line: str, data: Path) -> list[str]:
     return line.replace("DATA", str(data.parent)).replace("HELPERS", str(helpers)).split()
 
 
-def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = (), mark=pytest.mark.faults):
-    """Parametrize a test with each row on each set of workers but the single process; ``mark`` is that of the later."""
+def on_all_workers(rows: dict[str, str], later: tuple[str, ...] = (), rarely: tuple[str, ...] = ()):
+    """Parametrize a test with each row on each set of workers but the single process.
+
+    ``later`` are left to make test-faults, ``rarely`` to make test-all.
+    """
     pairs = [(row, workers) for workers in WORKERS if workers != "single" for row in rows]
-    marks = dict.fromkeys(later, (mark,))
+    marks = dict.fromkeys(later, (pytest.mark.faults,)) | dict.fromkeys(rarely, (pytest.mark.thorough,))
     return pytest.mark.parametrize(
         ("row", "workers"), [pytest.param(*pair, marks=marks.get(pair[1], ())) for pair in pairs]
     )
 
 
-@on_all_workers(EXACT, EXACT_LATER)
+@on_all_workers(EXACT, EXACT_LATER, EXACT_RARELY)
 def test_same_bits(run, row, workers):
     compare_bits(run("single", row), run(workers, row))
 
 
-@on_all_workers(FURTHER_EXACT, tuple(WORKERS), pytest.mark.thorough)
+@on_all_workers(FURTHER_EXACT, rarely=tuple(WORKERS))
 def test_same_bits_of_further_rows(run, row, workers):
     compare_bits(run("single", row), run(workers, row))
 
 
-@on_all_workers(NETWORKS, tuple(WORKERS), pytest.mark.thorough)
+@on_all_workers(NETWORKS, rarely=tuple(WORKERS))
 def test_same_bits_with_networks_of_keras_applications(run, row, workers):
     compare_bits(run("single", row), run(workers, row))
 
@@ -97,17 +102,17 @@ def compare_bits(one: Path, many: Path) -> None:
     assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 
-@on_all_workers(TRAINING, ("mirrored-2",))
+@on_all_workers(TRAINING, rarely=("mirrored-2", "horovod-1"))
 def test_training_has_the_same_result(run, row, workers):
     compare(row, run("single", row), run(workers, row))
 
 
-@on_all_workers(REST, LATER)
+@on_all_workers(REST, LATER, RARELY)
 def test_the_rest_has_the_same_result(run, row, workers):
     compare(row, run("single", row), run(workers, row))
 
 
-@on_all_workers(FURTHER, tuple(WORKERS), pytest.mark.thorough)
+@on_all_workers(FURTHER, rarely=tuple(WORKERS))
 def test_further_rows_have_the_same_result(run, row, workers):
     compare(row, run("single", row), run(workers, row))
 
@@ -125,7 +130,12 @@ def compare(row: str, expected: Path, actual: Path) -> None:
         assert np.linalg.norm(other - weight) <= 1e-5 * np.linalg.norm(weight), name
 
 
-EVERYWHERE = ["single", "horovod-4", *(pytest.param(name, marks=pytest.mark.faults) for name in EXACT_LATER)]
+EVERYWHERE = [
+    "single",
+    "horovod-4",
+    *(pytest.param(name, marks=pytest.mark.faults) for name in EXACT_LATER),
+    *(pytest.param(name, marks=pytest.mark.thorough) for name in EXACT_RARELY),
+]
 
 
 @pytest.mark.parametrize("workers", EVERYWHERE)

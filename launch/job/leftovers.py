@@ -62,6 +62,9 @@ LEFTOVERS = {
     "TF_USE_DEFAULT_CONV_ALGO": OFF,
     "TF_USE_DETERMINISTIC_SEGMENT_REDUCTIONS": OFF,
 }
+# What they are instead.  By itself TensorFlow takes oneDNN's kernels only where a CPU has instructions of neural networks
+# (AVX512_VNNI, AMX ...); on others, too, its convolutions are several times as fast (docs/performance.md).
+SETTLED = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
 # What keras.json may set, as Keras has it without one.
 KERAS_DEFAULTS = {
     "floatx": "float32",
@@ -73,9 +76,9 @@ KERAS_DEFAULTS = {
 
 
 def overrule(variables: MutableMapping[str, str]) -> str | None:
-    """Take out of the environment what would change results; what that was, in a sentence, or None."""
+    """Take out of the environment what would change results, and settle it; what that was, in a sentence, or None."""
     found = {name: value for name in LEFTOVERS if (value := variables.pop(name, None)) is not None}
-    variables["KERAS_BACKEND"] = "tensorflow"
+    variables.update(SETTLED)
     harmless = {name: [value.lower() for value in LEFTOVERS[name]] for name in found}
     mattered = [f"{name}={value}" for name, value in found.items() if value.lower() not in harmless[name]]
     file = keras_file(variables)
