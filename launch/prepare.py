@@ -1,7 +1,7 @@
 """Write a data set as TFRecord shards: few large files instead of many small ones.
 
     python launch/prepare.py --dataset image_folder --data-dir IN --out OUT --shards 16
-    python launch/prepare.py --dataset cifar10 --data-dir IN --out OUT        (also csv, npz, shapes)
+    python launch/prepare.py --dataset cifar10 --data-dir IN --out OUT        (also csv, npz, hdf5, shapes)
     python launch/prepare.py --out OUT --verify                               compare all shards with the manifest
     python launch/train.py --dataset tfrecord --data-dir OUT                  train on them
 
