@@ -115,7 +115,7 @@ def _look_at(places: Sequence[bytes]) -> tuple[dict[int, str], list[int], int]:
                 status = os.fstat(descriptor)
                 regular = stat.S_ISREG(status.st_mode)
                 head = os.read(descriptor, HEAD) if regular else b""
-                problem = (what_is_wrong(head) or _too_large(descriptor, head)) if regular else "is no regular file"
+                problem = (what_is_wrong(head) or _too_large(descriptor, head, status.st_size)) if regular else "is no regular file"
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -129,9 +129,9 @@ def _look_at(places: Sequence[bytes]) -> tuple[dict[int, str], list[int], int]:
     return problems, sizes, turned
 
 
-def _too_large(descriptor: int, head: bytes) -> str | None:
-    """Why a file is not to be read or decoded, or None."""
-    if (size := os.fstat(descriptor).st_size) > LARGEST_FILE:
+def _too_large(descriptor: int, head: bytes, size: int) -> str | None:
+    """Why a file of that size is not to be read or decoded, or None."""
+    if size > LARGEST_FILE:
         return f"has {size:,} bytes, more than {LARGEST_FILE:,}"
 
     def read(place: int, count: int) -> bytes:
