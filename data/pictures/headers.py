@@ -113,9 +113,11 @@ def _look_at(places: Sequence[bytes]) -> tuple[dict[int, str], list[int], int]:
             descriptor = os.open(place, FLAGS)
             try:
                 status = os.fstat(descriptor)
-                regular = stat.S_ISREG(status.st_mode)
-                head = os.read(descriptor, HEAD) if regular else b""
-                problem = (what_is_wrong(head) or _too_large(descriptor, head, status.st_size)) if regular else "is no regular file"
+                if stat.S_ISREG(status.st_mode):
+                    head = os.read(descriptor, HEAD)
+                    problem = what_is_wrong(head) or _too_large(descriptor, head, status.st_size)
+                else:
+                    problem = "is no regular file"
             finally:
                 os.close(descriptor)
         except OSError as error:
