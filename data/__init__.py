@@ -1,21 +1,25 @@
-"""A sample's place in the run is a pure function; this file gives the sources by name and holds out validation."""
+"""A sample's place in the run is a pure function; this file opens data sets by name and holds out validation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from data.classes import choose_classes
 from data.datasets import DataError, Progress, Source, Subset
-from data.formats.cifar10 import load_cifar10
-from data.formats.folders import load_image_folder
+from data.formats.cifar10.source import load_cifar10
 from data.formats.hdf5 import load_hdf5
-from data.formats.headers import check_pictures
-from data.formats.naming import expand, few, joined, refuse_odd_names
+from data.formats.image_folder import load_image_folder
 from data.formats.npz import load_npz
 from data.formats.shapes import load_shapes
-from data.formats.tables import load_csv
-from data.formats.tfrecord import load_tfrecord
+from data.formats.tables.source import load_csv
+from data.formats.tfrecord.source import load_tfrecord
+from data.messages import few, joined
+from data.naming import expand, refuse_odd_names
+from data.pictures.headers import check_pictures
+
+Sources = tuple[Source, Source | None]  # the training examples and the data's own validation split, if any
 
 
 class Splits(NamedTuple):
@@ -25,139 +29,103 @@ class Splits(NamedTuple):
     validation: Source | None
 
 
-# Dataset name -> builder(data_dir, seed) -> (train, the source's own validation split or None). Those of TAKES_FEATURES
-# are given `features` and `reindex`, too, those of TAKES_CHOSEN the class names that are asked for, as `chosen`, and
-# those of TAKES_PROGRESS `progress` where somebody wants to see it.
-SOURCES: dict[str, Callable[..., tuple[Source, Source | None]]] = {
-    "shapes": load_shapes,
-    "cifar10": load_cifar10,
-    "image_folder": load_image_folder,
-    "tfrecord": load_tfrecord,
-    "csv": load_csv,
-    "npz": load_npz,
-    "hdf5": load_hdf5,
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Which data set, and which of its examples: the same ones, in the same splits, on every machine.
+
+    Attributes:
+        kind: a key of KINDS.
+        data_dir: the folder or file; None only for NEEDS_NO_DATA_DIR. `~` and `$VAR` are replaced.
+        seed: chooses the held-out examples, and the pictures of `shapes`.
+        validation_split: in [0, 1), the part of each class of the training examples to hold out where the data have
+            no validation split of their own; 0 holds out nothing.
+        classes: only examples of these, labelled in this order; None for all that the data have.
+        features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's.
+        skip_unreadable: leave out up to so many files that cannot be pictures, which the note of the training examples
+            names; the fingerprints are those of data without them.
+        reindex: look at TFRecord shards again, also where an index of them fits; of other data nothing is kept here.
+
+    Raises:
+        DataError: these do not go together.
+    """
+
+    kind: str
+    data_dir: str | None
+    _: KW_ONLY
+    seed: int
+    validation_split: float
+    classes: tuple[str, ...] | None = None
+    features: tuple[str | None, str | None] = (None, None)
+    skip_unreadable: int = 0
+    reindex: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.validation_split < 1:  # also false for NaN
+            raise DataError(
+                f"validation_split is {self.validation_split}: expected 0 or more and less than 1, such as 0.1."
+            )
+        if self.kind not in KINDS:
+            raise DataError(f"dataset is {self.kind!r}: expected one of {', '.join(KINDS)}.")
+        if self.data_dir is None and self.kind not in NEEDS_NO_DATA_DIR:
+            raise DataError(f"dataset {self.kind} needs data_dir: pass --data-dir with the place of its files.")
+        if any(self.features) and self.kind != "tfrecord":
+            raise DataError(
+                f"--image-feature and --label-feature are of tfrecord, not of {self.kind}: leave them out."
+            )
+
+
+# Kind of data set -> what opens it.
+KINDS: dict[str, Callable[[DatasetConfig, Progress | None], Sources]] = {
+    "shapes": lambda config, progress: load_shapes(config.data_dir, config.seed),
+    "cifar10": lambda config, progress: load_cifar10(config.data_dir),
+    "image_folder": lambda config, progress: load_image_folder(config.data_dir, config.classes, progress),
+    "tfrecord": lambda config, progress: load_tfrecord(config.data_dir, config.features, progress, config.reindex),
+    "csv": lambda config, progress: load_csv(config.data_dir, config.classes, progress),
+    "npz": lambda config, progress: load_npz(config.data_dir, config.classes),
+    "hdf5": lambda config, progress: load_hdf5(config.data_dir, config.classes),
 }
 NEEDS_NO_DATA_DIR = ("shapes", "cifar10")
-TAKES_CHOSEN = ("image_folder", "csv", "npz", "hdf5")
-TAKES_FEATURES = ("tfrecord",)
-TAKES_PROGRESS = ("image_folder", "csv", "tfrecord")
 
 # Opening these may take long once, for an index or a download that is kept: on each host one process should go first.
 BUILT_ONCE = ("tfrecord", "cifar10")
 
 
-def load(
-    dataset: str,
-    data_dir: str | None,
-    *,
-    seed: int,
-    validation_split: float,
-    progress: Progress | None = None,
-    classes: Sequence[str] | None = None,
-    features: tuple[str | None, str | None] = (None, None),
-    skip_unreadable: int = 0,
-) -> Splits:
-    """Open a data set: the same examples and splits on every machine for the same arguments.
+def load(config: DatasetConfig, progress: Progress | None = None) -> Splits:
+    """Open a data set.
 
     Args:
-        dataset: a key of SOURCES.
-        data_dir: the folder or file; None only for `shapes` and `cifar10`. `~` and `$VAR` are replaced.
-        seed: chooses the held-out examples, and the pictures of `shapes`.
-        validation_split: in [0, 1), the part of each class of the training examples to hold out where the source
-            has no validation split of its own; 0 holds out nothing.
         progress: called now and then with what takes long: folders, files, bytes of shards.
-        classes: only examples of these, labelled in this order; None for all that the data has.
-        features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's.
-        skip_unreadable: leave out up to so many files that cannot be pictures, which the note of the training examples
-            names; the fingerprints are those of data without them.
 
     Raises:
-        DataError: whatever is wrong with the arguments or the files; all files that cannot be pictures are named.
+        DataError: whatever is wrong with the files; all files that cannot be pictures are named.
     """
-    _check_part(validation_split)
-    sources = open_checked(
-        dataset,
-        data_dir,
-        seed=seed,
-        progress=progress,
-        classes=classes,
-        features=features,
-        skip_unreadable=skip_unreadable,
-    )
-    return arrange(sources, dataset, classes=classes, seed=seed, validation_split=validation_split)
+    return arrange(open_checked(config, progress), config)
 
 
-def _check_part(validation_split: float) -> None:
-    if not 0 <= validation_split < 1:  # also false for NaN
-        raise DataError(f"validation_split is {validation_split}: expected 0 or more and less than 1, such as 0.1.")
+def open_checked(config: DatasetConfig, progress: Progress | None = None) -> Sources:
+    """All of `load` that looks at files: the sources, of which each file is seen to be a picture."""
+    train, validation = check_pictures(open_sources(config, progress), config.skip_unreadable, progress)
+    return train, validation
 
 
-def open_checked(
-    dataset: str,
-    data_dir: str | None,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-    classes: Sequence[str] | None = None,
-    features: tuple[str | None, str | None] = (None, None),
-    skip_unreadable: int = 0,
-    reindex: bool = False,
-) -> tuple[Source, Source | None]:
-    """All of `load` that looks at files: the training examples and the data's own validation split; arguments as there.
-
-    Args:
-        reindex: look at TFRecord shards again, also where an index of them fits.
-    """
-    sources = open_sources(
-        dataset, data_dir, seed=seed, progress=progress, classes=classes, features=features, reindex=reindex
-    )
-    return check_pictures(sources, skip_unreadable, progress)
-
-
-def arrange(
-    sources: tuple[Source, Source | None],
-    dataset: str,
-    *,
-    classes: Sequence[str] | None,
-    seed: int,
-    validation_split: float,
-) -> Splits:
+def arrange(sources: Sources, config: DatasetConfig) -> Splits:
     """The rest of `load`, which looks at nothing but labels: the classes that are asked for, and what is held out."""
-    _check_part(validation_split)
     train, validation = sources
-    if classes is not None:
-        train, validation = choose_classes(train, validation, classes)
+    if config.classes is not None:
+        train, validation = choose_classes(train, validation, config.classes)
     if len(train.classes) < 2:
-        raise DataError(f"{dataset} has the single class {train.classes[0]!r}: expected at least two to tell apart.")
-    return hold_out(Splits(train, validation), seed, validation_split)
+        raise DataError(
+            f"{config.kind} has the single class {train.classes[0]!r}: expected at least two to tell apart."
+        )
+    return hold_out(Splits(train, validation), config.seed, config.validation_split)
 
 
-def open_sources(
-    dataset: str,
-    data_dir: str | None,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-    classes: Sequence[str] | None = None,
-    features: tuple[str | None, str | None] = (None, None),
-    reindex: bool = False,
-) -> tuple[Source, Source | None]:
-    """The examples of `open_checked`, before any file is looked at; arguments as there."""
-    if dataset not in SOURCES:
-        raise DataError(f"dataset is {dataset!r}: expected one of {', '.join(SOURCES)}.")
-    if data_dir is None and dataset not in NEEDS_NO_DATA_DIR:
-        raise DataError(f"dataset {dataset} needs data_dir: pass --data-dir with the place of its files.")
-    if any(features) and dataset not in TAKES_FEATURES:
-        raise DataError(f"--image-feature and --label-feature are of tfrecord, not of {dataset}: leave them out.")
-    arguments = {"features": features, "reindex": reindex} if dataset in TAKES_FEATURES else {}
-    if progress and dataset in TAKES_PROGRESS:
-        arguments["progress"] = progress
-    if classes is not None and dataset in TAKES_CHOSEN:
-        arguments["chosen"] = classes
-    data_dir = data_dir and expand(data_dir)
+def open_sources(config: DatasetConfig, progress: Progress | None = None) -> Sources:
+    """The sources of `open_checked`, before any file is looked at."""
+    data_dir = config.data_dir and expand(config.data_dir)
     refuse_odd_names([data_dir or ""], "the path")
     try:
-        return SOURCES[dataset](data_dir, seed, **arguments)
+        return KINDS[config.kind](replace(config, data_dir=data_dir), progress)
     except OSError as error:
         place = error.filename or data_dir
         raise DataError(f"cannot read {place} ({error.strerror or error}): restore it or make it readable.") from error

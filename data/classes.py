@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.datasets import DataError, Source, Subset
-from data.formats.naming import expand, few, joined
+from data.messages import few, joined
+from data.naming import expand
 
 
 def read_classes(given: str) -> tuple[str, ...]:

@@ -13,9 +13,8 @@ as micro-batches may be, each turn of all replicas together holds consecutive po
 
     positions       0 1 6 7   2 3 8 9   4 5 10 11                            2 turns
 
-`Order` is this stream, `SequentialOrder` one pass in the
-source's order, `Share` what one worker reads of either. Their methods that take `element` accept an int or an int64
-scalar tensor, and work inside a graph.
+`Order` is this stream, `SequentialOrder` one pass in the source's order, `Share` what one worker reads of either. Their
+methods that take `element` accept an int or an int64 scalar tensor, and work inside a graph.
 """
 
 from dataclasses import dataclass
@@ -157,8 +156,8 @@ def sample_indices(positions: tf.Tensor, n: int, seed: int, epoch) -> tf.Tensor:
     """The examples at `positions` of the shuffled epoch: int64 [b] in 0..n-1 -> int64 [b] in 0..n-1.
 
     For each (seed, epoch) this is a bijection of 0..n-1, computed for the asked positions only: a block cipher (Simon,
-    Beaulieu et al. 2013), repeated until the value is below n. No list of n, no shuffle
-    buffer. Only the low 64 bits of `seed` and the low 32 bits of `epoch` count.
+    Beaulieu et al. 2013), repeated until the value is below n. No list of n, no shuffle buffer. Only the low 64 bits of
+    `seed` and the low 32 bits of `epoch` count.
     """
     high, low = (seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF  # the op keeps 32 bits of each key word
     key = tf.stack([tf.constant(high, tf.int64), tf.constant(low, tf.int64), tf.cast(epoch, tf.int64)])

@@ -9,17 +9,16 @@ delivered in order. Unpacking batches into samples and decoding those in paralle
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.autograph.experimental import do_not_convert  # no Python control flow on tensors; builds faster
 
-from data import augment as views
-from data import decode, exif
 from data.datasets import Source
-from data.decode import NOW, Decoding
 from data.order import Order, SequentialOrder, Share
+from data.pictures import decode, exif
+from data.pictures.decode import NOW, Decoding
+from data.views import AUGMENTATIONS, evaluation_images
 
 PREFETCH = 2  # finished batches that wait: one on its way to the model, one ready behind it
 IN_THE_MAKING = 2**30  # bytes that the batches on which threads work may take, beside those that wait
@@ -96,15 +95,13 @@ def validation_batches(
     def batch(element, part):
         indices, weights = map(part, order.indices(element))
         if trained is None:
-            images = _central_images(source, indices, augment, image_size, decoding)
+            images = evaluation_images(source, indices, augment, image_size, decoding)
         else:
             seed, epoch = trained[0], tf.constant(trained[1], tf.int64)
             images = AUGMENTATIONS[augment].images(source, indices, seed, epoch, image_size, decoding)
         return images, _labels(source, indices), weights
 
-    elements = share.elements(order.replicas, 0, order.steps)
-    elements = tf.data.Dataset.range(elements.start, elements.stop, elements.step)
-    return _delivered(elements, batch, threads, order.replica_batch, image_size)
+    return _delivered(_one_pass(order, share), batch, threads, order.replica_batch, image_size)
 
 
 def prediction_batches(
@@ -142,94 +139,16 @@ def prediction_batches(
         images = tf.ensure_shape(images, [*indices.shape, image_size, image_size, 3])
         return images, tf.zeros_like(indices, tf.int32), tf.ensure_shape(weights, indices.shape)
 
+    return _delivered(_one_pass(order, share), batch, threads, order.replica_batch, image_size)
+
+
+def _one_pass(order: SequentialOrder, share: Share) -> tf.data.Dataset:
     elements = share.elements(order.replicas, 0, order.steps)
-    elements = tf.data.Dataset.range(elements.start, elements.stop, elements.step)
-    return _delivered(elements, batch, threads, order.replica_batch, image_size)
-
-
-def evaluation_images(
-    source: Source, indices, augment: str, image_size: int, decoding: Decoding = NOW
-) -> tf.Tensor:
-    """What `validation_batches` shows of some examples: int64 [b] -> uint8 [b, s, s, 3], outside of a pipeline."""
-    return _central_images(source, tf.constant(indices, tf.int64), augment, image_size, decoding)
+    return tf.data.Dataset.range(elements.start, elements.stop, elements.step)
 
 
 def _check_size(source: Source, order: Order | SequentialOrder) -> None:
     assert order.examples == len(source), f"an order of {order.examples} examples for a source of {len(source)}"
-
-
-class Augmentation(NamedTuple):
-    """What is done to the examples in training, and what evaluation then sees of them.
-
-    Attributes:
-        images: (source, indices int64 [b], seed, epoch, size, decoding) -> training views, uint8 [b, size, size, 3].
-        eighths: of the shorter side, the square in the middle that evaluation sees.
-    """
-
-    images: Callable
-    eighths: int
-
-
-def _plain(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
-    return _central_images(source, indices, "none", size, decoding)
-
-
-def _flip_crop(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
-    # Once all have one size: a whole batch at a time costs little more than one image at a time.
-    return views.flip_crop(_central_images(source, indices, "flip_crop", size, decoding), indices, seed, epoch)
-
-
-def _inception(source: Source, indices: tf.Tensor, seed: int, epoch: tf.Tensor, size: int, decoding: Decoding):
-    if not source.encoded:
-        return views.inception(source.read(indices), indices, seed, epoch, size, decoding)
-    # While decoding: the crop says which part of the file is needed at all.
-
-    def view(data, held, index, decoding):
-        return views.inception_decode(data, held, index, seed, epoch, size, decoding)
-
-    return _decoded(source, indices, view, size, decoding)
-
-
-AUGMENTATIONS = {
-    "none": Augmentation(_plain, 8),
-    "flip_crop": Augmentation(_flip_crop, 8),
-    "inception": Augmentation(_inception, 7),
-}
-
-
-def _central_images(
-    source: Source, indices: tf.Tensor, augment: str, size: int, decoding: Decoding
-) -> tf.Tensor:
-    """Evaluation views of the examples: int64 [b] -> uint8 [b, size, size, 3]."""
-    if source.ready:
-        return source.read(indices)
-    eighths = AUGMENTATIONS[augment].eighths
-    if not source.encoded:
-        return decode.central(source.read(indices), size, eighths, decoding)
-
-    def view(data, held, _, decoding):
-        return decode.central_decode(data, held, size, eighths, decoding)
-
-    return _decoded(source, indices, view, size, decoding)
-
-
-def _decoded(source: Source, indices: tf.Tensor, view: Callable, size: int, decoding: Decoding) -> tf.Tensor:
-    """Read the batch in one call, as offsets and opens are cheaper together; decode one by one, as sizes differ."""
-    data = tf.ensure_shape(source.read(indices), indices.shape)
-    # Where all are known to stand upright, the same pixels come from a graph that is built three times as fast.
-    ignored = decoding.exif == "ignore" or source.turned == 0
-    held = tf.ones_like(indices, tf.int32) if ignored else exif.orientations(data)
-
-    def decoded(decoding):
-        image = tf.TensorSpec([size, size, 3], tf.uint8)
-        parts = (data, held, indices)
-        return tf.map_fn(lambda part: view(*part, decoding), parts, fn_output_signature=image, parallel_iterations=1)
-
-    plain = decoding._replace(exif="ignore")
-    if ignored:
-        return decoded(plain)
-    # Two loops, so that a batch that stands upright does not pay for the other way.
-    return tf.cond(tf.reduce_any(held > 1), lambda: decoded(decoding), lambda: decoded(plain))
 
 
 def _labels(source: Source, indices: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,6 @@
 """One split of a data set with a trained network's labels: what an evaluation sees.
 
-A run's data has three splits at most: train, val, and test, which training never opens.  Other data than the run's own
+A run's data has three splits at most: train, val, and test, which training never opens. Other data than the run's own
 may hold some of its classes only, in another order.
 """
 
@@ -11,17 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import NEEDS_NO_DATA_DIR, Splits, load
+from data import DatasetConfig, Splits, load
 from data.datasets import DataError, Source
-from data.formats.cifar10 import load_cifar10
-from data.formats.folders import class_folders, test_folder
-from data.formats.headers import check_pictures
-from data.formats.naming import expand, is_picture
+from data.formats.cifar10.source import load_cifar10
+from data.formats.image_folder import class_folders, test_folder
 from data.formats.npz import load_npz_test, test_arrays
 from data.formats.shapes import draw_test
-from data.formats.tables import labelled_table, test_table
-from data.formats.tfrecord import load_tfrecord_test
-from data.formats.tfrecord_shards import find_shards
+from data.formats.tables.source import labelled_table, test_table
+from data.formats.tfrecord.shards import find_shards
+from data.formats.tfrecord.source import load_tfrecord_test
+from data.messages import few
+from data.naming import expand, is_picture
+from data.pictures.headers import check_pictures
 
 SPLITS = ("test", "val", "train")
 
@@ -58,69 +59,59 @@ def adopt(source: Source, classes: Sequence[str], place: str) -> Source:
     unknown = [source.classes[label] for label in np.unique(source.labels) if source.classes[label] not in index_of]
     if unknown:
         raise DataError(
-            f"{place} has the class {_few(unknown)}, which the run does not know: expected {_few(classes)}, or some of "
-            "these."
+            f"{place} has the class {few(map(repr, unknown))}, which the run does not know: expected "
+            f"{few(map(repr, classes))}, or some of these."
         )
     table = np.array([index_of.get(name, -1) for name in source.classes], np.int32)
     return Relabelled(source, classes, table[source.labels])
 
 
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
-
-
-def test_place(dataset: str, data_dir: str | None) -> str | None:
-    """Where a data set has a test split that training leaves alone, in words; None if it has none.  Opens nothing."""
+def test_place(kind: str, data_dir: str | None) -> str | None:
+    """Where a data set has a test split that training leaves alone, in words; None if it has none. Opens nothing."""
     try:
-        if dataset == "image_folder":
+        if kind == "image_folder":
             return test_folder(data_dir)
-        if dataset == "csv":
+        if kind == "csv":
             return test_table(data_dir)
-        if dataset == "npz":
+        if kind == "npz":
             return test_arrays(data_dir)
-        if dataset == "tfrecord":
+        if kind == "tfrecord":
             return "its test shards" if find_shards(Path(data_dir))["test"] else None
     except (DataError, OSError):
         return None  # whoever opens it says so
     return None
 
 
-def open_test(
-    dataset: str,
-    data_dir: str | None,
-    seed: int,
-    classes: Sequence[str],
-    *,
-    chosen: bool = False,
-    features: tuple[str | None, str | None] = (None, None),
-) -> Source | None:
-    """The test split, or None where there is none; arguments as for `load`, and the run's class names.
+def open_test(config: DatasetConfig, classes: Sequence[str]) -> Source | None:
+    """The test split with the run's class names, or None where there is none.
 
     `shapes` draws one that neither training nor validation has seen; that of `cifar10` is the official one, on which
     its runs validate.
 
+    Args:
+        config: as for `load`; where it names classes, examples of others are left out.
+        classes: the run's, in its order.
+
     Raises:
         DataError: it cannot be read, or has other classes.
     """
-    if data_dir is None and dataset not in NEEDS_NO_DATA_DIR:
-        raise DataError(f"dataset {dataset} needs data_dir: pass --data-dir with the place of its files.")
-    if dataset == "shapes":
-        return draw_test(seed)
-    if dataset == "cifar10":
-        return load_cifar10(data_dir, seed)[1]
-    place = test_place(dataset, data_dir)
+    data_dir, chosen = config.data_dir and expand(config.data_dir), config.classes is not None
+    if config.kind == "shapes":
+        return draw_test(config.seed)
+    if config.kind == "cifar10":
+        return load_cifar10(data_dir)[1]
+    place = test_place(config.kind, data_dir)
     if place is None:
         return None
-    if dataset == "image_folder":
+    if config.kind == "image_folder":
         _refuse_unlabelled(place)
         found = class_folders(place, classes if chosen else None, may_be_empty=chosen)
         return adopt(check_pictures([found])[0], classes, place)
-    if dataset == "csv":
+    if config.kind == "csv":
         return check_pictures([labelled_table(place, classes, chosen=chosen)])[0]
-    if dataset == "npz":
+    if config.kind == "npz":
         return adopt(load_npz_test(data_dir, classes), classes, place)
-    return adopt(load_tfrecord_test(data_dir, classes, features=features), classes, place)
+    return adopt(load_tfrecord_test(data_dir, classes, config.features), classes, place)
 
 
 def _refuse_unlabelled(folder: str) -> None:
@@ -144,54 +135,33 @@ class Part(NamedTuple):
     split: str
 
 
-def open_part(
-    dataset: str,
-    data_dir: str | None,
-    split: str | None,
-    *,
-    seed: int,
-    validation_split: float,
-    classes: Sequence[str],
-    own: bool,
-    chosen: bool = False,
-    features: tuple[str | None, str | None] = (None, None),
-    skip_unreadable: int = 0,
-) -> Part:
+def open_part(config: DatasetConfig, split: str | None, *, classes: Sequence[str], own: bool) -> Part:
     """Open what a run is evaluated on.
 
     Args:
-        dataset, data_dir, seed, validation_split: as for `load`, and as the run had them.
+        config: as the run had it where it is the run's own data; where it names classes, examples of others are left
+            out.
         split: one of SPLITS; None takes the test split, else the validation split, else all there is.
         classes: the run's, in its order.
         own: whether it is the data that the run was trained on, of which `train` and `val` are parts that it chose.
-        chosen: whether `classes` are some of the data's, as --classes chose; the examples of others are left out.
-        features, skip_unreadable: as for `load`.
 
     Raises:
         DataError: it cannot be opened, has not that split, or other classes.
     """
-    data_dir = data_dir and expand(data_dir)
+    data_dir = config.data_dir and expand(config.data_dir)
+    place = data_dir or config.kind
     if split in (None, "test"):
-        source = open_test(dataset, data_dir, seed, classes, chosen=chosen, features=features)
+        source = open_test(config, classes)
         if source is not None:
             return Part(source, "test")
         if split == "test":
-            raise DataError(f"{data_dir or dataset} has no test split (such as test/ beside train/): use --split val.")
-    place = data_dir or dataset
-    if not own and split is None and dataset == "image_folder" and not os.path.isdir(os.path.join(data_dir, "train")):
-        return Part(adopt(check_pictures([class_folders(data_dir)], skip_unreadable)[0], classes, place), "all")
-    if not own and split is None and dataset == "csv" and os.path.isfile(data_dir):
-        return Part(check_pictures([labelled_table(data_dir, classes)], skip_unreadable)[0], "all")
-    splits = load(
-        dataset,
-        data_dir,
-        seed=seed,
-        validation_split=validation_split if own else 0,
-        classes=classes if chosen else None,
-        features=features,
-        skip_unreadable=skip_unreadable,
-    )
-    return choose(splits, split, classes, place, own=own)
+            raise DataError(f"{place} has no test split (such as test/ beside train/): use --split val.")
+    if not own and split is None and config.kind == "image_folder" and not os.path.isdir(f"{data_dir}/train"):
+        found = check_pictures([class_folders(data_dir)], config.skip_unreadable)[0]
+        return Part(adopt(found, classes, place), "all")
+    if not own and split is None and config.kind == "csv" and os.path.isfile(data_dir):
+        return Part(check_pictures([labelled_table(data_dir, classes)], config.skip_unreadable)[0], "all")
+    return choose(load(config), split, classes, place, own=own)
 
 
 def choose(splits: Splits, split: str | None, classes: Sequence[str], place: str, *, own: bool) -> Part:

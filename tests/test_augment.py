@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import augment, decode
+from data.pictures import augment, decode
 
 UPRIGHT = tf.constant(1)
 IDS = tf.constant([3, 0, 77, 12345678901, 5, 8, 13, 21], tf.int64)
@@ -157,11 +157,11 @@ def test_flip_and_colour_are_those_of_the_formula():
     grey = (expected @ luma)[..., None]
     expected = np.clip(np.round((grey + (expected - grey) * saturation) * brightness), 0, 255)
     expected[::2] = expected[::2, :, ::-1]
-    batched = augment._flip_and_colour(tf.constant(images, tf.uint8), tf.constant(draw, tf.float32)).numpy()
+    batched = augment.flip_and_colour(tf.constant(images, tf.uint8), tf.constant(draw, tf.float32)).numpy()
     # Where float32 and float64 fall on two sides of a half, they round apart.
     assert abs(batched - expected).max() <= 1 and (batched != expected).mean() < 0.01
     for image, numbers, together in zip(images, draw, batched, strict=True):
-        alone = augment._flip_and_colour(tf.constant(image, tf.uint8), tf.constant(numbers, tf.float32)).numpy()
+        alone = augment.flip_and_colour(tf.constant(image, tf.uint8), tf.constant(numbers, tf.float32)).numpy()
         assert (alone == together).all()
 
 

@@ -128,3 +128,13 @@ def test_the_table_is_cut_and_an_emptied_class_is_known():
     problems = find_problems(pictures, seen)
     assert len(problems) == 151 and table(pictures, problems)[-1].startswith("... and 51 more")
     assert emptied(pictures, problems) == [("train", "a")]
+
+
+def test_of_arrays_too_the_chosen_classes_are_looked_at_alone(tmp_path, capsys):
+    pixels, labels = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), np.uint8), np.arange(9) % 3
+    pixels[4] = pixels[1]
+    np.savez(tmp_path / "set.npz", x_train=pixels, y_train=labels, x_val=pixels[:3] ^ 1, y_val=labels[:3])
+    line = ["--dataset", "npz", "--data-dir", str(tmp_path / "set.npz")]
+    assert main(line) == 2 and "12 pictures in train, val" in capsys.readouterr().out
+    assert main([*line, "--classes", "2,0"]) == 0 and "8 pictures in train, val" in capsys.readouterr().out
+    assert main([*line, "--classes", "2,7"]) == 2 and "of which there is no training example" in capsys.readouterr().err

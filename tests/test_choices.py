@@ -4,18 +4,18 @@ import typing
 
 import pytest
 
-from data import SOURCES
-from data.pipeline import AUGMENTATIONS
+from data import KINDS
+from data.views import AUGMENTATIONS
 from distributed.metrics import METRICS
 from distributed.optimization.schedule import DECAYS, SCALINGS
 from launch.job.config import choices
 from launch.job.preparation.optimizers import OPTIMIZERS
-from launch.prepare import PrepareConfig
+from launch.shards.config import PrepareConfig
 from models import MODELS, PIXELS
 
 TABLES = {
     "model": MODELS,
-    "dataset": SOURCES,
+    "dataset": KINDS,
     "optimizer": OPTIMIZERS,
     "metrics": METRICS,
     "schedule": DECAYS,
@@ -32,4 +32,4 @@ def test_choices_of_a_flag_are_its_table(field):
 
 def test_every_source_can_be_made_shards_of_but_shards():
     offered, _ = typing.get_args(typing.get_type_hints(PrepareConfig)["dataset"])
-    assert sorted(typing.get_args(offered)) == sorted(set(SOURCES) - {"tfrecord"})
+    assert sorted(typing.get_args(offered)) == sorted(set(KINDS) - {"tfrecord"})

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data.datasets import DataError
-from data.formats import cifar10
-from data.formats.cifar10 import load_cifar10
+from data.formats.cifar10 import source as cifar10
+from data.formats.cifar10.source import load_cifar10
 
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 
@@ -78,16 +78,16 @@ def check(splits):
 @pytest.mark.parametrize("form", FORMATS)
 def test_folder_its_parent_the_archive_and_its_folder(tmp_path, form):
     folder = write(tmp_path, form)
-    check(load_cifar10(str(folder), seed=0))
-    check(load_cifar10(str(tmp_path), seed=0))
+    check(load_cifar10(str(folder)))
+    check(load_cifar10(str(tmp_path)))
     (tmp_path / "packed").mkdir()
     archive = pack(tmp_path / "packed", form, folder)
-    check(load_cifar10(str(archive), seed=0))
-    check(load_cifar10(str(archive.parent), seed=0))
+    check(load_cifar10(str(archive)))
+    check(load_cifar10(str(archive.parent)))
     if form == "python":
         (tmp_path / "datasets" / "cifar-10-batches-py-target").mkdir(parents=True)
         folder.rename(tmp_path / "datasets" / cifar10.KERAS_CACHE)
-        check(load_cifar10(str(tmp_path / "datasets"), seed=0))
+        check(load_cifar10(str(tmp_path / "datasets")))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_folder_its_parent_the_archive_and_its_folder(tmp_path, form):
 )
 def test_bad_binary_batches(tmp_path, replaced, words):
     with pytest.raises(DataError, match=words):
-        load_cifar10(str(write(tmp_path, **replaced)), seed=0)
+        load_cifar10(str(write(tmp_path, **replaced)))
 
 
 class Malicious:
@@ -124,26 +124,26 @@ class Malicious:
 )
 def test_bad_pickles(tmp_path, capsys, content, words):
     with pytest.raises(DataError, match=words):
-        load_cifar10(str(write(tmp_path, "python", data_batch_3=content)), seed=0)
+        load_cifar10(str(write(tmp_path, "python", data_batch_3=content)))
     assert "this code ran" not in capsys.readouterr().out
 
 
 def test_bad_archives_and_places(tmp_path):
     with pytest.raises(DataError, match=r"has none of these.*cifar-10-binary\.tar\.gz"):
-        load_cifar10(str(tmp_path), seed=0)
+        load_cifar10(str(tmp_path))
     with pytest.raises(DataError, match="nowhere does not exist"):
-        load_cifar10(str(tmp_path / "nowhere"), seed=0)
+        load_cifar10(str(tmp_path / "nowhere"))
     folder = write(tmp_path, test_batch=None)
     (tmp_path / "packed").mkdir()
     archive = pack(tmp_path / "packed", "binary", folder)
     with pytest.raises(DataError, match=r"holds no test_batch\.bin"):
-        load_cifar10(str(archive), seed=0)
+        load_cifar10(str(archive))
     archive.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(DataError, match="not a whole tar archive"):
-        load_cifar10(str(archive), seed=0)
+        load_cifar10(str(archive))
     archive.write_bytes(io.BytesIO(b"<html>not found</html>").getvalue())
     with pytest.raises(DataError, match="not a whole tar archive"):
-        load_cifar10(str(archive), seed=0)
+        load_cifar10(str(archive))
 
 
 def test_without_a_folder_and_without_a_network_it_says_what_to_do(tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ def test_without_a_folder_and_without_a_network_it_says_what_to_do(tmp_path, mon
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.datasets.cifar10.load_data", no_network)
     with pytest.raises(DataError, match=r"URL fetch failure.*pass --data-dir"):
-        load_cifar10(None, seed=0)
+        load_cifar10(None)
 
 
 def test_keras_download_is_taken_as_it_is(tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_keras_download_is_taken_as_it_is(tmp_path, monkeypatch):
     labels = np.array([[3], [4]], np.uint8)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: ((pixels, labels), (pixels[:1], labels[:1])))
-    train, validation = load_cifar10(None, seed=0)
+    train, validation = load_cifar10(None)
     np.testing.assert_array_equal(train.pixels, pixels)
     assert (train.labels.tolist(), validation.labels.tolist()) == ([3, 4], [3])
     assert train.classes == cifar10.CLASSES

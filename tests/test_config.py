@@ -148,6 +148,12 @@ def test_the_saved_configuration_gives_the_equal_one(tmp_path, flags):
         ("--strategy single --cpu-devices 2", ("--cpu-devices 2", "single", "--strategy mirrored")),
         ("--dataset csv", ("--dataset csv", "without --data-dir", "name the folder")),
         ("--data-dir x", ("--data-dir x", "--dataset shapes is generated")),
+        *(
+            (f"--{flag} --dataset {kind}{place}", (f"--{flag} belongs to image_folder", f" {kind}", "leave it out"))
+            for flag in ("reindex", "skip-unreadable 3")
+            for kind in ("shapes", "cifar10", "npz", "hdf5", "mine.py:data")
+            for place in [" --data-dir x" if kind in ("npz", "hdf5") else ""]
+        ),
         ("--config absent.yaml", ("--config absent.yaml cannot be read", "No such file", "existing YAML")),
     ),
 )

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import SOURCES, load
-from data.datasets import ArraySource, DataError, FileSource, Subset
+from data import KINDS, DatasetConfig, load
+from data.datasets import ArraySource, DataError, Subset
+from data.files.source import FileSource
 
 
 def array_source(labels, classes=("a", "b", "c")):
@@ -89,8 +90,8 @@ def loaded(monkeypatch):
     """Loads an array source with the given labels, without a validation split of its own."""
 
     def load_labels(labels, **arguments):
-        monkeypatch.setitem(SOURCES, "npz", lambda data_dir, seed: (array_source(labels), None))
-        return load("npz", "here", **{"seed": 1, "validation_split": 0.25} | arguments)
+        monkeypatch.setitem(KINDS, "npz", lambda config, progress: (array_source(labels), None))
+        return load(DatasetConfig("npz", "here", **{"seed": 1, "validation_split": 0.25} | arguments))
 
     return load_labels
 
@@ -117,8 +118,8 @@ def test_held_out_part_is_a_function_of_the_seed(loaded):
 def test_nothing_is_held_out_without_need(loaded, monkeypatch):
     assert loaded(LABELS, validation_split=0).validation is None
     own = array_source([0, 1, 2])
-    monkeypatch.setitem(SOURCES, "csv", lambda data_dir, seed: (array_source(LABELS), own))
-    assert load("csv", "here", seed=0, validation_split=0.5).validation is own
+    monkeypatch.setitem(KINDS, "csv", lambda config, progress: (array_source(LABELS), own))
+    assert load(DatasetConfig("csv", "here", seed=0, validation_split=0.5)).validation is own
 
 
 def test_a_class_of_one_example_stays_in_training_and_that_is_said(loaded):
@@ -150,10 +151,15 @@ def test_a_class_that_would_be_emptied_is_named_with_both_numbers(loaded):
 )
 def test_bad_arguments(dataset, data_dir, split, words):
     with pytest.raises(DataError, match=words):
-        load(dataset, data_dir, seed=0, validation_split=split)
+        load(DatasetConfig(dataset, data_dir, seed=0, validation_split=split))
+
+
+def test_features_are_of_tfrecord_alone():
+    with pytest.raises(DataError, match="--image-feature and --label-feature are of tfrecord, not of csv: leave them"):
+        DatasetConfig("csv", "here", seed=0, validation_split=0, features=(None, "label"))
 
 
 def test_one_class_is_refused(tmp_path):
     np.savez(tmp_path / "one.npz", x_train=np.zeros((3, 4, 4), np.uint8), y_train=np.zeros(3, int))
     with pytest.raises(DataError, match="single class '0'"):
-        load("npz", str(tmp_path), seed=0, validation_split=0)
+        load(DatasetConfig("npz", str(tmp_path), seed=0, validation_split=0))

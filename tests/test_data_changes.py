@@ -9,7 +9,7 @@ from conftest import run_jobs, summary
 from PIL import Image
 from trained import change_state
 
-from data import load
+from data import DatasetConfig, load
 from data.datasets import DataError
 
 LINE = "--dataset image_folder --image-size 16 --batch-size 4 --epochs 2 --learning-rate 0.01 --validation-split 0"
@@ -30,13 +30,13 @@ def pictures(tmp_path_factory):
 
 def test_files_that_cannot_be_pictures_are_left_out_as_if_they_were_not_there(pictures, tmp_path):
     folder = shutil.copytree(pictures, tmp_path / "some")
-    clean = load("image_folder", str(folder), seed=0, validation_split=0)
+    clean = load(DatasetConfig("image_folder", str(folder), seed=0, validation_split=0))
     for place in ("train/cat/empty.jpg", "train/dog/99.jpg", "val/owl/page.jpg"):
         (folder / place).write_bytes(b"<html></html>" if "page" in place else b"")
     (folder / "train/owl/link.jpg").symlink_to(folder / "nowhere")
     with pytest.raises(DataError, match="4 of 35 files cannot be pictures, more than the 3 of --skip-unreadable"):
-        load("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=3)
-    kept = load("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=4)
+        load(DatasetConfig("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=3))
+    kept = load(DatasetConfig("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=4))
     assert [source.fingerprint() for source in kept] == [source.fingerprint() for source in clean]
     assert [source.paths for source in kept] == [source.paths for source in clean]
     assert kept.train.note.startswith("4 left out by --skip-unreadable:")
@@ -45,7 +45,7 @@ def test_files_that_cannot_be_pictures_are_left_out_as_if_they_were_not_there(pi
     for file in (folder / "train/owl").glob("*.png"):
         file.write_bytes(b"")
     with pytest.raises(DataError, match="class owl has no file that can be a picture"):
-        load("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=99)
+        load(DatasetConfig("image_folder", str(folder), seed=0, validation_split=0, skip_unreadable=99))
 
 
 @pytest.fixture(scope="module")

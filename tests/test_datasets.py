@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
     (folder / "list.csv").write_text("\n".join(["path,label", *lines]) + "\n")
     prepare = ("--dataset", "image_folder", "--data-dir", folder / "images", "--out", folder / "shards", "--shards", 3)
     done = run_command(sys.executable, ROOT / "launch" / "prepare.py", *prepare)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     places = {"image_folder": folder / "images", "tfrecord": folder / "shards", "csv": folder / "list.csv"}
     jobs = {name: [*LINE, "--dataset", name, "--data-dir", place] for name, place in places.items()}
     assert run_jobs(folder, jobs, "horovodrun", "-np", "2") == dict.fromkeys(jobs, 0)

@@ -20,7 +20,7 @@ from launch.job.config import TrainConfig
 from launch.job.user import callbacks
 from launch.job.user.code import load_function
 from launch.job.user.network import build_network
-from launch.prepare import PrepareConfig
+from launch.shards.config import PrepareConfig
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 RECIPES = sorted((ROOT / "launch" / "recipes").glob("*.yaml"))

@@ -12,10 +12,12 @@ from conftest import run_jobs, summary
 from PIL import Image, ImageOps
 from trained import change_state, run_programs
 
-from data import exif, pipeline
-from data.datasets import FileSource
-from data.decode import Decoding, decode_window
+from data import pipeline
+from data.files.source import FileSource
 from data.order import Order, SequentialOrder, Share
+from data.pictures import exif
+from data.pictures.decode import Decoding, decode_window
+from data.views import evaluation_images
 
 HEIGHT, WIDTH = 30, 44
 
@@ -106,7 +108,7 @@ def test_every_view_is_that_of_the_upright_picture(photos):
     order = SequentialOrder(examples=16, replica_batch=4, replicas=1)
     views = [[x for x, *_ in pipeline.validation_batches(s, order=order, augment="none", **how)] for s in photos]
     np.testing.assert_array_equal(*views)
-    ignored = pipeline.evaluation_images(turned, range(16), "none", 20, Decoding("ignore")).numpy()
+    ignored = evaluation_images(turned, range(16), "none", 20, Decoding("ignore")).numpy()
     same = [(view == shown).all() for view, shown in zip(ignored, np.concatenate(views[0]), strict=True)]
     assert same == [index in (0, 8, 12, 13, 14, 15) for index in range(16)]
     order, how = Order(examples=16, seed=3, replica_batch=4, replicas=1), how | {"augment": "inception"}

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from data.datasets import DataError
-from data.formats.folders import load_image_folder
-from data.formats.tables import load_csv
+from data.formats.image_folder import load_image_folder
+from data.formats.tables.source import load_csv
 
 
 def write_image(path, value=0):
@@ -23,7 +23,7 @@ def write_images(root, *names):
 def test_class_folders_are_sorted_and_read_back(tmp_path):
     write_images(tmp_path, "dog/b.jpg", "dog/a.JPEG", "cat/c.png", "cat/.hidden", "cat/Thumbs.db")
     (tmp_path / ".DS_Store").write_bytes(b"litter")
-    train, validation = load_image_folder(str(tmp_path), seed=0)
+    train, validation = load_image_folder(str(tmp_path))
     assert validation is None and train.classes == ("cat", "dog") and train.labels.tolist() == [0, 1, 1]
     assert [train.where(i) for i in range(3)] == [str(tmp_path / n) for n in ("cat/c.png", "dog/a.JPEG", "dog/b.jpg")]
     encoded = train.read(tf.constant([2, 0], tf.int64))
@@ -33,16 +33,16 @@ def test_class_folders_are_sorted_and_read_back(tmp_path):
 @pytest.mark.parametrize("name", ["val", "validation"])
 def test_own_validation_split(tmp_path, name):
     write_images(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/b/2.jpg", f"{name}/a/1.jpg", f"{name}/b/1.jpg")
-    train, validation = load_image_folder(str(tmp_path), seed=0)
+    train, validation = load_image_folder(str(tmp_path))
     assert (train.labels.tolist(), validation.labels.tolist()) == ([0, 1, 1], [0, 1])
     assert validation.where(1) == str(tmp_path / name / "b/1.jpg")
 
 
 def test_train_alone_and_a_class_called_train(tmp_path):
     write_images(tmp_path / "split", "train/a/1.jpg", "train/b/1.jpg")
-    assert load_image_folder(str(tmp_path / "split"), seed=0)[0].classes == ("a", "b")
+    assert load_image_folder(str(tmp_path / "split"))[0].classes == ("a", "b")
     write_images(tmp_path / "classes", "train/1.jpg", "bus/1.jpg")
-    assert load_image_folder(str(tmp_path / "classes"), seed=0)[0].classes == ("bus", "train")
+    assert load_image_folder(str(tmp_path / "classes"))[0].classes == ("bus", "train")
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_train_alone_and_a_class_called_train(tmp_path):
 def test_bad_folders(tmp_path, names, words):
     write_images(tmp_path, *names)
     with pytest.raises(DataError, match=words):
-        load_image_folder(str(tmp_path), seed=0)
+        load_image_folder(str(tmp_path))
 
 
 def test_missing_folder(tmp_path):
     with pytest.raises(DataError, match="nowhere.*No such file"):
-        load_image_folder(str(tmp_path / "nowhere"), seed=0)
+        load_image_folder(str(tmp_path / "nowhere"))
 
 
 def test_csv_of_names_with_its_own_validation(tmp_path):
@@ -72,13 +72,13 @@ def test_csv_of_names_with_its_own_validation(tmp_path):
     # A byte order mark, swapped columns, a quoted comma, an absolute path and a blank line are all usual.
     (tmp_path / "train.csv").write_text(f'\ufefflabel,path\ndog,images/a.png\ncat,"b,c.jpg"\n\ndog,{far}\n')
     (tmp_path / "val.csv").write_text("path,label\nimages/a.png,dog\n")
-    train, validation = load_csv(str(tmp_path), seed=0)
+    train, validation = load_csv(str(tmp_path))
     assert train.classes == validation.classes == ("cat", "dog")
     assert (train.labels.tolist(), validation.labels.tolist()) == ([1, 0, 1], [1])
     assert train.where(2) == str(far)
     colours = [int(tf.io.decode_image(image)[0, 0, 0]) for image in train.read(tf.constant([0, 1, 2], tf.int64))]
     assert colours == [0, 1, 2]
-    alone, none = load_csv(str(tmp_path / "train.csv"), seed=0)
+    alone, none = load_csv(str(tmp_path / "train.csv"))
     assert none is None and alone.fingerprint() == train.fingerprint()
 
 
@@ -86,7 +86,7 @@ def test_csv_of_integers_orders_classes_as_numbers(tmp_path):
     write_images(tmp_path, "a.jpg")
     (tmp_path / "train.csv").write_text("path,label\n" + "".join(f"a.jpg,{label:02}\n" for label in range(11)))
     (tmp_path / "val.csv").write_text("path,label\na.jpg,10\n")
-    train, validation = load_csv(str(tmp_path), seed=0)
+    train, validation = load_csv(str(tmp_path))
     assert train.classes == tuple(str(number) for number in range(11))
     assert train.labels.tolist() == list(range(11)) and validation.labels.tolist() == [10]
 
@@ -111,7 +111,7 @@ def test_bad_tables(tmp_path, text, words):
     write_images(tmp_path, "a.jpg")
     (tmp_path / "train.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(DataError, match=rf"train\.csv.*{words}"):
-        load_csv(str(tmp_path), seed=0)
+        load_csv(str(tmp_path))
 
 
 @pytest.mark.parametrize(("train_labels", "label"), [("01", "2"), ("01", "-1"), ("01", "--1"), ("ab", "c")])
@@ -120,9 +120,9 @@ def test_csv_validation_label_that_training_does_not_know(tmp_path, train_labels
     (tmp_path / "train.csv").write_text("path,label\n" + "".join(f"a.jpg,{name}\n" for name in train_labels))
     (tmp_path / "val.csv").write_text(f"path,label\na.jpg,{label}\n")
     with pytest.raises(DataError, match=rf"val\.csv line 2: label {label} is out of range"):
-        load_csv(str(tmp_path), seed=0)
+        load_csv(str(tmp_path))
 
 
 def test_missing_table(tmp_path):
     with pytest.raises(DataError, match=r"train\.csv.*No such file"):
-        load_csv(str(tmp_path), seed=0)
+        load_csv(str(tmp_path))

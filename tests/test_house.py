@@ -23,7 +23,9 @@ WITHOUT_TENSORFLOW += [
     for name in ("heartbeat", "records", "first_failure", "hosts", "preemption", "watchdog")
 ]
 WITHOUT_TENSORFLOW += [f"launch.job.run_directory.{name}" for name in ("create", "liveness", "lock")]
-WITHOUT_TENSORFLOW += [f"launch.{name}" for name in ("evaluate", "predict", "export", "compare", "doctor")]
+WITHOUT_TENSORFLOW += [
+    f"launch.{name}" for name in ("evaluate", "predict", "export", "compare", "doctor", "check_data", "prepare")
+]
 WITHOUT_TENSORFLOW += [f"launch.diagnosis.{name}" for name in ("machine", "software", "storage", "speed", "findings")]
 WITHOUT_TENSORFLOW += [f"launch.trained.{name}" for name in ("record", "program")]
 WITHOUT_TENSORFLOW += [
@@ -230,6 +232,7 @@ def test_contributing_names_every_file_of_every_room_and_no_other():
 
 
 def test_every_folder_has_its_line():
+    """In the README the rooms, in CONTRIBUTING all."""
     rooms = (*ROOMS, "tests", "docs")
     folders = {str(path.parent.relative_to(ROOT)) for room in rooms for path in (ROOT / room).rglob("*.*")}
     folders = {folder for folder in folders if "__pycache__" not in folder} - {"docs/measured"}

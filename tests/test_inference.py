@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.formats.arrays import training_source
+from data.formats.arrays.source import training_source
 from data.order import SequentialOrder, Share
 from data.pipeline import validation_batches
 from distributed.inference import Inference

@@ -9,8 +9,8 @@ from conftest import ROOT, run_command
 from small_images import N, joined
 
 from data import Splits
-from data.datasets import FileSource
-from data.decode import NOW
+from data.files.source import FileSource
+from data.pictures.decode import NOW
 from launch.job.config import TrainConfig
 from launch.job.preparation.batch_plan import create_batch_plan
 from launch.job.preparation.inputs import Inputs

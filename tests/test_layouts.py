@@ -12,8 +12,8 @@ from PIL import Image
 
 from data.classes import read_classes
 from data.datasets import DataError
-from data.decode import NOW, decode_window
-from data.formats.headers import what_is_wrong
+from data.pictures.decode import NOW, decode_window
+from data.pictures.headers import what_is_wrong
 from launch.job.arguments import parse_arguments
 
 

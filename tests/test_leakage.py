@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets import ArraySource, DataError, FileSource, Subset
+from data.datasets import ArraySource, DataError, Subset
+from data.files.source import FileSource
 from launch.evaluation import leakage
 from launch.evaluation.leakage import Twin, decoded_digests, pixel_digest, stored_digests, twins
 

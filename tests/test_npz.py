@@ -21,14 +21,14 @@ def saved(folder, **arrays):
 
 def test_colour_images_and_a_folder_that_holds_one_archive(tmp_path):
     saved(tmp_path, x_train=X, y_train=Y)
-    train, validation = load_npz(str(tmp_path), seed=0)
+    train, validation = load_npz(str(tmp_path))
     assert validation is None and train.classes == ("0", "1", "2") and train.labels.tolist() == [0, 2, 1, 2]
     np.testing.assert_array_equal(train.read([3, 1]), X[[3, 1]])
 
 
 @pytest.mark.parametrize("grey", [X[..., 0], X[..., :1]])
 def test_grey_images_get_three_equal_channels(tmp_path, grey):
-    train, _ = load_npz(saved(tmp_path, x_train=grey, y_train=Y[:, None]), seed=0)
+    train, _ = load_npz(saved(tmp_path, x_train=grey, y_train=Y[:, None]))
     np.testing.assert_array_equal(train.pixels, np.stack([X[..., 0]] * 3, axis=-1))
     assert train.labels.tolist() == Y.tolist()
 
@@ -36,9 +36,9 @@ def test_grey_images_get_three_equal_channels(tmp_path, grey):
 def test_validation_is_val_else_test(tmp_path):
     test = {"x_test": X[:1], "y_test": Y[:1]}
     path = saved(tmp_path, x_train=X, y_train=Y, **test)
-    assert load_npz(path, seed=0)[1].labels.tolist() == [0]
+    assert load_npz(path)[1].labels.tolist() == [0]
     path = saved(tmp_path, x_train=X, y_train=Y, x_val=X[1:3], y_val=Y[1:3], **test)
-    assert load_npz(path, seed=0)[1].labels.tolist() == [2, 1]
+    assert load_npz(path)[1].labels.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -63,28 +63,28 @@ def test_validation_is_val_else_test(tmp_path):
 )
 def test_bad_archives(tmp_path, arrays, words):
     with pytest.raises(DataError, match=rf"set\.npz.*{words}"):
-        load_npz(saved(tmp_path, **arrays), seed=0)
+        load_npz(saved(tmp_path, **arrays))
 
 
 def test_large_arrays_stay_in_the_file(tmp_path, monkeypatch):
     path = saved(tmp_path, x_train=X, y_train=Y, x_val=X[:2], y_val=Y[:2])
-    whole = load_npz(path, seed=0)
+    whole = load_npz(path)
     monkeypatch.setattr(npz, "MAPPED", 1)
-    mapped = load_npz(path, seed=0)
+    mapped = load_npz(path)
     for before, after in zip(whole, mapped, strict=True):
         assert isinstance(after.pixels.base, np.memmap) and not isinstance(before.pixels.base, np.memmap)
         assert after.fingerprint() == before.fingerprint()
     rows = tf.constant([3, 1, 3], tf.int64)
     np.testing.assert_array_equal(tf.function(mapped[0].read)(rows), X[[3, 1, 3]])
     np.savez_compressed(path, x_train=X, y_train=Y)
-    packed, _ = load_npz(path, seed=0)
+    packed, _ = load_npz(path)
     assert packed.fingerprint() == whole[0].fingerprint() and not isinstance(packed.pixels.base, np.memmap)
     np.savez(path, x_train=np.repeat(X, 100, axis=0), y_train=np.repeat(Y, 100))
     content = bytearray(Path(path).read_bytes())
     content[20_000] ^= 1  # far behind what the array's header is read with
     Path(path).write_bytes(content)
     with pytest.raises(DataError, match="set.npz"):
-        load_npz(path, seed=0)
+        load_npz(path)
 
 
 def test_pixels_are_in_memory_once():
@@ -95,20 +95,20 @@ def test_pixels_are_in_memory_once():
 
 def test_missing_damaged_and_other_files(tmp_path):
     with pytest.raises(DataError, match="holds 0 .npz files"):
-        load_npz(str(tmp_path), seed=0)
+        load_npz(str(tmp_path))
     with pytest.raises(DataError, match="gone.npz"):
-        load_npz(str(tmp_path / "gone.npz"), seed=0)
+        load_npz(str(tmp_path / "gone.npz"))
     path = tmp_path / "cut.npz"
     np.savez(path, x_train=X, y_train=Y)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="cut.npz"):
-        load_npz(str(path), seed=0)
+        load_npz(str(path))
     np.savez(path, x_train=X, y_train=Y)
     flipped = bytearray(path.read_bytes())
     flipped[300] ^= 1  # inside the pixels: the archive's own checksum tells
     path.write_bytes(flipped)
     with pytest.raises(DataError, match="cut.npz"):
-        load_npz(str(path), seed=0)
+        load_npz(str(path))
     np.save(tmp_path / "single.npy", X)
     with pytest.raises(DataError, match="single array"):
-        load_npz(str(tmp_path / "single.npy"), seed=0)
+        load_npz(str(tmp_path / "single.npy"))

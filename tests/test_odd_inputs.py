@@ -9,7 +9,7 @@ from layouts import folder, put
 from odd_data import make, picture
 from PIL import Image
 
-from data import load
+from data import DatasetConfig, load
 from data.datasets import DataError
 from data.diagnose import diagnose
 from data.splits import test_place as place_of_test
@@ -22,7 +22,7 @@ from launch.job.preparation.batch_plan import create_batch_plan
 def opened(dataset, place, how) -> tuple[int, str]:
     """The exit code of the stages that look at data, and what they print."""
     try:
-        train, validation = load(dataset, str(place), **how)
+        train, validation = load(DatasetConfig(dataset, str(place), **how))
         fingerprints = [source.fingerprint() for source in (train, validation) if source]
         create_batch_plan(TrainConfig(batch_size=1), examples=len(train), replicas=1)
         held_out = place_of_test(dataset, str(place))

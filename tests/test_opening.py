@@ -12,11 +12,13 @@ from layouts import JPEG, put, shard
 from slow_files import Files
 from test_control import Ranks
 
-from data import listing, load, open_checked
-from data.datasets import ArraySource, DataError, FileSource
-from data.formats import tfrecord_index
-from data.formats.tree import Tree
-from data.paths import Paths
+from data import DatasetConfig, load, open_checked
+from data.datasets import ArraySource, DataError
+from data.files import listing
+from data.files.paths import Paths
+from data.files.source import FileSource
+from data.files.tree import Tree
+from data.formats.tfrecord import index as tfrecord_index
 from distributed.health import heartbeat
 from distributed.world import World, WorldError
 from launch.job.config import TrainConfig
@@ -67,7 +69,7 @@ def alone(**settings):
 def test_each_folder_is_listed_and_each_file_opened_once(photos, monkeypatch, dataset):
     place = photos if dataset == "image_folder" else table_of(photos)
     files = Files(monkeypatch)
-    splits = load(dataset, str(place), seed=0, validation_split=0.1)
+    splits = load(DatasetConfig(dataset, str(place), seed=0, validation_split=0.1))
     for source in filter(None, splits):
         source.fingerprint()
         assert all(size == len(JPEG) for _, size in source.files())
@@ -86,7 +88,7 @@ def test_a_slow_file_system_is_asked_by_many_threads(photos, monkeypatch):
     for number in range(60):
         put(photos / "train", *(f"more{number:02}/{n}.jpg" for n in range(12)))
     files = Files(monkeypatch, 0.005)
-    splits = load("image_folder", str(photos), seed=0, validation_split=0)
+    splits = load(DatasetConfig("image_folder", str(photos), seed=0, validation_split=0))
     assert len(splits.train) == 920
     assert np.mean(files.in_flight) >= 20
     splits.train.sizes = splits.train.sha256 = None
@@ -165,13 +167,16 @@ def test_what_the_chief_cannot_open_is_said_once_and_not_of_a_rank(photos):
 def test_shards_are_indexed_by_one_rank(tmp_path, monkeypatch):
     records = [{"image/encoded": JPEG, "image/class/label": number % 2} for number in range(4)]
     shard(tmp_path / "train-00000-of-00001", records)
-    built, real = [], tfrecord_index._build
+    built, real = [], tfrecord_index.build_index
     monkeypatch.setattr(
-        tfrecord_index, "_build", lambda *arguments: built.append(threading.get_ident()) or real(*arguments)
+        tfrecord_index, "build_index", lambda *arguments: built.append(threading.get_ident()) or real(*arguments)
     )
     results = opened(3, dataset="tfrecord", data_dir=tmp_path)
     assert built == [RANKS[0]] and len({str(result.fingerprints) for result in results}) == 1
     assert all(result.splits.train.read(tf.constant([3])).numpy().tolist() == [JPEG] for result in results)
+    for reindex, times in (False, 1), (True, 2):
+        alone(dataset="tfrecord", data_dir=tmp_path, reindex=reindex)
+        assert len(built) == times
 
 
 def test_a_run_that_goes_on_lists_nothing_anew(photos, tmp_path, monkeypatch):
@@ -215,7 +220,7 @@ def test_a_run_that_goes_on_lists_nothing_anew(photos, tmp_path, monkeypatch):
 def test_a_listing_is_the_same_as_what_was_listed(photos):
     odd = b"\xff\xfe odd"
     (photos / "train" / "c0").joinpath(odd.decode(errors="surrogateescape") + ".jpg").write_bytes(JPEG)
-    sources = open_checked("image_folder", str(photos), seed=0, skip_unreadable=1)
+    sources = open_checked(DatasetConfig("image_folder", str(photos), seed=0, validation_split=0, skip_unreadable=1))
     packed = listing.pack(sources, ["key", None, 3]).packed
     again = listing.unpack(packed)
     assert again.key == ["key", None, 3] and listing.is_current(again, ["key", None, 3])
@@ -241,7 +246,8 @@ def test_paths_take_little_memory():
 def test_opening_gives_signs_of_life(photos):
     before = heartbeat._record.beats
     told = []
-    splits = load("image_folder", str(photos), seed=0, validation_split=0, progress=lambda *facts: told.append(facts))
+    config = DatasetConfig("image_folder", str(photos), seed=0, validation_split=0)
+    splits = load(config, progress=lambda *facts: told.append(facts))
     assert {what for what, _, _ in told} == {"listing folders", "looking at files"}
     assert ("looking at files", len(splits.train), len(splits.train)) in told
     alone(data_dir=photos)

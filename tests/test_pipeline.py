@@ -7,8 +7,9 @@ import tensorflow as tf
 from small_images import N, joined
 
 from data import pipeline
-from data.datasets import ArraySource, FileSource
+from data.datasets import ArraySource
 from data.diagnose import diagnose
+from data.files.source import FileSource
 from data.order import Order, SequentialOrder, Share
 
 G = 12  # global batch: divisible by 1, 2, 3 and 4 replicas

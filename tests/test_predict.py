@@ -187,9 +187,10 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path):
 
 @pytest.mark.parametrize(("augment", "size"), [("none", 8), ("inception", 40)])
 def test_predict_sees_the_pixels_that_validation_sees(folder, augment, size):
-    from data.datasets import FileSource
+    from data.files.source import FileSource
     from data.order import SequentialOrder, Share
-    from data.pipeline import evaluation_images, prediction_batches, validation_batches
+    from data.pipeline import prediction_batches, validation_batches
+    from data.views import evaluation_images
 
     paths = [str(path) for path in sorted((folder / "pictures/val").rglob("*.*"))]
     source = FileSource("files", ("a", "b"), "", paths, np.zeros(len(paths)))

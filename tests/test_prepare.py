@@ -12,11 +12,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data import Splits, load
+from data import DatasetConfig, Splits, load
 from data.datasets import ArraySource, DataError
-from data.formats import tfrecord_index
-from data.formats.tfrecord import load_tfrecord, load_tfrecord_test
+from data.formats.tfrecord import index as tfrecord_index
+from data.formats.tfrecord.source import load_tfrecord, load_tfrecord_test
 from launch import prepare
+from launch.shards import files
+from launch.shards.run import convert
 
 PREPARE = Path(prepare.__file__)
 
@@ -34,7 +36,7 @@ def make_images(folder: Path, classes: int = 3, each: int = 5) -> Path:
 
 
 def load_folder(folder: Path) -> Splits:
-    return load("image_folder", str(folder), seed=0, validation_split=0)
+    return load(DatasetConfig("image_folder", str(folder), seed=0, validation_split=0))
 
 
 def read_all(source) -> list:
@@ -62,7 +64,7 @@ def test_shards_equal_the_folder(images, tmp_path, out):
     images = images.rename(tmp_path / "both" / "train")
     make_images(tmp_path / "both" / "val", each=2)
     original = load_folder(tmp_path / "both")
-    prepare.convert(original, "image_folder", out, shards=4)
+    convert(original, "image_folder", out, shards=4)
     made = Splits(*load_tfrecord(str(out)))
     for before, after in zip(original, made, strict=True):
         assert read_all(after) == read_all(before)
@@ -84,7 +86,7 @@ def test_the_index_comes_with_the_shards(tmp_path, out, monkeypatch):
         make_images(tmp_path / "both" / split, each=2)
     line = ["--dataset", "image_folder", "--data-dir", str(tmp_path / "both"), "--out", str(out), "--shards", "2"]
     assert prepare.main(line) == 0
-    monkeypatch.setattr(tfrecord_index, "_build", None)
+    monkeypatch.setattr(tfrecord_index, "build_index", None)
     train, validation = load_tfrecord(str(out))
     test = load_tfrecord_test(str(out), train.classes)
     assert (len(train), len(validation), len(test)) == (6, 6, 6)
@@ -93,7 +95,7 @@ def test_the_index_comes_with_the_shards(tmp_path, out, monkeypatch):
 def test_pixels_in_memory_come_back_exactly(out):
     pixels = np.random.default_rng(1).integers(0, 256, (7, 8, 9, 3), np.uint8)
     source = ArraySource("npz", ["a", "b"], pixels, np.array([0, 1, 1, 0, 1, 0, 0]))
-    prepare.convert(Splits(source, None), "npz", out, shards=2)
+    convert(Splits(source, None), "npz", out, shards=2)
     train, validation = load_tfrecord(str(out))
     assert validation is None and train.labels.tolist() == source.labels.tolist()
     assert (np.stack([tf.io.decode_png(image) for image in read_all(train)]) == pixels).all()
@@ -101,8 +103,8 @@ def test_pixels_in_memory_come_back_exactly(out):
 
 @pytest.mark.parametrize("failing", [0, 6, 14])
 def test_an_interrupted_conversion_resumes_to_the_same_bytes(images, tmp_path, out, monkeypatch, failing):
-    prepare.convert(load_folder(images), "image_folder", tmp_path / "whole", shards=4)
-    made, real = [], prepare.example
+    convert(load_folder(images), "image_folder", tmp_path / "whole", shards=4)
+    made, real = [], files.example
 
     def example(*arguments):
         if len(made) == failing:
@@ -110,22 +112,22 @@ def test_an_interrupted_conversion_resumes_to_the_same_bytes(images, tmp_path, o
         made.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(prepare, "example", example)
+    monkeypatch.setattr(files, "example", example)
     with pytest.raises(KeyboardInterrupt):
-        prepare.convert(load_folder(images), "image_folder", out, shards=4)
+        convert(load_folder(images), "image_folder", out, shards=4)
     assert not (out / "manifest.json").exists() and not list(out.glob(".*"))
     with pytest.raises(DataError):
         load_tfrecord(str(out))
     finished = {file.name: file.stat().st_mtime_ns for file in out.glob("train-*")}
     assert len(finished) == {0: 0, 6: 1, 14: 3}[failing]
-    monkeypatch.setattr(prepare, "example", real)
-    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    monkeypatch.setattr(files, "example", real)
+    convert(load_folder(images), "image_folder", out, shards=4)
     assert contents(out) == contents(tmp_path / "whole")
     assert finished == {name: (out / name).stat().st_mtime_ns for name in finished}
 
 
 def test_a_killed_process_resumes_to_the_same_bytes(images, tmp_path, out):
-    prepare.convert(load_folder(images), "image_folder", tmp_path / "whole", shards=4)
+    convert(load_folder(images), "image_folder", tmp_path / "whole", shards=4)
     # The entry file itself, from another folder; the process dies while it writes its ninth record, in shard 2.
     killed = (
         "import os, runpy, sys, tensorflow as tf\n"
@@ -141,20 +143,20 @@ def test_a_killed_process_resumes_to_the_same_bytes(images, tmp_path, out):
     command = [sys.executable, "-c", killed, PREPARE, "--dataset", "image_folder", "--data-dir", images]
     assert subprocess.run([*command, "--out", out, "--shards", "4"], cwd="/").returncode == 9
     assert len(list(out.glob("train-*"))) == 2 and (out / ".train-00002-of-00004.tfrecord.tmp").stat().st_size > 0
-    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    convert(load_folder(images), "image_folder", out, shards=4)
     assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_damaged_shard_is_found_and_redone(images, out):
-    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    convert(load_folder(images), "image_folder", out, shards=4)
     whole = contents(out)
-    prepare.verify(out)
+    files.verify(out)
     shard = out / "train-00002-of-00004.tfrecord"
     content = bytearray(shard.read_bytes())
     content[50] ^= 1
     shard.write_bytes(content)
     with pytest.raises(DataError, match="in train-00002-of-00004.tfrecord;"):
-        prepare.verify(out)
+        files.verify(out)
     with pytest.raises(DataError, match=f"{shard} at byte 0 "):
         load_tfrecord(str(out), reindex=True)
     os.truncate(shard, 60)
@@ -163,12 +165,12 @@ def test_a_damaged_shard_is_found_and_redone(images, out):
     shard.unlink()
     with pytest.raises(DataError, match="lacks 1 of 4"):
         load_tfrecord(str(out))
-    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    convert(load_folder(images), "image_folder", out, shards=4)
     assert contents(out) == whole
 
 
 def test_labels_are_held_to_the_manifest(images, out):
-    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    convert(load_folder(images), "image_folder", out, shards=4)
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["classes"].pop()
     (out / "manifest.json").write_text(json.dumps(manifest))
@@ -181,18 +183,18 @@ def test_labels_are_held_to_the_manifest(images, out):
 
 
 def test_other_inputs_are_refused_and_leave_the_folder_alone(images, out):
-    prepare.convert(load_folder(images), "image_folder", out, shards=4)
+    convert(load_folder(images), "image_folder", out, shards=4)
     before = contents(out)
     with pytest.raises(DataError, match="begun with other images"):
-        prepare.convert(load_folder(images), "image_folder", out, shards=3)
+        convert(load_folder(images), "image_folder", out, shards=3)
     (images / "class0" / "0.jpg").unlink()
     with pytest.raises(DataError, match="begun with other images"):
-        prepare.convert(load_folder(images), "image_folder", out, shards=4)
+        convert(load_folder(images), "image_folder", out, shards=4)
     assert contents(out) == before
     with pytest.raises(DataError, match="is not empty"):
-        prepare.convert(load_folder(images), "image_folder", images, shards=4)
+        convert(load_folder(images), "image_folder", images, shards=4)
     with pytest.raises(DataError, match="--shards is 15, expected 1 to 14"):
-        prepare.convert(load_folder(images), "image_folder", out, shards=15)
+        convert(load_folder(images), "image_folder", out, shards=15)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no image"])
@@ -204,7 +206,7 @@ def test_an_unreadable_image_is_named_and_nothing_half_written(images, out, dama
     else:
         broken.write_bytes(b"not a picture")
     with pytest.raises(DataError, match=f"{broken}: .*; mend or remove it"):
-        prepare.convert(splits, "image_folder", out, shards=4)
+        convert(splits, "image_folder", out, shards=4)
     whole = ["train-00000-of-00004.tfrecord", "train-00001-of-00004.tfrecord"]
     assert sorted(contents(out)) == ["manifest.partial.json", *whole]
 
@@ -265,5 +267,5 @@ def test_all_pictures_that_cannot_be_decoded_are_named_at_once(images, out):
     for file in broken:
         file.write_bytes(file.read_bytes()[:-60])
     with pytest.raises(DataError, match=r"2 pictures cannot be decoded; .*:\n  .*0.jpg: .*\n  .*3.jpg: "):
-        prepare.convert(load_folder(images), "image_folder", out, shards=4)
+        convert(load_folder(images), "image_folder", out, shards=4)
     assert not [file for file in out.iterdir() if file.name.endswith(".tmp")]

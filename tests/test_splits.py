@@ -1,16 +1,24 @@
 """Which split of which data is evaluated, with the labels of a run."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 from test_tfrecord import example, write
 
-from data import Splits, hold_out, load
+from data import DatasetConfig, Splits, hold_out, load
 from data.datasets import DataError
-from data.formats.arrays import training_source
+from data.formats.arrays.source import training_source
+from data.pictures.decode import NOW, description
 from data.splits import adopt, choose, open_part
 from data.splits import test_place as place_of_test
+from data.views import evaluation_images
+from launch.evaluation.split import open_evaluated, open_training
+from launch.exports.pictures import sample
+from launch.trained.load import Found
+from launch.trained.record import Record
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -21,9 +29,8 @@ def source(names, labels, seed=0):
 
 
 def opened(dataset, place, split=None, own=True, classes=CLASSES):
-    return open_part(
-        dataset, place and str(place), split, seed=0, validation_split=0.2, classes=classes, own=own
-    )
+    config = DatasetConfig(dataset, place and str(place), seed=0, validation_split=0.2)
+    return open_part(config, split, classes=classes, own=own)
 
 
 def pictures(folder, names, count=1):
@@ -77,7 +84,7 @@ def test_every_kind_of_data_has_its_test_split(stored):
 
 def test_training_leaves_the_test_split_alone(stored):
     kind, place, _ = stored
-    before = load(kind, str(place), seed=0, validation_split=0.2)
+    before = load(DatasetConfig(kind, str(place), seed=0, validation_split=0.2))
     assert [len(split) for split in before] == [6, 3]
     for path in place.iterdir():
         if path.name.startswith("test") and path.is_file():
@@ -89,7 +96,7 @@ def test_training_leaves_the_test_split_alone(stored):
             kept = {name: archive[name] for name in archive.files if "test" not in name}
         np.savez(place / "all.npz", **kept)
     assert place_of_test(kind, str(place)) is None
-    after = load(kind, str(place), seed=0, validation_split=0.2)
+    after = load(DatasetConfig(kind, str(place), seed=0, validation_split=0.2))
     assert [split.fingerprint() for split in after] == [split.fingerprint() for split in before]
     with pytest.raises(DataError, match="has no test split .* use --split val"):
         opened(kind, place, "test", classes=CLASSES if kind != "npz" else ("0", "1", "2"))
@@ -108,7 +115,7 @@ def test_what_npz_calls_test_is_validation_where_there_is_no_other(tmp_path):
 
 
 def test_shapes_draw_test_pictures_that_nobody_has_seen():
-    train, validation = load("shapes", None, seed=0, validation_split=0.2)
+    train, validation = load(DatasetConfig("shapes", None, seed=0, validation_split=0.2))
     part = opened("shapes", None, classes=train.classes)
     assert part.split == "test"
 
@@ -166,9 +173,11 @@ def test_pictures_of_unknown_class_in_a_test_folder_are_for_predict(tmp_path):
 
 
 def test_classes_named_by_numbers_are_in_their_order(tmp_path):
-    train, _ = load("image_folder", str(pictures(tmp_path, map(str, range(12)))), seed=0, validation_split=0)
+    config = DatasetConfig("image_folder", str(pictures(tmp_path, map(str, range(12)))), seed=0, validation_split=0)
+    train, _ = load(config)
     assert train.classes == tuple(map(str, range(12)))
-    train, _ = load("image_folder", str(pictures(tmp_path, ["x"])), seed=0, validation_split=0)
+    pictures(tmp_path, ["x"])
+    train, _ = load(config)
     assert train.classes[:4] == ("0", "1", "10", "11")
 
 
@@ -184,3 +193,23 @@ def test_what_is_not_there_is_said():
     assert choose(alone, None, CLASSES, "here", own=False).split == "all"
     assert choose(alone, "train", CLASSES, "here", own=False).split == "train"
     assert choose(cut, None, CLASSES, "here", own=False).split == "val"
+
+
+def test_after_training_a_runs_data_are_opened_as_the_run_did(tmp_path):
+    """By the evaluation of its own data, also where these are given, and by the check of an export."""
+    place, classes = str(pictures(tmp_path, CLASSES, 10)), ("owl", "cat")
+    own = load(DatasetConfig("image_folder", place, seed=3, validation_split=0.2, classes=classes))
+    record = Record(
+        classes=classes, image_size=4, pixels=description(8, NOW), outputs="", model="", model_sha256="",
+        dataset="image_folder", data_sha256=own.train.fingerprint(), versions={},
+    )  # fmt: skip
+    settings = {"dataset": "image_folder", "data_dir": place, "classes": "owl,cat", "seed": 3, "validation_split": 0.2}
+    found = Found(tmp_path, None, {"configuration": settings}, record, "")
+    for given in (None, None), ("image_folder", place):
+        evaluated = open_evaluated(Namespace(dataset=given[0], data_dir=given[1], split=None), found)
+        assert evaluated.own and evaluated.part.split == "val"
+        assert evaluated.part.source.fingerprint() == own.validation.fingerprint()
+        assert open_training(found, evaluated).fingerprint() == own.train.fingerprint()
+    shown, what = sample(found)
+    assert what == "validation pictures" and len(shown) == len(own.validation) == 4
+    np.testing.assert_array_equal(shown, evaluation_images(own.validation, range(4), "none", 4))

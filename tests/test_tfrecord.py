@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import load
+from data import DatasetConfig, load
 from data.datasets import DataError
-from data.formats import tfrecord_index
-from data.formats.tfrecord import load_tfrecord
+from data.formats.tfrecord import index as tfrecord_index
+from data.formats.tfrecord import scan
+from data.formats.tfrecord.source import load_tfrecord
 
 
 def example(image: bytes, label: int | None, text: str | None = None) -> bytes:
@@ -68,8 +69,8 @@ def test_image_bytes_that_occur_twice_in_a_record(tmp_path):
 
 def test_index_is_built_once_and_again_after_a_change(folder, monkeypatch):
     calls = []
-    iterate = tfrecord_index._iterate_records
-    monkeypatch.setattr(tfrecord_index, "_iterate_records", lambda file: calls.append(file) or iterate(file))
+    iterate = scan._iterate_records
+    monkeypatch.setattr(scan, "_iterate_records", lambda file: calls.append(file) or iterate(file))
     first, _ = load_tfrecord(str(folder))
     second, _ = load_tfrecord(str(folder))
     assert len(calls) == 3 and second.fingerprint() == first.fingerprint()
@@ -92,7 +93,7 @@ def test_shards_that_were_touched_or_copied_and_are_the_same_keep_their_index(fo
     copied = shutil.copytree(folder, tmp_path / "copied", copy_function=shutil.copy)
     os.utime(folder / "train-00001-of-00003", ns=(1, 1))
     with monkeypatch.context() as patch:
-        patch.setattr(tfrecord_index, "_build", None)
+        patch.setattr(tfrecord_index, "build_index", None)
         assert load_tfrecord(str(folder))[0].fingerprint() == first.fingerprint()
         assert load_tfrecord(str(copied))[0].fingerprint() == first.fingerprint()
         # The new times are kept: the next start does not look into the shards any more.
@@ -119,7 +120,7 @@ def test_index_goes_to_the_cache_where_the_folder_cannot_be_written(folder, tmp_
     (folder / "index.npz").mkdir()  # no file can be put in its place
     load_tfrecord(str(folder))
     assert len(list((tmp_path / "home/.cache/lockstep").glob("index-*.npz"))) == 1
-    monkeypatch.setattr(tfrecord_index, "_build", None)
+    monkeypatch.setattr(tfrecord_index, "build_index", None)
     assert len(load_tfrecord(str(folder))[0]) == 12
 
 
@@ -170,7 +171,7 @@ def test_what_cannot_be_opened_is_named(folder, name):
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(folder if name == "manifest.json" else "nowhere")
     with pytest.raises(DataError, match=f"cannot read .*{name}.*restore it or make it readable"):
-        load("tfrecord", str(folder), seed=0, validation_split=0)
+        load(DatasetConfig("tfrecord", str(folder), seed=0, validation_split=0))
 
 
 def test_labels_from_1_are_shifted_in_both_splits_and_said_so(tmp_path):

@@ -14,12 +14,12 @@ import psutil
 import tensorflow as tf
 
 from data.datasets import DataError, Source
-from data.formats.array_names import find_arrays, one_hot_labels, placed, renumber
-from data.formats.arrays import check_range
-from data.formats.naming import joined
+from data.formats.arrays.convert import GAP, one_hot_labels, placed, renumber
+from data.formats.arrays.names import find_arrays
+from data.formats.arrays.source import check_range
+from data.messages import joined
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")
-GAP = "labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes with all labels"
 ROWS = 1024  # images that are read at once for a fingerprint
 LARGEST_CHUNK = 1 << 28  # bytes; HDF5 unpacks whole chunks
 
@@ -57,23 +57,20 @@ class HDF5Source(Source):
             raise DataError(f"cannot read {self.place} ({_reason(error)}): expected a whole HDF5 file.") from error
         return digest.hexdigest()
 
-
     def glance(self, indices: np.ndarray) -> list[int]:
         return [zlib.crc32(image) for image in self._read(indices)]
 
 
-def load_hdf5(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> tuple[Source, Source | None]:
+def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Source, Source | None]:
     """Arrays named as in `npz`, pixels uint8; labels [n] or [n, 1], or rows with one 1.
 
     Args:
         data_dir: the file, or a folder that holds exactly one.
-        seed: not used: the file decides.
         chosen: class names; with them labels may have gaps.
 
     Raises:
         DataError: missing or damaged file, missing array, wrong dtype, shape, length or label.
     """
-    del seed
     path = _find(data_dir)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

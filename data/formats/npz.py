@@ -12,16 +12,16 @@ import numpy as np
 import psutil
 
 from data.datasets import ArraySource, DataError
-from data.formats.array_names import find_arrays, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
-from data.formats.arrays import test_source, training_source, validation_source
-from data.formats.mapped import map_array
-from data.formats.naming import joined
+from data.formats.arrays.convert import GAP, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
+from data.formats.arrays.mapped import map_array
+from data.formats.arrays.names import find_arrays
+from data.formats.arrays.source import test_source, training_source, validation_source
+from data.messages import joined
 
 MAPPED = 2**26  # bytes of pixels from which on they stay in the file; below, reading from memory is faster
-GAP = "labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes with all labels"
 
 
-def load_npz(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> tuple[ArraySource, ArraySource | None]:
+def load_npz(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[ArraySource, ArraySource | None]:
     """Images [n, height, width] or [n, height, width, 1 or 3] and integer labels [n], 0 or 1 to the largest.
 
     Images are uint8, or numbers 0 to 255 or 0 to 1, which is said. Grey images are repeated to three channels. Labels
@@ -29,13 +29,11 @@ def load_npz(data_dir: str, seed: int, chosen: Sequence[str] | None = None) -> t
 
     Args:
         data_dir: the .npz file, or a folder that holds exactly one.
-        seed: not used: the file decides.
         chosen: class names; with them labels may have gaps.
 
     Raises:
         DataError: missing or damaged file, missing array, wrong dtype, shape, length or label.
     """
-    del seed
     path = _find(data_dir)
     with _opened(path) as archive:
         names = find_arrays(archive.files, path)

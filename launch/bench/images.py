@@ -24,11 +24,11 @@ def open_training_set(dataset: str, data_dir: str | Path | None):
         ConfigError: whatever is wrong with the data set.
     """
     with environment.loading(quiet=True):
-        from data import load
+        from data import DatasetConfig, load
         from data.datasets import DataError
 
     try:
-        return load(dataset, data_dir and str(data_dir), seed=0, validation_split=0).train
+        return load(DatasetConfig(dataset, data_dir and str(data_dir), seed=0, validation_split=0)).train
     except DataError as error:
         raise ConfigError(str(error)) from None
 

@@ -66,7 +66,7 @@ def files_per_element(data: str, augment: str, batch: int, size: int, *, antiali
 
     import tensorflow as tf
 
-    from data import augment as views
+    from data.pictures import augment as views
     from launch.baselines.job import batched
 
     def prepare(index):
@@ -74,7 +74,7 @@ def files_per_element(data: str, augment: str, batch: int, size: int, *, antiali
         draw = views.uniforms(index, 0, 0, 8)
         y, x, height, width = views.random_window(draw, tf.shape(image)[0], tf.shape(image)[1])
         image = tf.image.resize(image[y : y + height, x : x + width], [size, size], antialias=antialias)
-        return views._flip_and_colour(tf.cast(tf.round(image), tf.uint8), draw), source.labels_tensor[index]
+        return views.flip_and_colour(tf.cast(tf.round(image), tf.uint8), draw), source.labels_tensor[index]
 
     return batched(tf.data.Dataset.range(len(source)).shuffle(10_000).repeat(), prepare, batch)
 

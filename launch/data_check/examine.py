@@ -56,7 +56,7 @@ def _examine_some(pictures: Sequence[str | bytes]) -> list[Seen]:
 
 def examine_file(path: str) -> Seen:
     """What a file is."""
-    from data.formats.headers import LARGEST_FILE
+    from data.pictures.headers import LARGEST_FILE
 
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
@@ -76,7 +76,7 @@ def examine(content: bytes) -> Seen:
     import tensorflow as tf
 
     from data.diagnose import reason
-    from data.formats.headers import HEAD, larger_than_pictures_are, what_is_wrong
+    from data.pictures.headers import HEAD, larger_than_pictures_are, what_is_wrong
 
     digest = hashlib.sha256(content).digest()
     if problem := what_is_wrong(content[:HEAD]):

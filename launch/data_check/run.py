@@ -10,9 +10,10 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data import NEEDS_NO_DATA_DIR, TAKES_CHOSEN, open_sources
-from data.classes import read_classes
-from data.datasets import FileSource, Source
+from data import NEEDS_NO_DATA_DIR, DatasetConfig, open_sources
+from data.classes import Chosen, choose_classes, read_classes
+from data.datasets import Source
+from data.files.source import FileSource
 from data.splits import open_test
 from launch.data_check import files
 from launch.data_check.examine import Seen, examine_all, processes
@@ -59,15 +60,18 @@ def check(options: argparse.Namespace) -> int:
 
 def _open(options: argparse.Namespace) -> dict[str, Source]:
     """The splits by name, of which files are not looked at yet."""
-    if options.classes and options.dataset not in TAKES_CHOSEN:
-        raise OutputError(f"--classes is not for {options.dataset} here: all of it is checked; leave it out")
     classes = read_classes(options.classes) if options.classes else None
     features = (options.image_feature, options.label_feature)
-    place, chosen = options.data_dir, classes is not None
-    train, validation = open_sources(options.dataset, place, seed=0, classes=classes, features=features)
+    config = DatasetConfig(
+        options.dataset, options.data_dir, seed=0, validation_split=0, classes=classes, features=features
+    )
+    train, validation = open_sources(config)
     found = {"train": train, "val": validation}
     if options.dataset not in NEEDS_NO_DATA_DIR:  # of which validation is the test split, or there is none
-        found["test"] = open_test(options.dataset, place, 0, train.classes, chosen=chosen, features=features)
+        found["test"] = open_test(config, train.classes)
+    if classes is not None and not isinstance(train, FileSource):  # files of other classes were not opened at all
+        found["train"], found["val"] = choose_classes(train, validation, classes)
+        found["test"] = Chosen(found["test"], classes) if found.get("test") else None
     return {name: source for name, source in found.items() if source is not None}
 
 

@@ -74,7 +74,7 @@ def jpeg_decoding() -> float:
     """Images per second that one core turns from JPEG files of ImageNet's size to pixels, as training does."""
     import tensorflow as tf
 
-    from data.decode import NOW, central_decode
+    from data.pictures.decode import NOW, central_decode
 
     height, width = JPEG
     # Smooth with some noise: files of about 60 kB, as photographs of this size are.

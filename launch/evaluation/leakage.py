@@ -89,9 +89,9 @@ def decoded_digests(source: "Source", indices: np.ndarray | None = None) -> Iter
         return
     import tensorflow as tf
 
-    from data import exif
     from data.datasets import DataError
-    from data.decode import NOW, decode_window
+    from data.pictures import exif
+    from data.pictures.decode import NOW, decode_window
 
     indices = np.arange(len(source)) if indices is None else indices
 

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from data.datasets import Source
-from data.decode import described
-from data.pipeline import evaluation_images
+from data.pictures.decode import described
+from data.views import evaluation_images
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from launch.evaluation import classification, confusion, projector, sheet, tensorboard
 from launch.evaluation.classification import Report, worst_mistakes

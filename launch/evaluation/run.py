@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from data.datasets import DataError, Source, Subset
-from data.decode import described
+from data.pictures.decode import described
 from data.pipeline import validation_batches
 from distributed.control import check_agreement
 from launch.evaluation import files, leakage, projector, results

@@ -4,7 +4,7 @@ import argparse
 import os
 from dataclasses import dataclass
 
-from data import Splits, hold_out, load
+from data import DatasetConfig, hold_out, load
 from data.datasets import DataError, Source
 from data.splits import Part, choose, open_part
 from launch.job.config import ConfigError, choices
@@ -19,7 +19,7 @@ class Data:
 
     Attributes:
         part: the split, with the run's labels.
-        dataset: its kind, a key of ``data.SOURCES`` or FILE.py:FUNCTION.
+        dataset: its kind, a key of ``data.KINDS`` or FILE.py:FUNCTION.
         data_dir: where it lies, or None.
         own: whether it is the data that the run was trained on, be it in another place than then.
     """
@@ -60,39 +60,19 @@ def open_evaluated(options: argparse.Namespace, found: Found) -> Data:
         seen = "" if os.path.isabs(data_dir) else f" (seen from {os.getcwd()})"
         raise ConfigError(f"the data of {found.path} is not in {data_dir}{seen}; say with --data-dir where it lies now")
     own = own or dataset == record.dataset and _holds_the_training_data(data_dir, found)
-    part = open_part(
-        dataset,
-        data_dir,
-        options.split,
-        seed=config.seed,
-        validation_split=config.validation_split,
-        classes=record.classes,
-        own=own,
-        chosen=own and config.classes is not None,
-        features=(config.image_feature, config.label_feature) if dataset == config.dataset else (None, None),
-        skip_unreadable=config.skip_unreadable if own else 0,
-    )
-    return Data(part, dataset, data_dir, own)
+    if own:
+        opened = found.dataset(data_dir)
+    else:
+        features = (config.image_feature, config.label_feature) if dataset == config.dataset else (None, None)
+        opened = DatasetConfig(dataset, data_dir, seed=config.seed, validation_split=0, features=features)
+    return Data(open_part(opened, options.split, classes=record.classes, own=own), dataset, data_dir, own)
 
 
 def _holds_the_training_data(data_dir: str | None, found: Found) -> bool:
     try:
-        return _load(data_dir, found).train.fingerprint() == found.record.data_sha256
+        return load(found.dataset(data_dir)).train.fingerprint() == found.record.data_sha256
     except DataError:
         return False
-
-
-def _load(data_dir: str | None, found: Found) -> Splits:
-    config = found.config
-    return load(
-        config.dataset,
-        data_dir,
-        seed=config.seed,
-        validation_split=config.validation_split,
-        classes=found.record.classes if config.classes else None,
-        features=(config.image_feature, config.label_feature),
-        skip_unreadable=config.skip_unreadable,
-    )
 
 
 def open_training(found: Found, data: Data) -> Source:
@@ -107,4 +87,4 @@ def open_training(found: Found, data: Data) -> Source:
         return hold_out(splits, config.seed, config.validation_split).train
     if found.record.dataset != config.dataset:
         raise ConfigError(f"the run was trained on Python objects ({found.record.dataset})")
-    return _load(data.data_dir if data.own else config.data_dir and str(config.data_dir), found).train
+    return load(found.dataset(data.data_dir if data.own else config.data_dir and str(config.data_dir))).train

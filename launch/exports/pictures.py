@@ -5,9 +5,9 @@ import numpy as np
 
 from data import hold_out, load
 from data.datasets import DataError, Source, Subset
-from data.decode import described
 from data.formats import shapes
 from data.order import SequentialOrder, Share
+from data.pictures.decode import described
 from data.pipeline import validation_batches
 from launch.job.config import ConfigError
 from launch.job.user import code as user_code
@@ -46,15 +46,7 @@ def _validation(found: Found) -> Source | None:
     if user_code.is_reference(config.dataset):
         opened = open_data(user_code.load_function(config.dataset, "--dataset"))
         return hold_out(opened, config.seed, config.validation_split).validation
-    folder = config.data_dir and str(config.data_dir)
-    splits = load(
-        config.dataset,
-        folder,
-        seed=config.seed,
-        validation_split=config.validation_split,
-        skip_unreadable=config.skip_unreadable,
-    )
-    return splits.validation
+    return load(found.dataset(config.data_dir and str(config.data_dir))).validation
 
 
 def _pixels(source: Source, found: Found, size: int) -> np.ndarray:

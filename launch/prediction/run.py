@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.datasets import FileSource
-from data.decode import described
 from data.diagnose import diagnose
-from data.formats.headers import look_at
-from data.pipeline import evaluation_images, prediction_batches
+from data.files.source import FileSource
+from data.pictures.decode import described
+from data.pictures.headers import look_at
+from data.pipeline import prediction_batches
+from data.views import evaluation_images
 from distributed.control import check_agreement
 from launch.evaluation import sheet
 from launch.prediction.files import Answers, as_csv, as_json, printable, whole_file

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from data import DatasetConfig
 from distributed.checkpoint import commit, manager
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.config import ConfigError, TrainConfig
@@ -54,6 +55,19 @@ class Found(NamedTuple):
         """The settings of the run that made it, as far as they say what its network and data are."""
         return TrainConfig.model_construct(
             **{name: field.default for name, field in TrainConfig.model_fields.items()} | self.state["configuration"]
+        )
+
+    def dataset(self, data_dir: str | None) -> DatasetConfig:
+        """The data that the run was trained on, as it opened them; they lie in ``data_dir`` now."""
+        config = self.config
+        return DatasetConfig(
+            config.dataset,
+            data_dir,
+            seed=config.seed,
+            validation_split=config.validation_split,
+            classes=self.record.classes if config.classes else None,
+            features=(config.image_feature, config.label_feature),
+            skip_unreadable=config.skip_unreadable,
         )
 
 

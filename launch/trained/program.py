@@ -176,8 +176,8 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
-    """For ``sys.unraisablehook``: Python drops what is raised while it calls a weak reference's function or
-    ``__del__``; an interrupt that hit one comes once more, a moment later."""
+    """For ``sys.unraisablehook``: Python drops what is raised while it calls a weak reference's function or a
+    destructor; an interrupt that hit one comes once more, a moment later."""
     if lost.exc_type is KeyboardInterrupt:
         threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
     else:

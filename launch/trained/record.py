@@ -25,7 +25,7 @@ class Record:
     Attributes:
         classes: names, in the order of the labels.
         image_size: height and width of the network's input, in pixels.
-        pixels: how a file becomes pixels uint8 [size, size, 3]; see ``data.decode.description``.
+        pixels: how a file becomes pixels uint8 [size, size, 3]; see ``data.pictures.decode.description``.
         outputs: ``ONE_LOGIT`` or ``LOGITS``.
         model: its name, as ``--model`` takes it.
         model_sha256: over names, shapes and dtypes of its weights, see ``identity.model_sha256``.

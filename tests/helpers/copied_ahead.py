@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 from jobs import tiny
 
-from data.datasets import ArraySource, FileSource
+from data.datasets import ArraySource
+from data.files.source import FileSource
 from data.order import Order, SequentialOrder, Share
 from data.pipeline import training_batches, validation_batches
 from distributed.hardware import devices

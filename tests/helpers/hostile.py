@@ -30,9 +30,10 @@ import numpy as np
 import tensorflow as tf
 from test_weights import network
 
-from data import decode, exif, load
+from data import DatasetConfig, load
 from data.datasets import DataError, Source
 from data.diagnose import diagnose
+from data.pictures import decode, exif
 from launch.comparison.files import ComparisonError
 from launch.comparison.runs import read_runs
 from launch.data_check.examine import examine_file
@@ -109,7 +110,7 @@ def look_at(source: Source | None) -> None:
 
 
 def read_data(dataset: str, place: Path) -> None:
-    for source in load(dataset, str(place), seed=0, validation_split=0):
+    for source in load(DatasetConfig(dataset, str(place), seed=0, validation_split=0)):
         if source:
             source.fingerprint()
             look_at(source)

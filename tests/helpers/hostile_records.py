@@ -78,7 +78,7 @@ def index(**changed) -> Callable[[Path], None]:
     """An index beside the shard, as Lockstep writes it, but for a field of its last record."""
 
     def change(folder: Path) -> None:
-        from data.formats import tfrecord_index
+        from data.formats.tfrecord import index as tfrecord_index
 
         tfrecord_index.load_index(folder, [folder / "train-00000-of-00001"])
         with np.load(folder / "index.npz") as file:

@@ -14,7 +14,7 @@ from hostile_files import LAUGHS
 from hostile_records import SECRET, written
 from test_weights import HOSTILE, hdf5, network, replaced, save
 
-from data import decode
+from data.pictures import decode
 from distributed.checkpoint import manager
 from distributed.checkpoint.commit import Checkpoint
 from launch.job import identity

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from data import load
+from data import DatasetConfig, load
 
 JPEG = tf.io.encode_jpeg(np.full((6, 8, 3), 90, np.uint8)).numpy()
 PNG = tf.io.encode_png(np.full((6, 8, 3), 90, np.uint8)).numpy()
@@ -16,7 +16,7 @@ def put(root, *names, content=JPEG):
 
 
 def opened(dataset, place, **how):
-    return load(dataset, str(place), **{"seed": 0, "validation_split": 0} | how)
+    return load(DatasetConfig(dataset, str(place), **{"seed": 0, "validation_split": 0} | how))
 
 
 def folder(place, **how):

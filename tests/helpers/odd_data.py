@@ -178,7 +178,7 @@ def make_archive(r: random.Random, root: Path) -> tuple[str, Path]:
 
 
 def make(number: int, root: Path) -> tuple[str, Path, dict]:
-    """Fill an empty folder; (name of the data set's kind, place, further arguments of ``data.load``)."""
+    """Fill an empty folder; (name of the data set's kind, place, further arguments of ``data.DatasetConfig``)."""
     r = random.Random(number)
     root.mkdir()
     dataset, place = r.choice((make_folder, make_folder, make_table, make_archive))(r, root)

@@ -61,10 +61,12 @@ def slow_down(seconds: float) -> None:
 
 
 def first(folder: Path, kept: Path) -> None:
-    from data import listing, open_sources
-    from data.formats.headers import check_pictures
+    from data import DatasetConfig, open_sources
+    from data.files import listing
+    from data.pictures.headers import check_pictures
 
-    sources = timed("list folders", lambda: open_sources("image_folder", str(folder), seed=0))
+    config = DatasetConfig("image_folder", str(folder), seed=0, validation_split=0)
+    sources = timed("list folders", lambda: open_sources(config))
     sources = timed("look at files", lambda: check_pictures(sources))
     timed("fingerprint", sources[0].fingerprint)
     packed = timed("pack", lambda: listing.pack(sources, []).packed)
@@ -75,7 +77,7 @@ def first(folder: Path, kept: Path) -> None:
 def again(kept: Path) -> None:
     import tensorflow as tf
 
-    from data import listing
+    from data.files import listing
 
     found = timed("read the listing", lambda: listing.read(kept))
     print("current:", timed("ask for its folders", lambda: listing.is_current(found, [])))

@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from data.datasets import ArraySource, FileSource
+from data.datasets import ArraySource
+from data.files.source import FileSource
 
 N = 31  # images; two steps of 12 per epoch, seven left out of each
 

@@ -62,8 +62,8 @@ LEFTOVERS = {
     "TF_USE_DEFAULT_CONV_ALGO": OFF,
     "TF_USE_DETERMINISTIC_SEGMENT_REDUCTIONS": OFF,
 }
-# What they are instead.  By itself TensorFlow takes oneDNN's kernels only where a CPU has instructions of neural
-# networks (AVX512_VNNI, AMX ...); on others, too, its convolutions are several times as fast (docs/performance.md).
+# What they are instead.  By itself TensorFlow takes oneDNN's kernels only where a CPU has instructions for neural
+# networks (AVX512_VNNI, AMX ...); on others, too, its convolutions are about twice as fast (docs/performance.md).
 SETTLED = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
 # What keras.json may set, as Keras has it without one.
 KERAS_DEFAULTS = {

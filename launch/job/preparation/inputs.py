@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from data import Splits
 from data.datasets import Source
-from data.decode import Decoding
 from data.diagnose import diagnose, scan
 from data.order import Order, SequentialOrder, Share
+from data.pictures.decode import Decoding
 from data.pipeline import PREFETCH, training_batches, validation_batches
 from distributed.health import heartbeat
 from distributed.strategies import Strategy

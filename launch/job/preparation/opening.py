@@ -8,13 +8,16 @@ that their host has the same.  What was found is kept in the run directory, for 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from data import BUILT_ONCE, Splits, arrange, hold_out, listing, open_checked
+from data import BUILT_ONCE, DatasetConfig, Sources, Splits, arrange, hold_out, open_checked
 from data.classes import choose_classes, read_classes
-from data.datasets import DataError, FileSource, Source
-from data.listing import Listing
+from data.datasets import DataError, Source
+from data.files import listing
+from data.files.listing import Listing
+from data.files.source import FileSource
 from distributed import control
 from distributed.health import heartbeat
 from distributed.strategies import Strategy
@@ -27,7 +30,6 @@ from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
 
 SAMPLE = 64  # examples of each split by which a host is seen to have the same data
-Sources = tuple[Source, Source | None]
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
     if code.data is not None:
         splits = together(strategy, lambda: _open_users(config, code, classes))
     else:
-        found = _on_chief(strategy, lambda: _find(config, classes, console))
-        sources = _share(config, strategy, console, classes, found)
-        how = {"classes": classes, "seed": config.seed, "validation_split": config.validation_split}
-        splits = together(strategy, lambda: arrange(sources, config.dataset, **how))
+        dataset = _dataset(config, classes)
+        found = _on_chief(strategy, lambda: _find(dataset, config.run_dir, console))
+        sources = _share(dataset, strategy, console, found)
+        splits = together(strategy, lambda: arrange(sources, dataset))
     fingerprints = together(strategy, lambda: [source and source.fingerprint() for source in splits])
     names = ("training data", "validation data")
     control.check_agreement(strategy.control, dict(zip(names, fingerprints, strict=True)))
@@ -86,16 +88,12 @@ def _open_users(config: TrainConfig, code: UserCode, classes: tuple[str, ...] | 
     return hold_out(splits, config.seed, config.validation_split)
 
 
-def _open(config: TrainConfig, classes: tuple[str, ...] | None, console: Console) -> Sources:
-    def progress(what: str, done: int, total: int) -> None:
-        heartbeat.beat()
-        console.opening(what, done, total)
-
-    return open_checked(
+def _dataset(config: TrainConfig, classes: tuple[str, ...] | None) -> DatasetConfig:
+    return DatasetConfig(
         config.dataset,
         config.data_dir and str(config.data_dir),
         seed=config.seed,
-        progress=progress,
+        validation_split=config.validation_split,
         classes=classes,
         features=(config.image_feature, config.label_feature),
         skip_unreadable=config.skip_unreadable,
@@ -103,14 +101,22 @@ def _open(config: TrainConfig, classes: tuple[str, ...] | None, console: Console
     )
 
 
-def _find(config: TrainConfig, classes: tuple[str, ...] | None, console: Console) -> Listing | Sources:
+def _open(dataset: DatasetConfig, console: Console) -> Sources:
+    def progress(what: str, done: int, total: int) -> None:
+        heartbeat.beat()
+        console.opening(what, done, total)
+
+    return open_checked(dataset, progress)
+
+
+def _find(dataset: DatasetConfig, run_dir: Path | None, console: Console) -> Listing | Sources:
     """What the chief finds, or has found when the run was started before."""
-    place = config.data_dir and str(config.data_dir)
-    key = [config.dataset, place, place and os.path.abspath(place), classes and list(classes), config.skip_unreadable]
-    kept = listing.read(config.run_dir / data_changes.FILE) if config.run_dir and not config.reindex else None
+    place, classes = dataset.data_dir, dataset.classes
+    key = [dataset.kind, place, place and os.path.abspath(place), classes and list(classes), dataset.skip_unreadable]
+    kept = listing.read(run_dir / data_changes.FILE) if run_dir and not dataset.reindex else None
     if kept is not None and listing.is_current(kept, key) and all(map(_has_sizes, filter(None, kept.sources))):
         return kept
-    sources = _open(config, classes, console)
+    sources = _open(dataset, console)
     console.stop()
     if isinstance(sources[0], FileSource):
         heartbeat.beat()
@@ -130,22 +136,16 @@ def _sample(fingerprint: str, count: int) -> np.ndarray:
     return np.unique(draws % np.uint64(max(count, 1))).astype(np.int64)[:count]
 
 
-def _share(
-    config: TrainConfig,
-    strategy: Strategy,
-    console: Console,
-    classes: tuple[str, ...] | None,
-    found: Listing | Sources | None,
-) -> Sources:
+def _share(dataset: DatasetConfig, strategy: Strategy, console: Console, found: Listing | Sources | None) -> Sources:
     """The sources, on every worker; ``found`` is what the chief has found, None on the others."""
     packed = strategy.control.share(found.packed if isinstance(found, Listing) else b"")
     sources = found.sources if isinstance(found, Listing) else found
     if packed and sources is None:
         sources = listing.unpack(packed).sources
     # What opening builds is built by the chief, or where others do not see it by one process of each host.
-    first = strategy.world.local_rank == 0 or config.dataset not in BUILT_ONCE
-    sources = together(strategy, lambda: sources or (_open(config, classes, console) if first else None))
-    sources = together(strategy, lambda: sources or _open(config, classes, console))
+    first = strategy.world.local_rank == 0 or dataset.kind not in BUILT_ONCE
+    sources = together(strategy, lambda: sources or (_open(dataset, console) if first else None))
+    sources = together(strategy, lambda: sources or _open(dataset, console))
     world = strategy.world
     facts = together(strategy, lambda: [source and _facts(source) for source in sources] if world.is_chief else None)
     facts, host = strategy.control.agree([facts, world.host])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import keras
 
-from data import Splits, decode
+from data import Splits
 from data.datasets import DataError
-from data.pipeline import AUGMENTATIONS
+from data.pictures import decode
+from data.views import AUGMENTATIONS
 from distributed import control
 from distributed.checkpoint.commit import CheckpointError
 from distributed.gradients.cost_model import Choice

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data import Splits, arrange, listing
+from data import DatasetConfig, Splits, arrange
 from data.datasets import DataError, Source
-from data.listing import Listing
+from data.files import listing
+from data.files.listing import Listing
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.logs.console import Console
 
@@ -124,13 +125,14 @@ def _before(directory: Path, state: dict) -> dict[tuple[str, str], int] | None:
     _, data_dir, *_ = found.key
     then, classes = state["configuration"], state["record"]["classes"]
     try:
-        splits = arrange(
-            found.sources,
+        dataset = DatasetConfig(
             found.sources[0].name,
-            classes=classes if then["classes"] else None,
+            data_dir,
             seed=then["seed"],
             validation_split=then["validation_split"],
+            classes=classes if then["classes"] else None,
         )
+        splits = arrange(found.sources, dataset)
     except DataError:
         return None  # it is of other settings than the checkpoint
     return _files(splits, data_dir and Path(data_dir))

@@ -22,7 +22,8 @@ class DataSettings(Settings):
     label_feature: str | None = None
     """Name of the feature of TFRecords that holds the label; default: image/class/label."""
     skip_unreadable: Count = 0
-    """Train without up to so many files that cannot be pictures by their size and first bytes; they are named."""
+    """Train without up to so many files that cannot be pictures by their size and first bytes; they are named; of
+    image_folder and csv."""
     reindex: bool = False
     """List and look at all files anew, also where what an earlier start of the run has found still seems to hold; of
     image_folder, csv and tfrecord."""
@@ -44,6 +45,11 @@ def problems(c) -> Iterator[str]:
     for flag, given in (("image", c.image_feature), ("label", c.label_feature)):
         if given is not None and c.dataset != "tfrecord":
             yield f"--{flag}-feature {given} belongs to --dataset tfrecord, not to {c.dataset}; leave it out"
+    if c.skip_unreadable and c.dataset not in ("image_folder", "csv"):
+        yield (
+            f"--skip-unreadable {c.skip_unreadable} belongs to image_folder and csv, where each picture is a file, "
+            f"not to {c.dataset}; leave it out"
+        )
     if c.reindex and c.dataset not in ("image_folder", "csv", "tfrecord"):
         yield f"--reindex belongs to image_folder, csv and tfrecord, of {c.dataset} nothing is kept; leave it out"
     if c.dataset == "shapes" and c.data_dir is not None:

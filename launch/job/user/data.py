@@ -7,7 +7,7 @@ import numpy as np
 
 from data import Splits
 from data.datasets import DataError, Source
-from data.formats.arrays import check_range, check_size, training_source, validation_source
+from data.formats.arrays.source import check_range, check_size, training_source, validation_source
 
 _EXPECTED = "expected (pixels uint8 [n, height, width, 3], labels int [n]) or a data.datasets.Source"
 _WORDS = {"train": "training", "val": "validation"}

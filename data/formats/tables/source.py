@@ -7,18 +7,19 @@ import csv
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from data.datasets import DataError, FileSource, Progress
-from data.formats.columns import HEADER, Columns, find_columns, find_delimiter
-from data.formats.naming import IMAGE_SUFFIXES, by_split, expand, few, is_litter, is_picture, joined, shortened
-from data.formats.tree import states_of
-from data.spread import slices, spread
+from data.datasets import DataError, Progress
+from data.files.source import FileSource
+from data.files.tree import states_of
+from data.formats.tables.columns import HEADER, Columns, find_columns, find_delimiter
+from data.formats.tables.paths import Finder
+from data.messages import few, joined, shortened
+from data.naming import IMAGE_SUFFIXES, by_split, is_litter, is_picture
 
-FINDING = "finding files of the table"  # what `Progress` is told
 TABLE_SUFFIXES = (".csv", ".tsv")
 SHOWN = 20  # rows that are named in one message
 NAMED = 20  # labels with gaps up to which the remedy can be typed
@@ -34,24 +35,22 @@ class _Table(NamedTuple):
 
 
 def load_csv(
-    data_dir: str, seed: int, chosen: Sequence[str] | None = None, progress: Progress | None = None
+    data_dir: str, chosen: Sequence[str] | None = None, progress: Progress | None = None
 ) -> tuple[FileSource, FileSource | None]:
     """A table with header `path,label`: the file itself, or a folder with train.csv and, if present, val.csv.
 
-    Other usual headers, more columns, tabs and semicolons are understood, and said; see `data/formats/columns.py`.
+    Other usual headers, more columns, tabs and semicolons are understood, and said; see columns.py.
     Relative paths start at the table's folder. Where every label of train is an integer, the classes are "0" to the
     largest one, or "1" to it; else they are the sorted names.
 
     Args:
         data_dir: the table or the folder.
-        seed: not used: the files decide.
         chosen: class names; with them integer labels may have gaps.
         progress: told how many files of the rows were looked for.
 
     Raises:
         DataError: a missing table or column, a row without its file, a label out of range, naming file and line.
     """
-    del seed
     if not os.path.isdir(data_dir):
         files = [data_dir]
     else:
@@ -141,7 +140,7 @@ def _checked(
     file: str, columns: Columns, rows: list[tuple[int, list[str]]], progress: Progress | None
 ) -> _Table:
     """The rows' paths and labels; DataError naming all rows that have none."""
-    find, problems = _Finder(file), []
+    find, problems = Finder(file), []
     order = [columns.names[at] for at in columns.one_hot]
     paths = [row[columns.path].strip() for _, row in rows]
     table = _Table(file, [], [], [], order, None)
@@ -192,67 +191,6 @@ def _label(columns: Columns, row: list[str]) -> tuple[str, str | None]:
     if len(ones) != 1:
         return "", f"has a 1 in {len(ones)} of the columns {few(columns.names[at] for at in columns.one_hot)}, not in 1"
     return ones[0], None
-
-
-class _Finder:
-    """From a path as a table writes it to that of a file that is there, relative to the table's folder if it is so.
-
-    Attributes:
-        suffix: what was added to a path without an ending, or None.
-        folder: the subfolder in which paths were found, or None.
-        backslashes: whether paths were found once / stood in the place of \\, as Windows writes them.
-    """
-
-    def __init__(self, file: str):
-        self.root = os.path.dirname(file)
-        self.suffix: str | None = None
-        self.folder: str | None = None
-        self.backslashes = False
-
-    def as_written(self, paths: Sequence[str], progress: Progress | None) -> Iterator[bool]:
-        """Whether there is a file at each path, just as it is written."""
-        parts = slices(len(paths))
-        found = spread(lambda part: [self._is_file(path) for path in paths[part.start : part.stop]], parts)
-        for part, there in zip(parts, found, strict=True):
-            yield from there
-            if progress:
-                progress(FINDING, part.stop, len(paths))
-
-    def __call__(self, written: str) -> str | None:
-        if not written:
-            return None
-        if written[0] == "~" or "$" in written:
-            written = expand(written)
-        folders = (None,) if os.path.isabs(written) else (None, self.folder) if self.folder else (None, *self._below())
-        found = self._look(folders, written)
-        if not found and "\\" in written:
-            found = self._look(folders, written.replace("\\", "/"))
-            self.backslashes = self.backslashes or bool(found)
-        # In two subfolders, nobody knows which is meant.
-        if not found or (found[0][0] is not None and len(found) > 1):
-            return None
-        folder, suffix, path = found[0]
-        self.folder, self.suffix = folder or self.folder, suffix or self.suffix
-        return path
-
-    def _look(self, folders: Sequence[str | None], written: str) -> list[tuple[str | None, str, str]]:
-        """(folder, ending, path) of the file, for each folder that holds it."""
-        found = []
-        for folder in folders:
-            inside = os.path.join(folder, written) if folder else written
-            # The ending that was found last is tried first: a set mostly has one.
-            for suffix in dict.fromkeys(["", self.suffix or "", *IMAGE_SUFFIXES]):
-                if self._is_file(inside + suffix):
-                    found.append((folder, suffix, inside + suffix))
-                    break
-        return found
-
-    def _is_file(self, path: str) -> bool:
-        return os.path.isfile(os.path.join(self.root, path))
-
-    def _below(self) -> list[str]:
-        with os.scandir(self.root or ".") as entries:
-            return sorted(entry.name for entry in entries if not is_litter(entry.name) and entry.is_dir())
 
 
 def _integer(label: str) -> int | None:

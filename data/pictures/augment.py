@@ -6,7 +6,7 @@ whichever worker, thread or batch position it lands on. Everything runs in a tf.
 
 import tensorflow as tf
 
-from data import decode
+from data.pictures import decode
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the increment of splitmix64
 COLOUR = 0.2  # brightness, contrast and saturation change by up to this fraction
@@ -58,14 +58,14 @@ def inception(
 
         shown = tf.TensorSpec([size, size, 3], tf.uint8)
         views = tf.map_fn(lambda parts: view(*parts), (images, *windows), fn_output_signature=shown)
-        return _flip_and_colour(views, draw)
+        return flip_and_colour(views, draw)
     y, x, h, w = (tf.cast(v, tf.float32) for v in windows)
     # The operation wants the centres of the first and last output pixel, as a fraction of the image's.
     top, bottom = _centres(y, h, height, size)
     left, right = _centres(x, w, width, size)
     boxes = tf.stack([top, left, bottom, right], axis=1)
     views = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [size, size])
-    return _flip_and_colour(decode.to_uint8(views), draw)
+    return flip_and_colour(decode.to_uint8(views), draw)
 
 
 def inception_decode(
@@ -77,7 +77,7 @@ def inception_decode(
     """
     draw = uniforms(sample_id, seed, epoch, 8)
     crop = decode.decode_window(data, held, lambda height, width: random_window(draw, height, width), decoding)
-    return _flip_and_colour(decode.resize(crop, size, decoding), draw)
+    return flip_and_colour(decode.resize(crop, size, decoding), draw)
 
 
 def random_window(draw: tf.Tensor, height, width):
@@ -99,7 +99,7 @@ def random_window(draw: tf.Tensor, height, width):
     return tf.minimum(y, height - h), tf.minimum(x, width - w), h, w
 
 
-def _flip_and_colour(images: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+def flip_and_colour(images: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
     """uint8 [..., s, s, 3], uniforms [..., 8] of which 4..7 are used -> uint8 [..., s, s, 3].
 
     Brightness x (grey + saturation x (pixel - grey)), where contrast has moved the pixel and its grey away from the

@@ -1,11 +1,11 @@
-"""What splits are called in folders, tables, archives and shards, which names are those of pictures, and what litters
-folders."""
+"""Names: of splits in folders, tables, archives and shards, of pictures, of litter; and which can be no names."""
 
 import os
 import re
 from collections.abc import Iterable
 
-from data.datasets import DataError, printable
+from data.datasets import DataError
+from data.messages import few, printable
 
 SPLIT_WORDS = {
     "train": ("train", "training"),
@@ -14,7 +14,7 @@ SPLIT_WORDS = {
 }
 _SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 _LIKE_SPLIT = re.compile(rf"({'|'.join(_SPLIT_OF)})[-_ ]?(\d+|set|data|images|imgs|pics)?", re.IGNORECASE)
-# What the decoder reads, and what people take for pictures too: `data/formats/headers.py` looks into all of these.
+# What the decoder reads, and what people take for pictures too: `data/pictures/headers.py` looks into all of these.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 OTHER_IMAGE_SUFFIXES = (".jpe", ".jfif", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
 # Of Windows, macOS archives, Synology and QNAP, disks' recovery and notebooks. Hidden names are known by their dot.
@@ -63,26 +63,9 @@ def by_split(named: Iterable[tuple[str, str]], place: str) -> dict[str, str]:
     return found
 
 
-def few(names: Iterable[str], shown: int = 5) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def shortened(text: str, most: int = 200) -> str:
-    """The text, or its beginning and how long it is."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
-
-
 def expand(path: str) -> str:
     """The path with `~`, `~user` and `$VAR` replaced."""
     return os.path.expandvars(os.path.expanduser(path))
-
-
-def joined(*notes: str | None) -> str | None:
-    """Several notes as one, or None."""
-    return printable("; ".join(note for note in notes if note)) or None
 
 
 def refuse_odd_names(names: Iterable[str], what: str) -> None:

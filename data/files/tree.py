@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from data.datasets import DataError, Progress
-from data.formats.naming import is_litter, is_picture
-from data.spread import spread
+from data.files.spread import spread
+from data.naming import is_litter, is_picture
 
 DEEPEST = 100  # folders within each other
 LISTING = "listing folders"  # what `Progress` is told

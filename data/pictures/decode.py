@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from data import exif
+from data.pictures import exif
 
 EXIF = {"apply": "applied to JPEG files", "ignore": "ignored"}
 

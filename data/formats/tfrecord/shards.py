@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from data.datasets import DataError
-from data.formats.naming import SPLIT_WORDS, few, is_litter, split_of
-from data.spread import spread
+from data.files.spread import spread
+from data.messages import few
+from data.naming import SPLIT_WORDS, is_litter, split_of
 
 MANIFEST, UNFINISHED = "manifest.json", "manifest.partial.json"
 # train-00000-of-00016[.tfrecord], NAME-train.tfrecord-00000-of-00016 of TensorFlow Datasets, train.tfrecord alone.

@@ -10,15 +10,17 @@ from unicodedata import normalize
 
 import numpy as np
 
-from data.datasets import DataError, FileSource, Progress
-from data.formats.naming import by_split, few, is_like_split, joined, refuse_odd_names, split_of
-from data.formats.tree import Folder, Tree
+from data.datasets import DataError, Progress
+from data.files.source import FileSource
+from data.files.tree import Folder, Tree
+from data.messages import few, joined
+from data.naming import by_split, is_like_split, refuse_odd_names, split_of
 
 FORMATS = "JPEG, PNG, GIF or BMP files"
 
 
 def load_image_folder(
-    data_dir: str, seed: int, chosen: Sequence[str] | None = None, progress: Progress | None = None
+    data_dir: str, chosen: Sequence[str] | None = None, progress: Progress | None = None
 ) -> tuple[FileSource, FileSource | None]:
     """Class subfolders of `data_dir`, or of its training and validation folders where the former holds folders.
 
@@ -27,7 +29,6 @@ def load_image_folder(
 
     Args:
         data_dir: the folder.
-        seed: not used: the files decide.
         chosen: only these classes; the others' folders are not looked at.
         progress: told how many folders are listed.
 
@@ -35,7 +36,6 @@ def load_image_folder(
         DataError: missing folder, empty class, two folders for one split, a class of validation that training lacks, or
             folders one level too high or too low.
     """
-    del seed
     tree = Tree(progress)
     root = tree[data_dir]
     splits = by_split([(name, name) for name in root.folders], data_dir)

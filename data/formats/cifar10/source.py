@@ -2,7 +2,7 @@
 
 Formats: https://www.cs.toronto.edu/~kriz/cifar.html. Binary: records of 3073 bytes, label then red, green and blue
 planes of 32x32. Python: pickled dicts with b"data" uint8 [n, 3072] and b"labels", which are not loaded, as pickles can
-run any code, but read as in `data/formats/pickled.py`.
+run any code, but read as in `data/formats/cifar10/pickled.py`.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from data.datasets import ArraySource, DataError
-from data.formats.pickled import PickleError, read_pickle
+from data.formats.cifar10.pickled import PickleError, read_pickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PLANES = (3, 32, 32)
@@ -27,18 +27,16 @@ TRAIN, TEST = tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",)
 LARGEST = 1 << 26  # bytes of a batch file; the official ones have 31 MB
 
 
-def load_cifar10(data_dir: str | None, seed: int) -> tuple[ArraySource, ArraySource]:
+def load_cifar10(data_dir: str | None) -> tuple[ArraySource, ArraySource]:
     """The five training batches (50,000 images) and, as validation, the test batch (10,000).
 
     Args:
         data_dir: an official archive, the folder that it unpacks to, or a folder that holds either; None to let
             Keras download it.
-        seed: not used: the files decide.
 
     Raises:
         DataError: files missing, unreadable or of another format, naming file and record.
     """
-    del seed
     if data_dir is None:
         return _download()
     read, suffix = _open(data_dir)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.datasets import FileSource
-from data.formats.tree import states_of
-from data.paths import Paths
+from data.files.paths import Paths
+from data.files.source import FileSource
+from data.files.tree import states_of
 
 VERSION = 1
 SMALL = "listing.json"

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.datasets import DataError, FileSource, Progress, Source
-from data.exif import stored_orientation
-from data.formats.naming import few, joined
-from data.formats.picture_size import LARGEST, decoded_bytes
-from data.spread import slices, spread
+from data.datasets import DataError, Progress, Source
+from data.files.source import FileSource
+from data.files.spread import slices, spread
+from data.messages import few, joined
+from data.pictures.exif import stored_orientation
+from data.pictures.size import LARGEST, decoded_bytes
 
 LOOKING = "looking at files"  # what `Progress` is told
 FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a pipe would be waited for
@@ -112,9 +113,11 @@ def _look_at(places: Sequence[bytes]) -> tuple[dict[int, str], list[int], int]:
             descriptor = os.open(place, FLAGS)
             try:
                 status = os.fstat(descriptor)
-                regular = stat.S_ISREG(status.st_mode)
-                head = os.read(descriptor, HEAD) if regular else b""
-                problem = (what_is_wrong(head) or _too_large(descriptor, head)) if regular else "is no regular file"
+                if stat.S_ISREG(status.st_mode):
+                    head = os.read(descriptor, HEAD)
+                    problem = what_is_wrong(head) or _too_large(descriptor, head, status.st_size)
+                else:
+                    problem = "is no regular file"
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -128,9 +131,9 @@ def _look_at(places: Sequence[bytes]) -> tuple[dict[int, str], list[int], int]:
     return problems, sizes, turned
 
 
-def _too_large(descriptor: int, head: bytes) -> str | None:
-    """Why a file is not to be read or decoded, or None."""
-    if (size := os.fstat(descriptor).st_size) > LARGEST_FILE:
+def _too_large(descriptor: int, head: bytes, size: int) -> str | None:
+    """Why a file of that size is not to be read or decoded, or None."""
+    if size > LARGEST_FILE:
         return f"has {size:,} bytes, more than {LARGEST_FILE:,}"
 
     def read(place: int, count: int) -> bytes:

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from data.datasets import DataError, Progress, Source
-from data.formats.tfrecord_index import FEATURES, Index, load_index
-from data.formats.tfrecord_shards import (
+from data.formats.tfrecord.index import FEATURES, Index, load_index
+from data.formats.tfrecord.shards import (
     MANIFEST,
     UNFINISHED,
     Manifest,
@@ -29,11 +29,7 @@ from data.formats.tfrecord_shards import (
 
 
 class TFRecordSource(Source):
-    """Records of `files` by position; `records` is an Index's array [n] with its shards numbered as in `files`.
-
-    Attributes:
-        note: a sentence on how labels were understood, for the caller to show, or None.
-    """
+    """Records of `files` by position; `records` is an Index's array [n] with its shards numbered as in `files`."""
 
     def __init__(
         self, files: Sequence[Path], records: np.ndarray, classes: Sequence[str], labels: np.ndarray, note: str | None
@@ -90,7 +86,6 @@ class TFRecordSource(Source):
 
 def load_tfrecord(
     data_dir: str,
-    seed: int = 0,
     features: tuple[str | None, str | None] = (None, None),
     progress: Progress | None = None,
     reindex: bool = False,
@@ -99,7 +94,6 @@ def load_tfrecord(
 
     Args:
         data_dir: a folder of shards, with or without a manifest.
-        seed: not used: the files decide.
         features: names of the image's and the label's feature; None for ImageNet's.
         progress: told how many bytes are indexed while a new index is built: minutes for large data.
         reindex: build a new index, also where one fits.
@@ -108,7 +102,6 @@ def load_tfrecord(
         DataError: missing, corrupt or truncated shards, or shards of another size than the manifest says; labels out of
             range. Without a manifest the labels are numbers from 0, or from 1 as in ImageNet's shards.
     """
-    del seed
     folder = Path(data_dir)
     if not folder.is_dir():
         raise DataError(f"--data-dir {data_dir} is no folder; give the folder that holds the TFRecord shards.")
@@ -137,7 +130,6 @@ def load_tfrecord(
 def load_tfrecord_test(
     data_dir: str,
     classes: Sequence[str],
-    progress: Progress | None = None,
     features: tuple[str | None, str | None] = (None, None),
 ) -> TFRecordSource:
     """The test records of `data_dir`, in shards named like test-00000-of-00016.  Their labels stand for the names that
@@ -148,7 +140,7 @@ def load_tfrecord_test(
     """
     folder = Path(data_dir)
     files = find_shards(folder)["test"]
-    index = load_index(folder, files, progress, name="index-test", features=_features(features))
+    index = load_index(folder, files, name="index-test", features=_features(features))
     labels, count = index.records["label"], len(classes)
     # As ImageNet's, of which no picture is of class 0.
     first = 1 if labels.min() == 1 and labels.max() == count else 0

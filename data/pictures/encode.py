@@ -4,10 +4,11 @@ import os
 from collections.abc import Iterator
 
 import tensorflow as tf
+from tensorflow.autograph.experimental import do_not_convert
 
-from data import exif
 from data.datasets import DataError, Source
-from data.decode import NOW, decode_window, to_uint8
+from data.pictures import exif
+from data.pictures.decode import NOW, decode_window, to_uint8
 
 QUALITY = 95  # of JPEG, 4:2:0, as im2rec and the usual resized ImageNet sets have it
 
@@ -36,7 +37,8 @@ def encoded_images(source: Source, start: int, stop: int, shorter_side: int | No
 
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread would hold up the end of every shard
-    dataset = tf.data.Dataset.range(start, stop).map(encoded, num_parallel_calls=len(os.sched_getaffinity(0)))
+    threads = len(os.sched_getaffinity(0))
+    dataset = tf.data.Dataset.range(start, stop).map(do_not_convert(encoded), num_parallel_calls=threads)
     for image, _ in dataset.prefetch(64).with_options(options).as_numpy_iterator():
         yield image
 

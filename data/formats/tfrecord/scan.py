@@ -1,17 +1,12 @@
-"""The offset index of TFRecord shards: where each image lies in its file, found by one pass and kept beside the shards.
-
-It is mapped into memory, so that all processes of a host have one.
+"""Where each image lies in TFRecord shards: found by one pass over all records.
 
 Record layout (TensorFlow's "TFRecords format"): 8 bytes length, 4 bytes CRC of it, the payload, 4 bytes CRC of that.
 """
 
 import errno
-import hashlib
 import inspect
-import json
 import os
 import stat
-import uuid
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +18,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from data.datasets import DataError, Progress
-from data.exif import HEAD, stored_orientation
-from data.formats.headers import larger_than_pictures_are
-from data.formats.mapped import map_array
-from data.spread import spread
+from data.pictures.exif import HEAD, stored_orientation
+from data.pictures.headers import larger_than_pictures_are
 
-VERSION = 2
 INDEXING = "indexing MB of shards"  # what `Progress` is told
 FEATURES = ("image/encoded", "image/class/label")  # of ImageNet's shards and of launch/prepare.py
 HEADER, FOOTER = 12, 4  # bytes around each payload
@@ -63,120 +55,14 @@ class Index(NamedTuple):
     checksums: np.ndarray
 
 
-def load_index(
-    folder: Path,
-    files: Sequence[Path],
-    progress: Progress | None = None,
-    name: str = "index",
-    features: tuple[str, str] = FEATURES,
-    anew: bool = False,
+def build_index(
+    files: Sequence[Path], sizes: Sequence[int], progress: Progress | None, features: tuple[str, str]
 ) -> Index:
-    """The index of `files`, all in `folder`: the stored one if names and sizes still agree, else a new one.
-
-    Of files with other times, such as copies, the checksums of all records must agree, too. Stored as `NAME.npz` beside
-    the shards, or in ~/.cache/lockstep where that folder cannot be written, or nowhere. Several processes may build it
-    at once: each writes a file of its own and the last rename wins. `anew` builds a new one in any case.
+    """The index of files of so many bytes, whose images and labels are the features of these names.
 
     Raises:
         DataError: a corrupt or truncated shard, or a record without image or label; it names file and byte.
     """
-    status = list(spread(os.stat, files))
-    sizes, times = [one.st_size for one in status], [one.st_mtime_ns for one in status]
-    state = json.dumps([VERSION, [[file.name, size] for file, size in zip(files, sizes, strict=True)], features])
-    homes = _homes(folder, name)
-    for home in homes:
-        stored = None if anew else _read(home, state)
-        if stored is None:
-            continue
-        index, before = stored
-        touched = [shard for shard, time in enumerate(times) if before[shard] != time]
-        if all(spread(lambda shard, index=index: _is_unchanged(index, shard, files[shard], sizes[shard]), touched)):
-            if touched:
-                _keep(homes, index, state, times)
-            return index
-    index = _build(files, sizes, progress, features)
-    _keep(homes, index, state, times)
-    return index
-
-
-def _is_unchanged(index: Index, shard: int, file: Path, size: int) -> bool:
-    """Whether the checksums behind all records of a shard are those of the index."""
-    first, end = np.searchsorted(index.records["shard"], [shard, shard + 1])
-    found = _checksums(file, index.records["offset"][first:end], size)
-    return np.array_equal(found, index.checksums[first:end])
-
-
-def _checksums(file: Path, offsets: np.ndarray, size: int) -> np.ndarray:
-    """The last four bytes of each record of a file of `size` bytes, uint32 [n]; `offsets` are where these begin."""
-    ends = [*offsets[1:].tolist(), size]
-    with open(file, "rb", buffering=0) as opened:
-        return np.frombuffer(b"".join(os.pread(opened.fileno(), FOOTER, end - FOOTER) for end in ends), "<u4")
-
-
-def _keep(homes: Sequence[Path], index: Index, state: str, times: Sequence[int]) -> None:
-    for home in homes:
-        try:
-            _write(home, index, state, times)
-            return
-        except OSError:
-            continue  # a read-only or full disk costs only time: the next run builds the index again
-
-
-def _homes(folder: Path, name: str) -> list[Path]:
-    homes = [folder / f"{name}.npz"]
-    try:
-        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-        homes.append(Path.home() / ".cache" / "lockstep" / f"{name}-{key}.npz")
-    except RuntimeError:  # this user has no home
-        pass
-    return homes
-
-
-def _read(home: Path, state: str) -> tuple[Index, list[int]] | None:
-    """The stored index, and the times of its files in nanoseconds."""
-    try:
-        if not home.is_file():
-            return None
-        with np.load(home, allow_pickle=False) as stored:
-            if stored["state"].item() != state:
-                return None
-            texts = {int(label): str(text) for label, text in json.loads(stored["texts"].item()).items()}
-            times, turned, checksums = stored["times"].tolist(), int(stored["turned"]), stored["checksums"]
-        records, files = map_array(str(home), "records"), json.loads(state)[1]
-        if records is None or not _fits(records, files) or (len(checksums), len(times)) != (len(records), len(files)):
-            return None
-        return Index(records, texts, turned, checksums), times
-    except Exception:  # what is damaged can raise almost anything
-        return None  # missing or damaged: it can be built again
-
-
-def _fits(records: np.ndarray, files: list) -> bool:
-    """Whether records lie in their shards, of which (name, size, ...) are known: anybody may have written an index."""
-    if records.dtype != RECORD or records.ndim != 1:
-        return False
-    shard, offset, begin, length = (records[name] for name in ("shard", "offset", "image_offset", "image_length"))
-    if not len(records) or shard[0] < 0 or shard[-1] >= len(files) or (np.diff(shard) < 0).any():
-        return False
-    sizes = np.array([size for _, size, *_ in files])[shard]
-    within = (offset >= 0) & (offset < begin) & (length > 0) & (length <= sizes) & (begin <= sizes - length)
-    return bool(within.all())
-
-
-def _write(home: Path, index: Index, state: str, times: Sequence[int]) -> None:
-    home.parent.mkdir(parents=True, exist_ok=True)
-    temporary = home.with_name(f".{home.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "wb") as file:
-            arrays = {"records": index.records, "checksums": index.checksums, "times": np.array(times)}
-            np.savez(file, **arrays, texts=json.dumps(index.texts), turned=index.turned, state=state)
-        os.replace(temporary, home)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _build(
-    files: Sequence[Path], sizes: Sequence[int], progress: Progress | None, features: tuple[str, str]
-) -> Index:
     total, done, parts, checksums, texts, turned = sum(sizes), 0, [], [], {}, 0
     # Threads, because most of the time goes into reading and checksums, both done without the interpreter lock.
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -187,12 +73,19 @@ def _build(
                 part[name] = rows[:, column]
             part["shard"] = shard
             parts.append(part)
-            checksums.append(_checksums(files[shard], part["offset"], sizes[shard]))
+            checksums.append(stored_checksums(files[shard], part["offset"], sizes[shard]))
             texts, turned = shard_texts | texts, turned + shard_turned
             done += sizes[shard]
             if progress is not None:
                 progress(INDEXING, done // 10**6, total // 10**6)
     return Index(np.concatenate(parts), texts, turned, np.concatenate(checksums))
+
+
+def stored_checksums(file: Path, offsets: np.ndarray, size: int) -> np.ndarray:
+    """The last four bytes of each record of a file of `size` bytes, uint32 [n]; `offsets` are where these begin."""
+    ends = [*offsets[1:].tolist(), size]
+    with open(file, "rb", buffering=0) as opened:
+        return np.frombuffer(b"".join(os.pread(opened.fileno(), FOOTER, end - FOOTER) for end in ends), "<u4")
 
 
 def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dict[int, str], int]:

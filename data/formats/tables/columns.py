@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data.datasets import DataError
-from data.formats.naming import few, shortened
+from data.messages import few, shortened
 
 DELIMITERS = (",", ";", "\t")
 # Of several, the first that is there: what Kaggle, pandas, fastai and Keras call them.

@@ -1,0 +1,1 @@
+"""What data sets of arrays share: names, checks, and pixels and labels in other forms."""

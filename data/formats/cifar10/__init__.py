@@ -1,0 +1,1 @@
+"""`cifar10`: the official archives."""

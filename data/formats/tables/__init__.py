@@ -1,0 +1,1 @@
+"""`csv`: a table with a row per picture."""

@@ -1,0 +1,1 @@
+"""`tfrecord`: shards of TFRecords, read at random."""

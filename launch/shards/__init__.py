@@ -1,0 +1,1 @@
+"""What prepare.py writes: a data set as TFRecord shards."""

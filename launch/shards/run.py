@@ -1,0 +1,121 @@
+"""One conversion, from a data set to shards with their manifest and index."""
+
+import math
+import os
+from pathlib import Path
+
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, load
+from data.classes import read_classes
+from data.datasets import DataError, Source
+from data.diagnose import scan
+from data.formats.tfrecord.index import load_index
+from data.formats.tfrecord.shards import MANIFEST, UNFINISHED, Manifest, Shard, find_shards
+from data.formats.tfrecord.source import load_tfrecord
+from data.pictures.encode import encoded_images
+from data.pictures.headers import check_pictures
+from data.splits import open_test
+from launch.shards.config import PrepareConfig
+from launch.shards.files import is_whole, save, write_shard
+from launch.shards.plan import blocks, plan, resume
+
+
+def convert_all(config: PrepareConfig) -> Manifest:
+    """Open what the settings name and convert it."""
+    if config.shorter_side is not None and config.shorter_side < 1:
+        raise DataError(f"--shorter-side is {config.shorter_side}, expected 1 or more pixels.")
+    if config.skip_unreadable and config.dataset not in ("image_folder", "csv"):
+        raise DataError(f"--skip-unreadable is of image_folder and csv, not of {config.dataset}: leave it out.")
+    tf.config.set_visible_devices([], "GPU")  # nothing here needs one
+    dataset = DatasetConfig(
+        config.dataset,
+        config.data_dir,
+        seed=config.seed,
+        validation_split=0,
+        classes=read_classes(config.classes) if config.classes else None,
+        skip_unreadable=config.skip_unreadable,
+    )
+    splits, test = load(dataset), None
+    if note := splits.train.note:
+        print(f"note: {note}")
+    if config.dataset not in NEEDS_NO_DATA_DIR:
+        test = open_test(dataset, splits.train.classes)
+        if test is not None:
+            (test,) = check_pictures([test], config.skip_unreadable)
+    out, shorter_side = Path(config.out), config.shorter_side
+    return convert(splits, config.dataset, out, config.shards, test=test, shorter_side=shorter_side)
+
+
+def convert(
+    splits: Splits,
+    dataset: str,
+    out: Path,
+    shards: int,
+    *,
+    test: Source | None = None,
+    shorter_side: int | None = None,
+) -> Manifest:
+    """Write what is missing of the shards to `out`, then the manifest and the index; return the manifest."""
+    sources = {"train": splits.train, "validation": splits.validation, "test": test}
+    sources = {name: source for name, source in sources.items() if source is not None}
+    manifest = resume(out, plan(sources, dataset, shards, shorter_side))
+    out.mkdir(parents=True, exist_ok=True)
+    save(out / UNFINISHED, manifest)
+    with Report(sum(split.examples for split in manifest.splits.values()), len(manifest.every_shard())) as report:
+        for name, split in manifest.splits.items():
+            source = sources[name]
+            for shard, (start, stop) in zip(split.shards, blocks(len(source), len(split.shards)), strict=True):
+                whole = is_whole(out / shard.name, shard)
+                if whole:
+                    report.advance(shard.examples)
+                else:
+                    try:
+                        images = encoded_images(source, start, stop, shorter_side)
+                        shard.bytes, shard.sha256 = write_shard(out / shard.name, source, start, images, report.advance)
+                    except tf.errors.OpError as error:
+                        raise damaged(sources) from error
+                    save(out / UNFINISHED, manifest)
+                report.shard(shard, "kept" if whole else "written")
+    save(out / MANIFEST, manifest)
+    (out / UNFINISHED).unlink()
+    load_tfrecord(str(out))  # which leaves an index beside the shards
+    if test is not None:
+        load_index(out, find_shards(out)["test"], name="index-test")
+    return manifest
+
+
+def damaged(sources: dict[str, Source]) -> DataError:
+    """The error that names all pictures that cannot be decoded."""
+    threads = len(os.sched_getaffinity(0))
+    places = [place for source in sources.values() for place in scan(source, threads, math.inf).problems]
+    if len(places) < 2:
+        return DataError(f"{places[0] if places else 'a picture cannot be read'}; mend or remove it.")
+    return DataError("\n  ".join([f"{len(places):,} pictures cannot be decoded; mend or remove them:", *places]))
+
+
+class Report:
+    """What people see: a bar on a terminal, else one line per shard. A context manager around the work."""
+
+    def __init__(self, images: int, shards: int):
+        self.console, self.shards, self.done = Console(), shards, 0
+        columns = TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("images", total=images)
+
+    def __enter__(self) -> "Report":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.stop()
+
+    def advance(self, images: int = 1) -> None:
+        self.bar.advance(self.task, images)
+
+    def shard(self, shard: Shard, verb: str) -> None:
+        self.done += 1
+        if self.bar.disable:
+            print(f"{self.done}/{self.shards}  {shard.name}: {shard.examples} images {verb}", flush=True)
