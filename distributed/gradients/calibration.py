@@ -78,18 +78,18 @@ def _overlap(strategy: Strategy, reduce: Line, products: Callable) -> float:
     size = int((computed - reduce.latency) / max(reduce.per_unit, 1e-12))
     exchange = _exchange(strategy.collectives.sum_tensors, min(max(size, SMALL[1]), LARGE[-1]))
     exchanged = _slowest(strategy, exchange)
-    both = _slowest(strategy, tf.function(lambda: exchange() + products()))
+    both = _slowest(strategy, tf.function(lambda: exchange() + products(), autograph=False))
     return min(max((computed + exchanged - both) / min(computed, exchanged), 0.0), 1.0)
 
 
 def _exchange(collective: Callable, size: int) -> Callable[[], tf.Tensor]:
     numbers = tf.zeros((size // 4,), tf.float32)
-    return tf.function(lambda: collective([numbers])[0][0])
+    return tf.function(lambda: collective([numbers])[0][0], autograph=False)
 
 
 def _product(side: int, batch: int, dtype: str) -> Callable[[], tf.Tensor]:
     left, right = (tf.cast(tf.random.stateless_normal((batch, side), (0, seed)), dtype) for seed in (0, 1))
-    return tf.function(lambda: kernel_gradient(left, right)[0, 0])
+    return tf.function(lambda: kernel_gradient(left, right)[0, 0], autograph=False)
 
 
 def _chained(operation: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
@@ -100,7 +100,7 @@ def _chained(operation: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
                 total += operation()
         return total
 
-    return tf.function(call)
+    return tf.function(call, autograph=False)
 
 
 def _slowest(strategy: Strategy, operation: Callable[[], tf.Tensor]) -> float:
