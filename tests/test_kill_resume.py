@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from conftest import record_fault, summary
+from conftest import counted, record_fault, summary
 from deaths import Job
 from test_preemption import rows
 
@@ -20,6 +20,8 @@ LINE = """--dataset npz --global-batch-size 12 --steps-per-epoch 12 --epochs 24 
 PLACES = ("step", "step", "validation", "saving", "start", "any time", "any time")
 FEATURES = """--dataset npz --global-batch-size 12 --epochs 3 --learning-rate 0.02 --dropout 0.3 --deterministic
 --freeze base --augment flip_crop --cache-views 2""".split()
+THAWED = """--dataset npz --global-batch-size 12 --epochs 6 --learning-rate 0.02 --dropout 0.3 --deterministic
+--freeze base --unfreeze-epoch 4 --unfreeze conv2 --exchange split""".split()
 SETS = {"horovod": (("horovodrun", "-np", "2"), ()), "mirrored": ((), ("--cpu-devices", 2))}
 
 
@@ -123,6 +125,21 @@ def test_killed_while_features_are_computed_equals_undisturbed(tmp_path, tiny_da
     lost = (outcome(killed / "run") != undisturbed) + (whole_arrays(features) != arrays)
     record_fault("killed while features are computed", 3, lost)
     assert not lost
+
+
+@pytest.mark.faults
+def test_asked_to_leave_while_features_are_computed_anew(tmp_path, tiny_data):
+    """Six pieces before the first epoch, and as many when the second convolution thaws: it is left after the eighth."""
+    line, launcher = [*THAWED, "--data-dir", tiny_data], ("horovodrun", "-np", "2")
+    whole = Job(tmp_path / "whole", line, *launcher)
+    assert whole.wait() == 0, whole.said
+    assert whole.said.count("frozen layer") >= 2 and "fc6, fc7 split" in whole.said, whole.said
+    job = Job(tmp_path / "left", line, *launcher, fault=["SIGTERM@features", 1, 7])
+    assert job.wait() == 85 and "preempted at step 48" in job.said, job.said
+    job = Job(tmp_path / "left", line, *launcher)
+    assert job.wait() == 0, job.said
+    with counted("asked to leave while features are computed anew"):
+        assert outcome(tmp_path / "left" / "run") == outcome(tmp_path / "whole" / "run")
 
 
 @pytest.mark.faults

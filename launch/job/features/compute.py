@@ -1,6 +1,7 @@
 """Compute the features of all examples, every worker its share, or find them where an earlier start has left them."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +54,7 @@ def prepare(
     wanted: str,
     steps: int,
     fingerprints: list[str | None],
+    between: Callable[[], None] | None = None,
 ) -> Features | None:
     """Features of both splits, if the run is better off with them; all workers must call it.
 
@@ -63,6 +65,7 @@ def prepare(
         steps: of the phase in which these layers are frozen, whatever part of it is over: a run that goes on must do
             what it did before.
         fingerprints: of the splits.
+        between: called by all workers after each piece, a few seconds apart; what it raises ends the work.
 
     Returns:
         None where the network is to be trained on pictures.
@@ -88,7 +91,7 @@ def prepare(
         array = _find(strategy, folder / name, found, one)
         if array is None:
             computed += len(one.source)
-            array = _compute(strategy, inputs, found, one, folder / name, console, batch)
+            array = _compute(strategy, inputs, found, one, folder / name, console, batch, between)
         arrays.append(array)
     if strategy.is_chief and config.features_dir is None:
         store.remove_others(folder, set(names))
@@ -132,7 +135,14 @@ def _find(strategy: Strategy, path: Path, found: Cut, one: Pass) -> np.ndarray |
 
 
 def _compute(
-    strategy: Strategy, inputs: Inputs, found: Cut, one: Pass, path: Path, console: Console, batch: int
+    strategy: Strategy,
+    inputs: Inputs,
+    found: Cut,
+    one: Pass,
+    path: Path,
+    console: Console,
+    batch: int,
+    between: Callable[[], None] | None,
 ) -> np.ndarray:
     """float32 [n, width]: mapped from the file where this host sees it, else in memory."""
     rows, width = len(one.source), int(np.prod(found.shape))
@@ -152,6 +162,8 @@ def _compute(
                 writer.add(answers)
             if keeps:
                 kept.append(answers)
+            if between:
+                between()
         if writer:
             writer.commit()
     except BaseException:

@@ -1,10 +1,12 @@
 """What a run may do besides training from pictures: begin with weights, train on features, thaw layers."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from launch.job.config import TrainConfig
 from launch.job.features import compute as features
+from launch.job.notices import Noticed
 from launch.job.preparation import freezing, stages, steps
 from launch.job.weights import begin as weights
 
@@ -33,11 +35,22 @@ def thaw(training: "Training") -> None:
     training.model.network.optimizer = training.model.optimizer
     training.console.say(f"thawed: {freezing.sentence(training.model.network) or 'all layers train'}")
     if training.loop.batches is not None:
-        look_at_features(training)
+
+        def leave_on_request():
+            names, _ = training.notices.ask(None)
+            if names:
+                training.model.shard()  # or parts that nobody has filled yet would be saved
+                raise Noticed(names, None)
+
+        look_at_features(training, leave_on_request)
 
 
-def look_at_features(training: "Training") -> None:
-    """Train on features where layers stay frozen and the run is better off with it; else on pictures."""
+def look_at_features(training: "Training", between: Callable[[], None] | None = None) -> None:
+    """Train on features where layers stay frozen and the run is better off with it; else on pictures.
+
+    Args:
+        between: see ``features.compute.prepare``.
+    """
     config, progress, plan = training.config, training.progress, training.inputs.plan
     frozen = plan.total_steps if config.unfreeze_epoch is None else (config.unfreeze_epoch - 1) * plan.steps_per_epoch
     found = features.prepare(
@@ -50,6 +63,7 @@ def look_at_features(training: "Training") -> None:
         wanted=_wanted(config, progress.thawed),
         steps=plan.total_steps - frozen if progress.thawed else frozen,
         fingerprints=training.fingerprints,
+        between=between,
     )
     training.model.look_at(found and found.head)
     training.loop.look_at(found.inputs if found else training.inputs)
