@@ -20,8 +20,8 @@ LINE = """--dataset npz --global-batch-size 12 --steps-per-epoch 12 --epochs 24 
 PLACES = ("step", "step", "validation", "saving", "start", "any time", "any time")
 FEATURES = """--dataset npz --global-batch-size 12 --epochs 3 --learning-rate 0.02 --dropout 0.3 --deterministic
 --freeze base --augment flip_crop --cache-views 2""".split()
-THAWED = """--dataset npz --global-batch-size 12 --epochs 6 --learning-rate 0.02 --dropout 0.3 --deterministic
---freeze base --unfreeze-epoch 4 --unfreeze conv2 --exchange split""".split()
+THAWED = """--dataset npz --global-batch-size 12 --epochs 6 --learning-rate 0.002 --optimizer adam --dropout 0.3
+--deterministic --freeze base --unfreeze-epoch 4 --unfreeze conv2 --exchange split""".split()
 SETS = {"horovod": (("horovodrun", "-np", "2"), ()), "mirrored": ((), ("--cpu-devices", 2))}
 
 

@@ -39,7 +39,6 @@ def thaw(training: "Training") -> None:
         def leave_on_request():
             names, _ = training.notices.ask(None)
             if names:
-                training.model.shard()  # or parts that nobody has filled yet would be saved
                 raise Noticed(names, None)
 
         look_at_features(training, leave_on_request)
