@@ -25,7 +25,7 @@ REST = {
     "validation_2": "--data-dir DATA/val2.npz --metrics accuracy,auc",
     "validation_1": "--data-dir DATA/val1.npz",
     "no_validation": "--data-dir DATA/train_only.npz --validation-split 0",
-    "check_replicas": "--check-replicas 3 --optimizer nadam --learning-rate 0.002",
+    "check_replicas": "--check-replicas 3 --optimizer nadam --learning-rate 0.0005",
     "plateau": "--plateau-patience 1 --min-delta 10 --schedule cosine --epochs 3",
     "early_stopping": "--early-stopping-patience 1 --min-delta 10 --epochs 4",
     "allreduce": "--exchange allreduce",
