@@ -122,12 +122,10 @@ WORKERS = {
     "horovod-4": (("horovodrun", "-np", "4"), ()),
 }
 STEPS = 203 // 12  # of an epoch
-# Sets of workers on which the rest and the exact rows are left to make test-faults, and to make test-all: between one
-# process, three replicas of one process and four ranks, which make test compares, they show little that is new.
-LATER = ("horovod-2",)
-RARELY = ("mirrored-2", "horovod-1", "horovod-3")
-EXACT_LATER = (*LATER, "mirrored-3")
-EXACT_RARELY = RARELY
+# Sets of workers that are left to make test-faults, and to make test-all: between one process, three replicas of one
+# process and four ranks, which make test compares, they show little that is new.
+LATER, RARELY = ("horovod-2",), ("mirrored-2", "horovod-1", "horovod-3")
+EXACT_LATER, EXACT_RARELY = (*LATER, "mirrored-3"), RARELY
 COMMON = (
     "--dataset npz --global-batch-size 12 --epochs 2 --learning-rate 0.02 --dropout 0 --deterministic --warmup-epochs 0"
 )
