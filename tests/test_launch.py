@@ -59,8 +59,10 @@ def test_quiet_by_default_and_chief_alone_speaks(tmp_path, tiny_data):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.strip() == ""
     lines = [text.partition(">:")[2] or text for text in done.stdout.splitlines()]
-    # On a busy machine a rank may truly have kept the other waiting.
-    lines = [text for text in lines if "; the other waited " not in text]
+    # On a busy machine a rank may truly have kept the other waiting, which is said once per epoch.
+    slow = [text for text in lines if "; the other waited " in text]
+    lines = [text for text in lines if text not in slow]
+    assert len(slow) <= 1
     starts = (
         "model:",
         "workers:",

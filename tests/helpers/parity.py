@@ -123,7 +123,7 @@ WORKERS = {
 }
 STEPS = 203 // 12  # of an epoch
 # Sets of workers that are left to make test-faults, and to make test-all: between one process, three replicas of one
-# process and four ranks, which make test compares, they show little that is new.
+# process and four ranks, which make test compares, they show little that is new.  Of exact rows it compares four ranks.
 LATER, RARELY = ("horovod-2",), ("mirrored-2", "horovod-1", "horovod-3")
 EXACT_LATER, EXACT_RARELY = (*LATER, "mirrored-3"), RARELY
 COMMON = (

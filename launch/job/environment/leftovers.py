@@ -64,7 +64,9 @@ LEFTOVERS = {
 }
 # What they are instead.  By itself TensorFlow takes oneDNN's kernels only where a CPU has instructions for neural
 # networks (AVX512_VNNI, AMX ...); on others, too, its convolutions are about twice as fast (docs/performance.md).
-SETTLED = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+SETTLED = {"KERAS_BACKEND": "tensorflow", ONEDNN: "1"}
+CPUINFO, HAVE_IT_BY_THEMSELVES = Path("/proc/cpuinfo"), ("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_")
 # What keras.json may set, as Keras has it without one.
 KERAS_DEFAULTS = {
     "floatx": "float32",
@@ -73,6 +75,26 @@ KERAS_DEFAULTS = {
     "image_data_format": "channels_last",
     "nnx_enabled": False,
 }
+
+
+def settle_early(variables: MutableMapping[str, str]) -> None:
+    """Ask for oneDNN's kernels as soon as anything of Lockstep is imported: TensorFlow reads that once, when it is
+    loaded, and a script may load it before it calls ``train``."""
+    if "tensorflow" not in sys.modules and not variables.get(ONEDNN):
+        variables[ONEDNN] = SETTLED[ONEDNN]
+
+
+def too_late(variables: MutableMapping[str, str]) -> str | None:
+    """What a script is to be told that has loaded TensorFlow without oneDNN's kernels, or None; before ``overrule``."""
+    if "tensorflow" not in sys.modules or variables.get(ONEDNN) == SETTLED[ONEDNN]:
+        return None
+    with contextlib.suppress(OSError):
+        if not variables.get(ONEDNN) and any(word in CPUINFO.read_text() for word in HAVE_IT_BY_THEMSELVES):
+            return None
+    return (
+        "TensorFlow was loaded before Lockstep and computes on the CPU by its slower kernels, whose last bits are "
+        "others than in train.py: import launch.job.run before keras and tensorflow"
+    )
 
 
 def overrule(variables: MutableMapping[str, str]) -> str | None:

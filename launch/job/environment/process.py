@@ -21,8 +21,9 @@ def prepare(world: World, *, verbose: bool, cpu: bool = False) -> Cores:
         cpu: whether to compute on the CPU, also where there is a GPU.
     """
     raise_file_limit()
-    if (sentence := leftovers.overrule(os.environ)) and world.is_chief:
-        print(f"note: {sentence}", file=sys.stderr, flush=True)
+    for sentence in (leftovers.too_late(os.environ), leftovers.overrule(os.environ)):
+        if sentence and world.is_chief:
+            print(f"note: {sentence}", file=sys.stderr, flush=True)
     cores = take_cores(world, [] if cpu else cuda.cards())
     settings = {
         "OMP_NUM_THREADS": str(cores.threads),

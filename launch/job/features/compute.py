@@ -65,7 +65,7 @@ def prepare(
         steps: of the phase in which these layers are frozen, whatever part of it is over: a run that goes on must do
             what it did before.
         fingerprints: of the splits.
-        between: called by all workers after each piece, a few seconds apart; what it raises ends the work.
+        between: called by all workers after each piece but the last one of an array; what it raises ends the work.
 
     Returns:
         None where the network is to be trained on pictures.
@@ -148,7 +148,7 @@ def _compute(
     rows, width = len(one.source), int(np.prod(found.shape))
     hosts = strategy.control.gather(strategy.world.host)
     keeps = hosts[0] != strategy.world.host
-    kept, writer, failure = [], None, None
+    kept, done, writer, failure = [], 0, None, None
     if strategy.is_chief:
         try:
             writer = store.Writer(path, rows, width)
@@ -162,7 +162,8 @@ def _compute(
                 writer.add(answers)
             if keeps:
                 kept.append(answers)
-            if between:
+            done += len(answers)
+            if between and done < rows:
                 between()
         if writer:
             writer.commit()
