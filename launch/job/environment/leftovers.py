@@ -63,7 +63,7 @@ LEFTOVERS = {
     "TF_USE_DETERMINISTIC_SEGMENT_REDUCTIONS": OFF,
 }
 # What they are instead.  By itself TensorFlow takes oneDNN's kernels only where a CPU has instructions for neural
-# networks (AVX512_VNNI, AMX ...); on others, too, its convolutions are about twice as fast (docs/performance.md).
+# networks (AVX512_VNNI, AMX ...); on others, too, its convolutions are often twice as fast (docs/performance.md).
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 SETTLED = {"KERAS_BACKEND": "tensorflow", ONEDNN: "1"}
 CPUINFO, HAVE_IT_BY_THEMSELVES = Path("/proc/cpuinfo"), ("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_")
