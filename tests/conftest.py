@@ -17,6 +17,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # What these tests start computes on the CPU, also where there is a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+import launch.job  # noqa: E402, F401  (before a test file loads TensorFlow: it settles the kernels, and says so if it cannot)
 
 BIN = Path(sys.executable).parent
 
