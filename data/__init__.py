@@ -17,7 +17,7 @@ from data.formats.tables.source import load_csv
 from data.formats.tfrecord.source import load_tfrecord
 from data.messages import few, joined
 from data.naming import expand, refuse_odd_names
-from data.pictures.headers import check_pictures
+from data.pictures.check import check_pictures
 
 Sources = tuple[Source, Source | None]  # the training examples and the data's own validation split, if any
 
@@ -69,9 +69,7 @@ class DatasetConfig:
         if self.data_dir is None and self.kind not in NEEDS_NO_DATA_DIR:
             raise DataError(f"dataset {self.kind} needs data_dir: pass --data-dir with the place of its files.")
         if any(self.features) and self.kind != "tfrecord":
-            raise DataError(
-                f"--image-feature and --label-feature are of tfrecord, not of {self.kind}: leave them out."
-            )
+            raise DataError(f"--image-feature and --label-feature are of tfrecord, not of {self.kind}: leave them out.")
 
 
 # Kind of data set -> what opens it.

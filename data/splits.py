@@ -22,7 +22,7 @@ from data.formats.tfrecord.shards import find_shards
 from data.formats.tfrecord.source import load_tfrecord_test
 from data.messages import few
 from data.naming import expand, is_picture
-from data.pictures.headers import check_pictures
+from data.pictures.check import check_pictures
 
 SPLITS = ("test", "val", "train")
 

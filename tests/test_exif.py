@@ -17,6 +17,7 @@ from data.files.source import FileSource
 from data.order import Order, SequentialOrder, Share
 from data.pictures import exif
 from data.pictures.decode import Decoding, decode_window
+from data.pictures.orientation import stored_orientation
 from data.views import evaluation_images
 
 HEIGHT, WIDTH = 30, 44
@@ -66,7 +67,7 @@ def test_the_tag_is_found_wherever_it_stands():
             files.append(jpeg(*front, segment(0xE1, tiff(value, order, at=8 + 6 * (value % 3)))))
             expected.append(value)
     assert graph_orientations(files) == expected
-    assert [exif.stored_orientation(file[:4096]) for file in files] == expected
+    assert [stored_orientation(file[:4096]) for file in files] == expected
     assert [Image.open(io.BytesIO(file)).getexif().get(0x0112, 1) for file in files] == expected
 
 
@@ -77,7 +78,7 @@ def test_what_is_no_orientation_changes_nothing():
     files += [b"", b"\xff\xd8", b"Exif\0\0" * 9, jpeg(JFIF)[:25]]
     files += [b"\xff\xd8\xff" + rest for rest in (b"\xe1\0\x20Exif\0\0", b"\xe0\0\0Exif\0\0")]
     assert graph_orientations(files) == [1] * len(files)
-    assert [exif.stored_orientation(file) for file in files] == [1] * len(files)
+    assert [stored_orientation(file) for file in files] == [1] * len(files)
 
 
 @pytest.fixture(scope="module")

@@ -6,49 +6,9 @@ mirrored upside down, 5 to 8 with rows and columns exchanged, of which 6 and 8 a
 
 import tensorflow as tf
 
-TAG, SHORT = 0x0112, 3  # of the orientation, and the type of its value
+from data.pictures.orientation import ENTRIES, HEAD, SEGMENT, SHORT, SIGNATURE, TAG, may_precede
+
 ROWS, COLUMNS = (3, 4, 6, 7), (2, 3, 7, 8)  # orientations of which rows, columns are stored in reverse order
-SIGNATURE = b"Exif\0\0"
-HEAD = 4096  # bytes in which an Exif segment is looked for
-ENTRIES = 100  # of the tag's directory that are looked at; cameras write about 12
-_SEGMENT = len(SIGNATURE) + 4  # a segment's marker and length, and what an Exif segment then begins with
-
-
-def stored_orientation(head: bytes) -> int:
-    """The orientation, 1 to 8, by the first bytes of a JPEG file; 1 where they have none, or none that is valid.
-
-    `orientation` for bytes outside of a graph, a hundred times as fast.
-    """
-    if not head.startswith(b"\xff\xd8") or SIGNATURE not in head:
-        return 1
-    place = 2
-    while place + _SEGMENT <= len(head) and head[place] == 0xFF and _may_precede(head[place + 1]):
-        if head[place + 1] == 0xE1 and head.startswith(SIGNATURE, place + 4):
-            return _value(head, place + _SEGMENT)
-        place += 2 + int.from_bytes(head[place + 2 : place + 4], "big")
-    return 1
-
-
-def _may_precede(marker):
-    """Whether a segment may stand in front of an Exif segment: an application's, or a comment."""
-    return (marker >= 0xE0) & (marker <= 0xEF) | (marker == 0xFE)
-
-
-def _value(head: bytes, tiff: int) -> int:
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(head[tiff : tiff + 4])
-    if order is None:
-        return 1
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(head[at : at + size], order)
-
-    directory = tiff + number(tiff + 4, 4)
-    for entry in range(min(number(directory, 2), ENTRIES)):
-        at = directory + 2 + 12 * entry
-        if number(at, 2) == TAG:
-            value = number(at + 8, 2)
-            return value if number(at + 2, 2) == SHORT and 1 <= value <= 8 and at + 10 <= len(head) else 1
-    return 1
 
 
 def orientations(data: tf.Tensor) -> tf.Tensor:
@@ -77,10 +37,10 @@ def _searched(data: tf.Tensor) -> tf.Tensor:
     signature = tf.constant(list(SIGNATURE), tf.int32)
 
     def step(place, found, _):
-        head = _bytes(data, place, _SEGMENT)
+        head = _bytes(data, place, SEGMENT)
         exif = (head[1] == 0xE1) & tf.reduce_all(head[4:] == signature)
-        more = (head[0] == 0xFF) & _may_precede(head[1]) & ~exif & (place < HEAD)
-        return place + 2 + head[2] * 256 + head[3], tf.where(exif, place + _SEGMENT, found), more
+        more = (head[0] == 0xFF) & may_precede(head[1]) & ~exif & (place < HEAD)
+        return place + 2 + head[2] * 256 + head[3], tf.where(exif, place + SEGMENT, found), more
 
     loop = (tf.constant(2), tf.constant(0), tf.constant(True))
     _, tiff, _ = tf.while_loop(lambda _, __, more: more, step, loop, parallel_iterations=1)

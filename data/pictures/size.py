@@ -12,6 +12,7 @@ LARGEST = 3 * MOST_PIXELS  # bytes
 WINDOW = 512  # bytes that are looked at once
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the segments with height and width
 ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
+WITH_LENGTH = {*range(0x02, 0xFF)} - ALONE - {0xD9, 0xDA}  # markers of segments before the pixels
 
 Read = Callable[[int, int], bytes]  # (first byte, how many) -> these, or fewer at the end of the file
 
@@ -35,6 +36,16 @@ def decoded_bytes(read: Read) -> int:
 def _jpeg(read: Read) -> int:
     place = 2
     while window := read(place, WINDOW):
+        at = 0
+        # Nearly all files: segment follows segment. What is odd is left to the lines below.
+        while at + 9 <= len(window) and window[at] == 0xFF and (marker := window[at + 1]) in WITH_LENGTH:
+            if marker in FRAMES:
+                height, width = struct.unpack_from(">HH", window, at + 5)
+                return 3 * height * width
+            at += 2 + (window[at + 2] << 8 | window[at + 3])
+        if at:
+            place += at
+            continue
         start = window.find(b"\xff")
         if start < 0:
             place += len(window)

@@ -9,8 +9,8 @@ import numpy as np
 
 from data.diagnose import diagnose
 from data.files.source import FileSource
+from data.pictures.check import look_at
 from data.pictures.decode import described
-from data.pictures.headers import look_at
 from data.pipeline import prediction_batches
 from data.views import evaluation_images
 from distributed.control import check_agreement

@@ -15,8 +15,8 @@ from data.diagnose import scan
 from data.formats.tfrecord.index import load_index
 from data.formats.tfrecord.shards import MANIFEST, UNFINISHED, Manifest, Shard, find_shards
 from data.formats.tfrecord.source import load_tfrecord
+from data.pictures.check import check_pictures
 from data.pictures.encode import encoded_images
-from data.pictures.headers import check_pictures
 from data.splits import open_test
 from launch.shards.config import PrepareConfig
 from launch.shards.files import is_whole, save, write_shard

@@ -63,7 +63,7 @@ def slow_down(seconds: float) -> None:
 def first(folder: Path, kept: Path) -> None:
     from data import DatasetConfig, open_sources
     from data.files import listing
-    from data.pictures.headers import check_pictures
+    from data.pictures.check import check_pictures
 
     config = DatasetConfig("image_folder", str(folder), seed=0, validation_split=0)
     sources = timed("list folders", lambda: open_sources(config))

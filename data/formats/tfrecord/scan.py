@@ -18,8 +18,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from data.datasets import DataError, Progress
-from data.pictures.exif import HEAD, stored_orientation
 from data.pictures.headers import larger_than_pictures_are
+from data.pictures.orientation import HEAD, stored_orientation
 
 INDEXING = "indexing MB of shards"  # what `Progress` is told
 FEATURES = ("image/encoded", "image/class/label")  # of ImageNet's shards and of launch/prepare.py
