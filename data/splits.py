@@ -12,7 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from data import DatasetConfig, Splits, load
-from data.datasets import DataError, Source
+from data.classes import Chosen
+from data.datasets import DataError, Progress, Source, Subset
+from data.files.source import FileSource
+from data.files.tree import Tree
 from data.formats.cifar10.source import load_cifar10
 from data.formats.image_folder import class_folders, test_folder
 from data.formats.npz import load_npz_test, test_arrays
@@ -46,6 +49,9 @@ class Relabelled(Source):
     def files(self):
         return self.source.files()
 
+    def glance(self, indices):
+        return self.source.glance(indices)
+
 
 def adopt(source: Source, classes: Sequence[str], place: str) -> Source:
     """The source with the labels of `classes`; some of these may not occur.
@@ -66,6 +72,22 @@ def adopt(source: Source, classes: Sequence[str], place: str) -> Source:
     return Relabelled(source, classes, table[source.labels])
 
 
+def as_files(source: Source) -> FileSource | None:
+    """The same examples as files alone, which can be told to other processes; None where they are no files, or are
+    chosen from them in a way that is not known here."""
+    inner, indices = source, np.arange(len(source))
+    while type(inner) in (Subset, Chosen, Relabelled):
+        indices = indices if type(inner) is Relabelled else inner.indices[indices]
+        inner = inner.source
+    if type(inner) is not FileSource:
+        return None
+    fingerprint = source.fingerprint()  # the sizes of all files are known then
+    sizes = None if inner.sizes is None else inner.sizes[indices].astype(np.int64)
+    files = FileSource(source.name, source.classes, inner.root, inner.paths.take(indices), source.labels, sizes)
+    files.note, files.turned, files.sha256 = source.note, source.turned, fingerprint
+    return files
+
+
 def test_place(kind: str, data_dir: str | None) -> str | None:
     """Where a data set has a test split that training leaves alone, in words; None if it has none. Opens nothing."""
     try:
@@ -82,7 +104,7 @@ def test_place(kind: str, data_dir: str | None) -> str | None:
     return None
 
 
-def open_test(config: DatasetConfig, classes: Sequence[str]) -> Source | None:
+def open_test(config: DatasetConfig, classes: Sequence[str], progress: Progress | None = None) -> Source | None:
     """The test split with the run's class names, or None where there is none.
 
     `shapes` draws one that neither training nor validation has seen; that of `cifar10` is the official one, on which
@@ -91,6 +113,7 @@ def open_test(config: DatasetConfig, classes: Sequence[str]) -> Source | None:
     Args:
         config: as for `load`; where it names classes, examples of others are left out.
         classes: the run's, in its order.
+        progress: as for `load`.
 
     Raises:
         DataError: it cannot be read, or has other classes.
@@ -105,10 +128,10 @@ def open_test(config: DatasetConfig, classes: Sequence[str]) -> Source | None:
         return None
     if config.kind == "image_folder":
         _refuse_unlabelled(place)
-        found = class_folders(place, classes if chosen else None, may_be_empty=chosen)
-        return adopt(check_pictures([found])[0], classes, place)
+        found = class_folders(place, classes if chosen else None, may_be_empty=chosen, tree=Tree(progress))
+        return adopt(check_pictures([found], progress=progress)[0], classes, place)
     if config.kind == "csv":
-        return check_pictures([labelled_table(place, classes, chosen=chosen)])[0]
+        return check_pictures([labelled_table(place, classes, chosen=chosen)], progress=progress)[0]
     if config.kind == "npz":
         return adopt(load_npz_test(data_dir, classes), classes, place)
     return adopt(load_tfrecord_test(data_dir, classes, config.features), classes, place)
@@ -135,7 +158,9 @@ class Part(NamedTuple):
     split: str
 
 
-def open_part(config: DatasetConfig, split: str | None, *, classes: Sequence[str], own: bool) -> Part:
+def open_part(
+    config: DatasetConfig, split: str | None, *, classes: Sequence[str], own: bool, progress: Progress | None = None
+) -> Part:
     """Open what a run is evaluated on.
 
     Args:
@@ -144,6 +169,7 @@ def open_part(config: DatasetConfig, split: str | None, *, classes: Sequence[str
         split: one of SPLITS; None takes the test split, else the validation split, else all there is.
         classes: the run's, in its order.
         own: whether it is the data that the run was trained on, of which `train` and `val` are parts that it chose.
+        progress: as for `load`.
 
     Raises:
         DataError: it cannot be opened, has not that split, or other classes.
@@ -151,17 +177,18 @@ def open_part(config: DatasetConfig, split: str | None, *, classes: Sequence[str
     data_dir = config.data_dir and expand(config.data_dir)
     place = data_dir or config.kind
     if split in (None, "test"):
-        source = open_test(config, classes)
+        source = open_test(config, classes, progress)
         if source is not None:
             return Part(source, "test")
         if split == "test":
             raise DataError(f"{place} has no test split (such as test/ beside train/): use --split val.")
     if not own and split is None and config.kind == "image_folder" and not os.path.isdir(f"{data_dir}/train"):
-        found = check_pictures([class_folders(data_dir)], config.skip_unreadable)[0]
+        found = check_pictures([class_folders(data_dir, tree=Tree(progress))], config.skip_unreadable, progress)[0]
         return Part(adopt(found, classes, place), "all")
     if not own and split is None and config.kind == "csv" and os.path.isfile(data_dir):
-        return Part(check_pictures([labelled_table(data_dir, classes)], config.skip_unreadable)[0], "all")
-    return choose(load(config), split, classes, place, own=own)
+        table = labelled_table(data_dir, classes)
+        return Part(check_pictures([table], config.skip_unreadable, progress)[0], "all")
+    return choose(load(config, progress), split, classes, place, own=own)
 
 
 def choose(splits: Splits, split: str | None, classes: Sequence[str], place: str, *, own: bool) -> Part:

@@ -1,11 +1,15 @@
 """Which split of which data is evaluated, with the labels of a run."""
 
+import threading
 from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from slow_files import Files
+from test_control import Ranks
 from test_tfrecord import example, write
 
 from data import DatasetConfig, Splits, hold_out, load
@@ -15,9 +19,12 @@ from data.pictures.decode import NOW, description
 from data.splits import adopt, choose, open_part
 from data.splits import test_place as place_of_test
 from data.views import evaluation_images
-from launch.evaluation.split import open_evaluated, open_training
+from distributed.world import World
+from launch.evaluation.split import open_evaluated, open_together, open_training
 from launch.exports.pictures import sample
+from launch.job.logs.console import Console
 from launch.trained.load import Found
+from launch.trained.program import Workers
 from launch.trained.record import Record
 
 CLASSES = ("cat", "dog", "owl")
@@ -195,16 +202,51 @@ def test_what_is_not_there_is_said():
     assert choose(cut, None, CLASSES, "here", own=False).split == "val"
 
 
+def test_the_chief_alone_looks_at_the_files_that_are_evaluated(tmp_path, monkeypatch):
+    """The others get what it has found, of the run's own data and of other data with fewer classes."""
+    place, classes = str(pictures(tmp_path / "own", CLASSES, 10)), ("owl", "cat")
+    other = str(pictures(tmp_path / "other", ["owl"], 3))
+    own = load(DatasetConfig("image_folder", place, seed=3, validation_split=0.2, classes=classes))
+    found = trained_on(place, own, tmp_path)
+    for data_dir, split, count in (None, "val", 4), (None, "train", 16), (other, None, 3):
+        files, threads = Files(monkeypatch), {}
+
+        def one(control, rank, data_dir=data_dir, split=split, threads=threads):
+            threads[rank] = threading.get_ident()
+            options = Namespace(dataset=None, data_dir=data_dir, split=split)
+            world = World(rank, 3, 0, 1, host=f"node{rank}")
+            strategy = SimpleNamespace(control=control, is_chief=rank == 0, world=world)
+            return open_together(options, found, Workers(strategy, Console(False), 1))
+
+        first, *others = Ranks(3).run(one)
+        for data in others:
+            theirs, mine = first.part.source, data.part.source
+            assert (data.part.split, data.dataset, data.data_dir, data.own) == (
+                first.part.split, first.dataset, first.data_dir, first.own
+            )  # fmt: skip
+            assert len(mine) == count and mine.classes == theirs.classes == classes
+            assert mine.fingerprint() == theirs.fingerprint() and mine.labels.tolist() == theirs.labels.tolist()
+            assert list(mine.files()) == list(theirs.files()) and mine.read([0]).numpy() == theirs.read([0]).numpy()
+        looking = set().union(*(who for (what, _), who in files.threads.items() if what in ("open", "scandir")))
+        assert threads[0] in looking and not {threads[1], threads[2]} & looking
+        monkeypatch.undo()
+
+
+def trained_on(place, splits, run):
+    """A run of these splits of the pictures of owls and cats in a folder."""
+    record = Record(
+        classes=splits.train.classes, image_size=4, pixels=description(8, NOW), outputs="", model="", model_sha256="",
+        dataset="image_folder", data_sha256=splits.train.fingerprint(), versions={},
+    )  # fmt: skip
+    settings = {"dataset": "image_folder", "data_dir": place, "classes": "owl,cat", "seed": 3, "validation_split": 0.2}
+    return Found(run, None, {"configuration": settings}, record, "")
+
+
 def test_after_training_a_runs_data_are_opened_as_the_run_did(tmp_path):
     """By the evaluation of its own data, also where these are given, and by the check of an export."""
     place, classes = str(pictures(tmp_path, CLASSES, 10)), ("owl", "cat")
     own = load(DatasetConfig("image_folder", place, seed=3, validation_split=0.2, classes=classes))
-    record = Record(
-        classes=classes, image_size=4, pixels=description(8, NOW), outputs="", model="", model_sha256="",
-        dataset="image_folder", data_sha256=own.train.fingerprint(), versions={},
-    )  # fmt: skip
-    settings = {"dataset": "image_folder", "data_dir": place, "classes": "owl,cat", "seed": 3, "validation_split": 0.2}
-    found = Found(tmp_path, None, {"configuration": settings}, record, "")
+    found = trained_on(place, own, tmp_path)
     for given in (None, None), ("image_folder", place):
         evaluated = open_evaluated(Namespace(dataset=given[0], data_dir=given[1], split=None), found)
         assert evaluated.own and evaluated.part.split == "val"

@@ -13,7 +13,7 @@ from data.pictures.decode import described
 from data.pipeline import validation_batches
 from distributed.control import check_agreement
 from launch.evaluation import files, leakage, projector, results
-from launch.evaluation.split import Data, open_evaluated, open_training
+from launch.evaluation.split import Data, open_together, open_training
 from launch.job.config import ConfigError
 from launch.job.logs.console import Console
 from launch.job.user.call import UserCodeError
@@ -29,7 +29,7 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
     """Evaluate a run; the options are those of ``launch/evaluate.py``.  Returns the exit code."""
     console, strategy = workers.console, workers.strategy
     found = workers.together(lambda: find(options.run, options.checkpoint))
-    data = workers.together(lambda: open_evaluated(options, found))
+    data = open_together(options, found, workers)
     source, record = data.part.source, found.record
     if options.projector and not found.run:
         raise OutputError(f"--projector needs the run directory of {found.path}; give that as RUN")

@@ -5,12 +5,15 @@ import os
 from dataclasses import dataclass
 
 from data import DatasetConfig, hold_out, load
-from data.datasets import DataError, Source
-from data.splits import Part, choose, open_part
+from data.datasets import DataError, Progress, Source
+from data.files import listing
+from data.splits import Part, as_files, choose, open_part
 from launch.job.config import ConfigError, choices
+from launch.job.preparation import same_data
 from launch.job.user import code as user_code
 from launch.job.user.data import open_data
 from launch.trained.load import Found
+from launch.trained.program import Workers
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,23 @@ class Data:
     own: bool
 
 
-def open_evaluated(options: argparse.Namespace, found: Found) -> Data:
+def open_together(options: argparse.Namespace, found: Found, workers: Workers) -> Data:
+    """`open_evaluated` on all workers: the chief alone lists and looks at files, the others get what it has found and
+    see by a few that their host has the same."""
+    strategy, control = workers.strategy, workers.strategy.control
+    data = workers.together(lambda: open_evaluated(options, found, workers.opening) if strategy.is_chief else None)
+    workers.console.stop()
+    files = data and as_files(data.part.source)
+    packed = control.share(listing.pack([files], []).packed if files else b"")
+    split, *about = control.agree(data and [data.part.split, data.dataset, data.data_dir, data.own])
+    if packed and data is None:
+        data = Data(Part(listing.unpack(packed).sources[0], split), *about)
+    data = workers.together(lambda: data or open_evaluated(options, found))
+    same_data.check(strategy, [data.part.source], workers.together)
+    return data
+
+
+def open_evaluated(options: argparse.Namespace, found: Found, progress: Progress | None = None) -> Data:
     """Open the split that is asked for.
 
     Raises:
@@ -59,18 +78,19 @@ def open_evaluated(options: argparse.Namespace, found: Found) -> Data:
     if own and data_dir and not os.path.exists(data_dir):
         seen = "" if os.path.isabs(data_dir) else f" (seen from {os.getcwd()})"
         raise ConfigError(f"the data of {found.path} is not in {data_dir}{seen}; say with --data-dir where it lies now")
-    own = own or dataset == record.dataset and _holds_the_training_data(data_dir, found)
+    own = own or dataset == record.dataset and _holds_the_training_data(data_dir, found, progress)
     if own:
         opened = found.dataset(data_dir)
     else:
         features = (config.image_feature, config.label_feature) if dataset == config.dataset else (None, None)
         opened = DatasetConfig(dataset, data_dir, seed=config.seed, validation_split=0, features=features)
-    return Data(open_part(opened, options.split, classes=record.classes, own=own), dataset, data_dir, own)
+    part = open_part(opened, options.split, classes=record.classes, own=own, progress=progress)
+    return Data(part, dataset, data_dir, own)
 
 
-def _holds_the_training_data(data_dir: str | None, found: Found) -> bool:
+def _holds_the_training_data(data_dir: str | None, found: Found, progress: Progress | None) -> bool:
     try:
-        return load(found.dataset(data_dir)).train.fingerprint() == found.record.data_sha256
+        return load(found.dataset(data_dir), progress).train.fingerprint() == found.record.data_sha256
     except DataError:
         return False
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +31,15 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
     workers.together(lambda: check_options(options))
     found = workers.together(lambda: find(options.run, options.checkpoint))
     record = found.record
-    # Standard input is the chief's alone.
-    inputs = workers.on_chief(lambda: vars(collect(options.inputs)))
+    # Standard input is the chief's alone; nor need others look at the files.
+    inputs = workers.on_chief(lambda: _find(options.inputs, workers))
     check_agreement(strategy.control, {"weights": found.weights_sha256})
     with strategy.scope():
         network = workers.together(lambda: load_network(found))
     paths = inputs["paths"]
     if inputs["passed_over"]:
         console.note(f"passed over, as no pictures by their names: {inputs['passed_over']:,}")
-    source = FileSource("files", record.classes, "", paths, np.zeros(len(paths)))
-    # What cannot be a picture, or would take too much memory, is not even read.
-    refused = look_at(source).problems
+    refused = dict(inputs["refused"])
     readable_paths = [os.devnull if index in refused else path for index, path in enumerate(paths)]
     source = FileSource("files", record.classes, "", readable_paths, np.zeros(len(paths)))
 
@@ -73,6 +72,16 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
         return 2 if errors else 0
 
     return workers.on_chief(leave)
+
+
+def _find(words: Sequence[str], workers: Workers) -> dict:
+    """The pictures, and which of them, by index, are not even to be read, as they cannot be pictures or would take too
+    much memory."""
+    inputs = collect(words)
+    source = FileSource("files", [], "", inputs.paths, np.zeros(len(inputs.paths)))
+    refused = look_at(source, workers.opening).problems
+    workers.console.stop()
+    return vars(inputs) | {"refused": list(refused.items())}
 
 
 def check_options(options: argparse.Namespace) -> None:

@@ -108,6 +108,11 @@ class Workers:
         heartbeat.beat()
         return together(self.strategy.control, mendable(), function)
 
+    def opening(self, what: str, done: int, total: int) -> None:
+        """A `data.datasets.Progress`: a bar on the console, and a sign of life."""
+        heartbeat.beat()
+        self.console.opening(what, done, total)
+
     def on_chief(self, function: Callable):
         """Call ``function`` on the chief, which may write files; all workers get its answer, a JSON value, or its
         failure.

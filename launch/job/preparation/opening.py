@@ -10,11 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from data import BUILT_ONCE, DatasetConfig, Sources, Splits, arrange, hold_out, open_checked
 from data.classes import choose_classes, read_classes
-from data.datasets import DataError, Source
 from data.files import listing
 from data.files.listing import Listing
 from data.files.source import FileSource
@@ -24,12 +21,11 @@ from distributed.strategies import Strategy
 from distributed.world import WorldError
 from launch.job.config import TrainConfig
 from launch.job.logs.console import Console
+from launch.job.preparation import same_data
 from launch.job.preparation.stages import USER_ERRORS, together
 from launch.job.run_directory import data_changes
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
-
-SAMPLE = 64  # examples of each split by which a host is seen to have the same data
 
 
 @dataclass(frozen=True)
@@ -126,14 +122,8 @@ def _find(dataset: DatasetConfig, run_dir: Path | None, console: Console) -> Lis
 
 def _has_sizes(source: FileSource) -> bool:
     """Whether a few files have the sizes that they had: one that was written over leaves its folder as it was."""
-    indices = _sample(source.fingerprint(), len(source))
+    indices = same_data.sample(source.fingerprint(), len(source))
     return source.glance(indices) == source.sizes[indices].tolist()
-
-
-def _sample(fingerprint: str, count: int) -> np.ndarray:
-    """Sorted int64 indices of a few of so many examples, by the data's fingerprint; the same on every machine."""
-    draws = np.random.Philox(key=int(fingerprint[:16], 16)).random_raw(SAMPLE)
-    return np.unique(draws % np.uint64(max(count, 1))).astype(np.int64)[:count]
 
 
 def _share(dataset: DatasetConfig, strategy: Strategy, console: Console, found: Listing | Sources | None) -> Sources:
@@ -146,40 +136,5 @@ def _share(dataset: DatasetConfig, strategy: Strategy, console: Console, found: 
     first = strategy.world.local_rank == 0 or dataset.kind not in BUILT_ONCE
     sources = together(strategy, lambda: sources or (_open(dataset, console) if first else None))
     sources = together(strategy, lambda: sources or _open(dataset, console))
-    world = strategy.world
-    facts = together(strategy, lambda: [source and _facts(source) for source in sources] if world.is_chief else None)
-    facts, host = strategy.control.agree([facts, world.host])
-    pairs = [] if world.is_chief else zip(sources, facts, strict=True)
-    together(strategy, lambda: [_compare(*pair, world.host, host) for pair in pairs])
+    same_data.check(strategy, sources, lambda function: together(strategy, function))
     return sources
-
-
-def _facts(source: Source) -> dict:
-    """By what other processes tell that their source is the same."""
-    indices = _sample(source.fingerprint(), len(source))
-    seen = source.sizes[indices].tolist() if isinstance(source, FileSource) else source.glance(indices)
-    return {"outline": source.outline(), "sha256": source.fingerprint(), "seen": seen}
-
-
-def _compare(source: Source | None, facts: dict | None, host: str, chief: str) -> None:
-    """See by a few examples that this host has what the chief has, and take its fingerprint for them all.
-
-    Raises:
-        DataError: it has others.
-    """
-    if source is None or facts is None or source.outline() != facts["outline"]:
-        return  # their fingerprints will differ
-    indices = _sample(facts["sha256"], len(source))
-    seen = source.glance(indices)
-    if not seen:
-        return  # its own fingerprint needs no look at a file
-    for index, here, there in zip(indices.tolist(), seen, facts["seen"], strict=True):
-        if here != there:
-            place, first = source.where(index), f"{chief}, the host of rank 0,"
-            what = f"{host} has other pixels at {place} than {first} has"
-            if isinstance(source, FileSource):
-                what = f"{host} has {place} with {here:,} bytes, {first} with {there:,}"
-            if here < 0:
-                what = f"{host} has no {place}, as {first} has"
-            raise DataError(f"{what}: expected the same data on all hosts; copy it again.")
-    source.sha256 = facts["sha256"]
