@@ -159,11 +159,12 @@ def run(
     cores = environment.prepare(world, verbose=False, cpu=environment.on_cpu(options))
     launcher = environment.launcher()
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
-    code = 1
+    code, lost_errors = 1, sys.unraisablehook
     try:
         code = _work_on(world, options, cores.threads, work, exact, refused)
         return code
     finally:
+        sys.unraisablehook = lost_errors
         heartbeat.end(code)
 
 

@@ -2,8 +2,8 @@
 
 `make` fills a folder with names of ImageNet's form, 1,280 to a class, which are links to one small picture per class.
 `first` opens it as the first rank of a first start does, and leaves FOLDER.zip. `again` opens that, as a run that goes
-on and as all other ranks do. Both print seconds, those of a core, and by how many MB the process grows for what it
-keeps. NUMBER is of files to make, or of milliseconds by which each call of the file system is to take longer.
+on and as all other ranks do. Both print seconds, those of this process' core, and by how many MB it grows for what it
+keeps. NUMBER is of files to make. `slow_calls.c` stands in for a file system of the network.
 """
 
 import os
@@ -54,12 +54,6 @@ def timed(what: str, function):
     return result
 
 
-def slow_down(seconds: float) -> None:
-    for name in ("stat", "open", "scandir"):
-        real = getattr(os, name)
-        setattr(os, name, lambda *words, real=real, **named: time.sleep(seconds) or real(*words, **named))
-
-
 def first(folder: Path, kept: Path) -> None:
     from data import DatasetConfig, open_sources
     from data.files import listing
@@ -86,20 +80,18 @@ def again(kept: Path) -> None:
     timed("the paths of TensorFlow", lambda: source.read(tf.constant([0, len(source) - 1], tf.int64)))
 
 
-def main(what: str, folder: Path, number: float) -> None:
+def main(what: str, folder: Path, count: int) -> None:
     if what == "make":
-        make(folder, int(number))
+        make(folder, count)
         return
     import tensorflow as tf
 
     import data  # noqa: F401 (loaded before anything is measured)
 
     tf.constant(0)  # starts TensorFlow's devices
-    if number:
-        slow_down(number / 1000)
     kept = folder.with_name(f"{folder.name}.zip")
     first(folder, kept) if what == "first" else again(kept)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]) if sys.argv[3:] else 0)
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if sys.argv[3:] else 0)
