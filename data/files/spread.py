@@ -4,7 +4,7 @@ Threads of one interpreter take turns: where nobody waits for a disk, many of th
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ WAITING = 4.0  # how many times as long as the work itself must then have been w
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def spread(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def spread(function: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
     """`map(function, items)`, on many threads from when on most of the time was waiting."""
     began, worked = time.perf_counter(), time.thread_time()
     for number, item in enumerate(items, 1):

@@ -1,5 +1,6 @@
 """All files that cannot be pictures are named before the first step, by their sizes and first bytes."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,11 +75,12 @@ def look_at(source: FileSource, progress: Progress | None = None) -> Looked:
     problems, turned = {}, 0
     sizes = np.zeros(len(source), np.int64)
     parts, looked = look.at_all(len(source), source.places)
-    for part, (found, some, count) in zip(parts, looked, strict=True):
-        sizes[part.start : part.stop] = some
-        problems |= {part.start + number: problem for number, problem in found.items()}
-        turned += count
-        if progress:
-            progress(LOOKING, part.stop, len(source))
+    with contextlib.closing(looked):  # whatever the progress raises
+        for part, (found, some, count) in zip(parts, looked, strict=True):
+            sizes[part.start : part.stop] = some
+            problems |= {part.start + number: problem for number, problem in found.items()}
+            turned += count
+            if progress:
+                progress(LOOKING, part.stop, len(source))
     source.sizes = sizes
     return Looked(problems, turned)

@@ -11,7 +11,7 @@ import queue
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
@@ -31,7 +31,7 @@ CODE = (
 Found = tuple[dict[int, str], Sequence[int], int]  # as `headers.look_at_each` gives it
 
 
-def at_all(count: int, places: Callable[[int, int], Sequence[bytes]]) -> tuple[list[range], Iterator[Found]]:
+def at_all(count: int, places: Callable[[int, int], Sequence[bytes]]) -> tuple[list[range], Generator[Found, None, None]]:
     """Look at so many files.
 
     Args:
@@ -47,7 +47,7 @@ def at_all(count: int, places: Callable[[int, int], Sequence[bytes]]) -> tuple[l
     return parts, _by_processes(places, parts)
 
 
-def _by_processes(places: Callable[[int, int], Sequence[bytes]], parts: Iterable[range]) -> Iterator[Found]:
+def _by_processes(places: Callable[[int, int], Sequence[bytes]], parts: Iterable[range]) -> Generator[Found, None, None]:
     count = min(max(len(os.sched_getaffinity(0)), 2), PROCESSES)
     free, all_of_them = queue.SimpleQueue(), [Looker() for _ in range(count)]
     for looker in all_of_them:
