@@ -29,16 +29,17 @@ CODE = (
 )
 
 Found = tuple[dict[int, str], Sequence[int], int]  # as `headers.look_at_each` gives it
+Looking = Generator[Found, None, None]  # part by part; close it
 
 
-def at_all(count: int, places: Callable[[int, int], Sequence[bytes]]) -> tuple[list[range], Generator[Found, None, None]]:
+def at_all(count: int, places: Callable[[int, int], Sequence[bytes]]) -> tuple[list[range], Looking]:
     """Look at so many files.
 
     Args:
         places: (first, one after the last) -> their paths.
 
     Returns:
-        Parts of 0 to before ``count``, in order, and what was found of each.
+        Parts of 0 to before ``count``, in order, and what was found of each; to be closed.
     """
     if count < MANY:
         parts = slices(count)
@@ -47,7 +48,7 @@ def at_all(count: int, places: Callable[[int, int], Sequence[bytes]]) -> tuple[l
     return parts, _by_processes(places, parts)
 
 
-def _by_processes(places: Callable[[int, int], Sequence[bytes]], parts: Iterable[range]) -> Generator[Found, None, None]:
+def _by_processes(places: Callable[[int, int], Sequence[bytes]], parts: Iterable[range]) -> Looking:
     count = min(max(len(os.sched_getaffinity(0)), 2), PROCESSES)
     free, all_of_them = queue.SimpleQueue(), [Looker() for _ in range(count)]
     for looker in all_of_them:
