@@ -34,6 +34,9 @@ def done(folder):
     (bad / "deep/notes.txt").write_text("")
     shutil.copy(val / "cat/0000.png", os.fsencode(folder / "empty").replace(b"empty", b"caf\xe9.png"))
     shutil.copy(val / "cat/0000.png", folder / "[1]\n, \u2192.png")
+    make_like_training(folder / "linked", val)
+    (folder / "circle/cat").mkdir(parents=True)
+    (folder / "circle/cat/again").symlink_to(folder / "circle")
     one = val / "dog/0001.jpg"
     lines = {
         "console": ["predict", photos, one, val / "cat", "--top", 2],
@@ -46,10 +49,12 @@ def done(folder):
         ],
         "same json": ["predict", photos, one, folder / "[1]\n, \u2192.png", "--out", out / "names.json"],
         "sheet": ["predict", photos, val, bad / "deep/text.jpg", "--sheet", out / "sheet.png"],
+        "linked": ["predict", photos, folder / "linked", "--out", out / "linked.csv"],
         "two": ["predict", folder / "two", val, "--out", out / "two.csv"],
         # What cannot be done.
         "nothing there": ["predict", photos, one, folder / "nowhere.jpg", f"{val}/*.gif"],
         "no picture": ["predict", photos, folder / "empty"],
+        "circle": ["predict", photos, one, folder / "circle"],
         "empty list": ["predict", photos, "-"],
         "no run": ["predict", folder / "empty", one],
         "top 0": ["predict", photos, one, "--top", "0"],
@@ -65,6 +70,17 @@ def done(folder):
     return trained.run_programs(folder / "printed", lines, stdin={"list": listed})
 
 
+def make_like_training(place, val):
+    """Folders with what training follows, takes and leaves alone by its name."""
+    for name in ("owl/@eaDir", "@eaDir", "owl/__MACOSX", "$RECYCLE.BIN"):
+        (place / name).mkdir(parents=True)
+        shutil.copy(val / "owl/0005.jpg", place / name / "a.jpg")
+    shutil.copy(val / "owl/0005.jpg", place / "owl/b.jfif")
+    shutil.copy(val / "owl/0005.jpg", place / "owl/c.JPE")
+    (place / "cat").symlink_to(val / "cat")
+    (place / "owl/more").symlink_to(val / "dog")
+
+
 def rows(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -72,8 +88,9 @@ def rows(path):
 
 BAD = {
     "nothing there": "nowhere.jpg, ",
-    "no picture": "there is no picture (.jpg, .jpeg, .png, .bmp, .gif) in ",
-    "empty list": "there is no picture (.jpg, .jpeg, .png, .bmp, .gif) in -; give files or folders that hold some",
+    "no picture": "there is no picture (.jpg, .jpeg, .png, .gif, .bmp) in ",
+    "empty list": "there is no picture (.jpg, .jpeg, .png, .gif, .bmp) in -; give files or folders that hold some",
+    "circle": "again is a link to ",
     "no run": "empty is no run directory; give the folder that a run was told to write to",
     "top 0": "argument --top: '0' is no number of 1 or more; --help lists all flags",
     "top many": "argument --top: 'many' is no number of 1 or more",
@@ -93,7 +110,7 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(folder, done, name)
 
 
 def test_nothing_is_left_of_what_could_not_be_done(folder, done):
-    kept = {"all.csv", "all.json", "list.csv", "names.csv", "names.json", "sheet.png", "two.csv"}
+    kept = {"all.csv", "all.json", "linked.csv", "list.csv", "names.csv", "names.json", "sheet.png", "two.csv"}
     assert {path.name for path in (folder / "out").iterdir()} == kept
     assert [path.name for path in folder.iterdir() if path.name.endswith(".tmp")] == []
 
@@ -131,6 +148,16 @@ def test_rows_come_in_the_order_asked_for_with_a_reason_where_one_cannot_be_read
     # The same picture in another format.
     same = {row["path"].rpartition("/")[2]: row for row in found}
     assert {**same["a.bmp"], "path": ""} == {**same["b.png"], "path": ""}
+
+
+def test_a_folder_has_the_pictures_that_training_finds_in_it(folder, done):
+    from data.formats.image_folder import class_folders
+
+    trained_on = class_folders(str(folder / "linked"))
+    found = rows(folder / "out/linked.csv")
+    paths = [trained_on.where(index) for index in range(len(trained_on))]
+    assert sorted(row["path"] for row in found) == sorted(paths) and len(paths) > 20
+    assert {row["error"] for row in found} == {""} and done.codes["linked"] == 0
 
 
 def test_json_and_csv_agree(folder, done):
