@@ -43,6 +43,8 @@ def done(folder):
         "all": ["predict", photos, bad, one, f"{val}/*/000[45]*", "--out", out / "all.csv"],
         "all json": ["predict", photos, bad, one, f"{val}/*/000[45]*", "--out", out / "all.json"],
         "list": ["predict", photos, one, "-", val / "owl/0002.png", "--out", out / "list.csv", "--top", 1],
+        "bytes": ["predict", photos, "-", "--out", out / "bytes.csv"],
+        "zeros": ["predict", photos, "-", "--out", out / "zeros.csv"],
         "names": [
             *("predict", photos, os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"), folder / "[1]\n, \u2192.png"),
             *("--out", out / "names.csv"),
@@ -67,7 +69,10 @@ def done(folder):
     }
     (folder / "folder.csv").mkdir()
     listed = f"{val / 'cat/0003.jpg'}\n{folder / 'gone.jpg'}\r\n\n{bad / 'deep/er'}\n"
-    return trained.run_programs(folder / "printed", lines, stdin={"list": listed})
+    strange = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
+    zeros = f"{folder}/[1]\n, \u2192.png\0{strange}\0{one}\0"
+    stdin = {"list": listed, "bytes": f"{strange}\n{strange}gone\n", "zeros": zeros}
+    return trained.run_programs(folder / "printed", lines, stdin=stdin)
 
 
 def make_like_training(place, val):
@@ -110,7 +115,8 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(folder, done, name)
 
 
 def test_nothing_is_left_of_what_could_not_be_done(folder, done):
-    kept = {"all.csv", "all.json", "linked.csv", "list.csv", "names.csv", "names.json", "sheet.png", "two.csv"}
+    kept = {"all.csv", "all.json", "bytes.csv", "linked.csv", "list.csv", "names.csv", "names.json", "sheet.png"}
+    kept |= {"two.csv", "zeros.csv"}
     assert {path.name for path in (folder / "out").iterdir()} == kept
     assert [path.name for path in folder.iterdir() if path.name.endswith(".tmp")] == []
 
@@ -180,6 +186,14 @@ def test_a_list_on_standard_input_stands_where_its_dash_does(folder, done):
     assert [bool(row["error"]) for row in found] == [False, False, True, False, False] and done.codes["list"] == 2
     assert "No such file" in found[2]["error"]
     assert list(found[0]) == ["path", "label", "probability", "top1", "top1_probability", "error"]
+
+
+def test_a_list_may_be_of_any_bytes_and_end_names_by_zeros(folder, done):
+    strange = f"{folder}/caf\\udce9.png"
+    assert [row["path"] for row in rows(folder / "out/bytes.csv")] == [strange, f"{strange}gone"]
+    assert done.codes["bytes"] == 2 and "no answer for " in done.err("bytes")
+    names = [f"{folder}/[1]\n, \u2192.png", strange, f"{folder}/pictures/val/dog/0001.jpg"]
+    assert [row["path"] for row in rows(folder / "out/zeros.csv")] == names and done.codes["zeros"] == 0
 
 
 def test_any_name_of_a_file_will_do(folder, done):

@@ -29,8 +29,8 @@ def collect(words: Sequence[str]) -> Inputs:
     Args:
         words: files, which are tried whatever their names; folders, with all pictures below them, the same as training
             finds there; patterns such as ``*.jpg``; and ``-`` for a list of files and folders on standard input, one
-            per line.  A file of a list that is not there is kept, as one that cannot be read: who made the list may
-            have done so long ago.
+            per line or, as ``find -print0`` writes them, each before a zero byte.  A file of a list that is not there
+            is kept, as one that cannot be read: who made the list may have done so long ago.
 
     Raises:
         OutputError: words that name nothing, all of them; no picture at all.
@@ -66,9 +66,9 @@ def _expanded(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
         if word != "-":
             yield word, False
             continue
-        for line in sys.stdin:
-            if name := line.rstrip("\r\n"):
-                yield name, True
+        content = sys.stdin.buffer.read()
+        names = content.split(b"\0") if b"\0" in content else content.splitlines()
+        yield from ((os.fsdecode(name), True) for name in names if name)
 
 
 def _below(folder: str) -> tuple[list[str], int]:
