@@ -143,6 +143,8 @@ def test_rows_come_in_the_order_asked_for_with_a_reason_where_one_cannot_be_read
     assert [row["path"] for row in found] == list(map(str, asked))
     reasons = {row["path"].rpartition("/")[2]: row["error"] for row in found if row["error"]}
     assert reasons.keys() == {"cut.jpg", "cut.png", "empty.png", "text.jpg"} and all(map(str.strip, reasons.values()))
+    shown = (ROOT / "docs/after_training.md").read_text()
+    assert f"/notes.jpg  error: {reasons['text.jpg']}\n" in shown and f"/notes.jpg ({reasons['text.jpg']})" in shown
     for row in found:
         cells = [value for name, value in row.items() if name not in ("path", "error")]
         assert any(cells) != bool(row["error"]) and all(cells) == any(cells)
