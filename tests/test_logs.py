@@ -1,8 +1,9 @@
-"""What a run leaves besides checkpoints outlives what people do with it: tables that a spreadsheet has saved."""
+"""What a run leaves besides checkpoints: tables that a spreadsheet has saved, networks that cannot be written down."""
 
 import csv
 from types import SimpleNamespace
 
+import keras
 import pytest
 
 from launch.job.logs import report
@@ -10,6 +11,7 @@ from launch.job.logs.console import Console
 from launch.job.logs.epochs import EpochTable
 from launch.job.logs.times import TimesTable
 from launch.job.timing.epoch_clock import PARTS
+from launch.trained import record as records
 
 # How a spreadsheet may save a table: as its cells stay, or as they do not.
 KEPT = {"a mark first": ("utf-8-sig", ",", "."), "as it was": ("utf-8", ",", ".")}
@@ -97,3 +99,30 @@ def test_columns_that_people_add_or_remove_end_no_run(trained):
         observer.begin(7, 1)
     assert epochs_in(trained / "metrics.csv") == epochs_in(trained / "times.csv") == [1]
     assert "mine" not in (trained / "times.csv").read_text()
+
+
+class Silent(keras.layers.Layer):
+    """A layer that cannot say how it was made."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def call(self, images):
+        return images
+
+    def get_config(self):
+        raise self.error("no config")
+
+
+@pytest.mark.parametrize("error", [AttributeError, KeyError, RuntimeError, OSError, ValueError])
+def test_a_layer_that_cannot_be_written_down_costs_model_json_alone(tmp_path, capsys, error):
+    images = keras.Input((4, 4, 3))
+    record = records.Record(
+        classes=("a", "b"), image_size=4, pixels={}, outputs=records.LOGITS, model="own", model_sha256="0",
+        dataset="own", data_sha256="0", versions={},
+    )  # fmt: skip
+    report.keep_record(record, keras.Model(images, Silent(error)(images)), tmp_path, Console(True))
+    assert [path.name for path in tmp_path.iterdir()] == [records.FILE] and capsys.readouterr().err == ""
+    report.keep_record(record, keras.Model(images, keras.layers.Flatten()(images)), tmp_path, Console(True))
+    assert {path.name for path in tmp_path.iterdir()} == {records.FILE, report.MODEL}

@@ -31,12 +31,15 @@ def keep_record(record: Record, model: keras.Model, directory: Path, console: Co
     Beside what Keras writes stands ``weight_paths``: the weights' names in the checkpoints, in their order.  A rebuilt
     network may have others, as a name begins with the model in which the weight was first made.
     """
+    architecture = None
+    with contextlib.suppress(Exception):  # a layer of the user's may raise any
+        architecture = json.loads(model.to_json())
     try:
         records.write(record, directory)
-        with contextlib.suppress(TypeError, ValueError, NotImplementedError):
-            architecture = json.loads(model.to_json())
+        if architecture is not None:
             architecture["weight_paths"] = [weight.path for weight in model.weights]
-            write_json(directory / MODEL, architecture)
+            with contextlib.suppress(ValueError):  # NaN, which JSON does not know
+                write_json(directory / MODEL, architecture)
     except OSError as error:
         console.warn(f"{directory}/{records.FILE} or {MODEL} cannot be written ({error.strerror}); training goes on")
 
