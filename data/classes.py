@@ -46,7 +46,7 @@ class Chosen(Subset):
         super().__init__(source, np.flatnonzero(labels >= 0))
         self.classes, self.labels = tuple(classes), labels[self.indices]
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         digest = hashlib.sha256(repr((self.source.fingerprint(), self.classes)).encode())
         digest.update(self.labels.astype("<i4").tobytes())
         return digest.hexdigest()

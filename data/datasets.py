@@ -182,7 +182,7 @@ class Subset(Source):
     def where(self, index: int) -> str:
         return self.source.where(int(self.indices[index]))
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         digest = hashlib.sha256(self.source.fingerprint().encode())
         digest.update(self.indices.astype("<i8").tobytes())
         return digest.hexdigest()

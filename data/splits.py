@@ -43,7 +43,7 @@ class Relabelled(Source):
     def where(self, index: int) -> str:
         return self.source.where(index)
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         return self.source.fingerprint()
 
     def files(self):

@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 
 from data import KINDS, DatasetConfig, load
+from data.classes import Chosen
 from data.datasets import ArraySource, DataError, Subset
 from data.files.source import FileSource
+from data.splits import Relabelled
 
 
 def array_source(labels, classes=("a", "b", "c")):
@@ -70,6 +72,21 @@ def test_fingerprint_of_arrays_follows_pixels_labels_and_classes():
     ]
     assert array_source([0, 1, 2]).fingerprint() == source.fingerprint()
     assert len({source.fingerprint(), *(other.fingerprint() for other in others)}) == 6
+
+
+def test_fingerprints_of_parts_are_what_they_always_were_unless_they_are_known():
+    pixels = np.arange(36, dtype=np.uint8).reshape(3, 2, 2, 3)
+    source = ArraySource("tiny", ("a", "b", "c"), pixels, np.array([0, 1, 2]))
+    parts = [
+        Subset(source, np.array([0, 2])),
+        Chosen(source, ("c", "a")),
+        Relabelled(source, ("c", "b", "a"), np.array([2, 1, 0])),
+    ]
+    # By these, runs of before know their data.
+    assert [part.fingerprint()[:16] for part in parts] == ["020cb2a7812b7e06", "32c3a3ace0fa0d53", "31290744c88af797"]
+    for part in parts:
+        part.sha256 = "f" * 64
+        assert part.fingerprint() == "f" * 64
 
 
 def test_fingerprint_of_files_follows_sizes_and_labels_but_not_the_place(tmp_path):

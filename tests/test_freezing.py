@@ -1,18 +1,24 @@
 """Frozen layers stay as they are, thaw when they are told to, and a run goes on from either side of that border."""
 
+import sys
+import textwrap
+from types import SimpleNamespace
+
 import jobs
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import run_jobs, summary
 from parity import history
 from safetensors.numpy import load_file
 
 from distributed.layers.convert import convert
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.features import store
+from launch.job.features import choose, store
 from launch.job.features.cut import cut
 from launch.job.preparation import freezing
+from launch.job.user.code import load_function
 
 # 16 steps per epoch; the first two train the head alone, on features, the others conv2 as well.
 LINE = (
@@ -212,3 +218,72 @@ def test_an_array_is_named_by_how_pixels_are_scaled():
         for scale in (1 / 255, 1 / 127.5, 1 / 255)
     }
     assert len(names) == 2
+
+
+OWN = """
+    import keras
+
+    class Scaled(keras.layers.Layer):
+        def call(self, images):
+            return images * 2.0
+
+    def scaled(images):
+        return images * 2.0
+
+    def build(classes, image_size):
+        images = keras.Input((image_size, image_size, 3), name="images")
+        return keras.Model(images, {layer}(images))
+"""
+LAYERS = {
+    "a class": 'Scaled(name="own")',
+    "a function": 'keras.layers.Lambda(scaled, name="own")',
+    "an activation": 'keras.layers.Dense(2, scaled, kernel_initializer="ones", name="own")',
+    "a layer within": 'keras.Sequential([keras.Input((4, 4, 3), name="inner"), Scaled(name="own")], name="within")',
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_an_array_is_named_by_the_users_code(tmp_path, monkeypatch, layer):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    path, names = tmp_path / "net.py", []
+    for constant in ("2.0", "3.0", "2.0"):
+        path.write_text(textwrap.dedent(OWN).format(layer=layer).replace("2.0", constant))
+        names.append(store.name_of(load_function(f"{path}:build", "--model")(2, 4), {}))
+    assert names[0] == names[2] != names[1]
+
+
+def test_an_array_is_named_by_the_code_of_what_the_users_class_derives_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    own, names = textwrap.dedent(OWN).format(layer=LAYERS["a class"]), []
+    for constant in ("2.0", "3.0"):
+        folder = tmp_path / constant
+        folder.mkdir()
+        (folder / "base_of_scaled.py").write_text(own.replace("2.0", constant))
+        derived = "import keras\nimport base_of_scaled\n\nclass Scaled(base_of_scaled.Scaled):\n    pass\n\n"
+        (folder / "net.py").write_text(derived + own[own.index("def build") :])
+        monkeypatch.delitem(sys.modules, "base_of_scaled", raising=False)
+        names.append(store.name_of(load_function(f"{folder}/net.py:build", "--model")(2, 4), {}))
+    assert names[0] != names[1] and (tmp_path / "2.0/net.py").read_text() == (tmp_path / "3.0/net.py").read_text()
+
+
+def test_the_names_of_networks_without_code_of_the_users_stay():
+    images = keras.Input((4, 4, 3), name="images")
+    scaled = keras.layers.Rescaling(1 / 255, name="scale")(images)
+    layer = keras.layers.Conv2D(2, 3, activation="relu", kernel_initializer="ones", name="conv")
+    assert store.name_of(keras.Model(images, layer(scaled)), {"seed": 1}) == "61b586130fbedeabf0d5a6f9d4a45cc5.npy"
+    # Neither has that of a layer of ours, nor a function of TensorFlow's.
+    assert [*store._own(convert(network(), 0))] == []
+    assert [*store._own(keras.Model(images, keras.layers.Activation(tf.nn.relu)(images)))] == []
+
+
+def test_on_gpus_an_array_is_named_by_how_they_multiply(monkeypatch):
+    images = keras.Input((4, 4, 3), name="images")
+    trunk = keras.Model(images, keras.layers.Rescaling(1 / 255, name="scale")(images))
+    inputs, one = SimpleNamespace(image_size=4, decoding=("a", "b")), choose.Pass(None, "f" * 64, None)
+
+    def names():
+        return {choose.name(TrainConfig(tf32=way), inputs, trunk, one, 64) for way in ("on", "off")}
+
+    assert len(names()) == 1
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["GPU:0"])
+    assert len(names()) == 2

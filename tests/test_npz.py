@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from data.datasets import ArraySource, DataError
 from data.formats import npz
-from data.formats.npz import load_npz
+from data.formats.npz import load_npz, load_npz_test
 
 X = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
 Y = np.array([0, 2, 1, 2])
@@ -85,6 +85,16 @@ def test_large_arrays_stay_in_the_file(tmp_path, monkeypatch):
     Path(path).write_bytes(content)
     with pytest.raises(DataError, match="set.npz"):
         load_npz(path)
+
+
+def test_large_arrays_stay_in_the_file_when_the_test_split_is_opened(tmp_path, monkeypatch):
+    path = saved(tmp_path, x_train=X, y_train=Y, x_val=X, y_val=Y, x_test=X[:2], y_test=Y[:2])
+    read, real = [], np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: read.append(name) or real(self, name))
+    monkeypatch.setattr(npz, "MAPPED", 1)
+    test = load_npz_test(path, ("0", "1", "2"))
+    assert read == ["y_test"] and isinstance(test.pixels.base, np.memmap)
+    np.testing.assert_array_equal(test.pixels, X[:2])
 
 
 def test_pixels_are_in_memory_once():

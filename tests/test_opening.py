@@ -13,17 +13,21 @@ from slow_files import Files
 from test_control import Ranks
 
 from data import DatasetConfig, load, open_checked
-from data.datasets import ArraySource, DataError
+from data.classes import Chosen
+from data.datasets import ArraySource, DataError, Subset
 from data.files import listing
 from data.files.paths import Paths
 from data.files.source import FileSource
 from data.files.tree import Tree
 from data.formats.tfrecord import index as tfrecord_index
+from data.splits import Relabelled
 from distributed.health import heartbeat
 from distributed.world import World, WorldError
 from launch.job.config import TrainConfig
 from launch.job.logs.console import Console
+from launch.job.preparation import same_data
 from launch.job.preparation.opening import open_data
+from launch.job.preparation.stages import together
 from launch.job.run_directory import data_changes
 from launch.job.user.given import UserCode
 
@@ -155,6 +159,32 @@ def test_arrays_are_compared_by_a_few_examples(tmp_path, monkeypatch):
     monkeypatch.setattr(zlib, "crc32", lambda value: checksum(value) ^ (threading.get_ident() == RANKS[2]))
     errors = opened(3, dataset="npz", data_dir=tmp_path / "set.npz")
     assert "rank 2: node2 has other pixels at example " in str(errors[0])
+
+
+@pytest.mark.parametrize(
+    "part_of",
+    [
+        lambda source: Subset(source, np.arange(0, 50, 3)),
+        lambda source: Chosen(source, ("d", "b")),
+        lambda source: Relabelled(source, tuple("edcba"), 4 - source.labels),
+    ],
+    ids=["subset", "chosen", "relabelled"],
+)
+def test_of_parts_of_arrays_the_first_rank_alone_takes_the_fingerprint(monkeypatch, part_of):
+    """As an evaluation compares them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), np.uint8)
+    digested, real = [], ArraySource.digest
+    monkeypatch.setattr(ArraySource, "digest", lambda source: digested.append(threading.get_ident()) or real(source))
+
+    def one(control, rank):
+        RANKS[rank] = threading.get_ident()
+        world = World(rank, 3, 0, 1, host=f"node{rank}")
+        strategy = SimpleNamespace(control=control, world=world, is_chief=rank == 0)
+        source = part_of(ArraySource("five", tuple("abcde"), pixels, np.arange(50) % 5))
+        same_data.check(strategy, [source], lambda function: together(strategy, function))
+        return source.fingerprint()
+
+    assert len(set(Ranks(3).run(one))) == 1 and digested == [RANKS[0]]
 
 
 def test_what_the_chief_cannot_open_is_said_once_and_not_of_a_rank(photos):

@@ -34,22 +34,29 @@ def done(folder):
     (bad / "deep/notes.txt").write_text("")
     shutil.copy(val / "cat/0000.png", os.fsencode(folder / "empty").replace(b"empty", b"caf\xe9.png"))
     shutil.copy(val / "cat/0000.png", folder / "[1]\n, \u2192.png")
+    make_like_training(folder / "linked", val)
+    (folder / "circle/cat").mkdir(parents=True)
+    (folder / "circle/cat/again").symlink_to(folder / "circle")
     one = val / "dog/0001.jpg"
     lines = {
         "console": ["predict", photos, one, val / "cat", "--top", 2],
         "all": ["predict", photos, bad, one, f"{val}/*/000[45]*", "--out", out / "all.csv"],
         "all json": ["predict", photos, bad, one, f"{val}/*/000[45]*", "--out", out / "all.json"],
         "list": ["predict", photos, one, "-", val / "owl/0002.png", "--out", out / "list.csv", "--top", 1],
+        "bytes": ["predict", photos, "-", "--out", out / "bytes.csv"],
+        "zeros": ["predict", photos, "-", "--out", out / "zeros.csv"],
         "names": [
             *("predict", photos, os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"), folder / "[1]\n, \u2192.png"),
             *("--out", out / "names.csv"),
         ],
         "same json": ["predict", photos, one, folder / "[1]\n, \u2192.png", "--out", out / "names.json"],
         "sheet": ["predict", photos, val, bad / "deep/text.jpg", "--sheet", out / "sheet.png"],
+        "linked": ["predict", photos, folder / "linked", "--out", out / "linked.csv"],
         "two": ["predict", folder / "two", val, "--out", out / "two.csv"],
         # What cannot be done.
         "nothing there": ["predict", photos, one, folder / "nowhere.jpg", f"{val}/*.gif"],
         "no picture": ["predict", photos, folder / "empty"],
+        "circle": ["predict", photos, one, folder / "circle"],
         "empty list": ["predict", photos, "-"],
         "no run": ["predict", folder / "empty", one],
         "top 0": ["predict", photos, one, "--top", "0"],
@@ -62,7 +69,21 @@ def done(folder):
     }
     (folder / "folder.csv").mkdir()
     listed = f"{val / 'cat/0003.jpg'}\n{folder / 'gone.jpg'}\r\n\n{bad / 'deep/er'}\n"
-    return trained.run_programs(folder / "printed", lines, stdin={"list": listed})
+    strange = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
+    zeros = f"{folder}/[1]\n, \u2192.png\0{strange}\0{one}\0"
+    stdin = {"list": listed, "bytes": f"{strange}\n{strange}gone\n", "zeros": zeros}
+    return trained.run_programs(folder / "printed", lines, stdin=stdin)
+
+
+def make_like_training(place, val):
+    """Folders with what training follows, takes and leaves alone by its name."""
+    for name in ("owl/@eaDir", "@eaDir", "owl/__MACOSX", "$RECYCLE.BIN"):
+        (place / name).mkdir(parents=True)
+        shutil.copy(val / "owl/0005.jpg", place / name / "a.jpg")
+    shutil.copy(val / "owl/0005.jpg", place / "owl/b.jfif")
+    shutil.copy(val / "owl/0005.jpg", place / "owl/c.JPE")
+    (place / "cat").symlink_to(val / "cat")
+    (place / "owl/more").symlink_to(val / "dog")
 
 
 def rows(path):
@@ -72,8 +93,9 @@ def rows(path):
 
 BAD = {
     "nothing there": "nowhere.jpg, ",
-    "no picture": "there is no picture (.jpg, .jpeg, .png, .bmp, .gif) in ",
-    "empty list": "there is no picture (.jpg, .jpeg, .png, .bmp, .gif) in -; give files or folders that hold some",
+    "no picture": "there is no picture (.jpg, .jpeg, .png, .gif, .bmp) in ",
+    "empty list": "there is no picture (.jpg, .jpeg, .png, .gif, .bmp) in -; give files or folders that hold some",
+    "circle": "again is a link to ",
     "no run": "empty is no run directory; give the folder that a run was told to write to",
     "top 0": "argument --top: '0' is no number of 1 or more; --help lists all flags",
     "top many": "argument --top: 'many' is no number of 1 or more",
@@ -93,7 +115,8 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(folder, done, name)
 
 
 def test_nothing_is_left_of_what_could_not_be_done(folder, done):
-    kept = {"all.csv", "all.json", "list.csv", "names.csv", "names.json", "sheet.png", "two.csv"}
+    kept = {"all.csv", "all.json", "bytes.csv", "linked.csv", "list.csv", "names.csv", "names.json", "sheet.png"}
+    kept |= {"two.csv", "zeros.csv"}
     assert {path.name for path in (folder / "out").iterdir()} == kept
     assert [path.name for path in folder.iterdir() if path.name.endswith(".tmp")] == []
 
@@ -120,6 +143,8 @@ def test_rows_come_in_the_order_asked_for_with_a_reason_where_one_cannot_be_read
     assert [row["path"] for row in found] == list(map(str, asked))
     reasons = {row["path"].rpartition("/")[2]: row["error"] for row in found if row["error"]}
     assert reasons.keys() == {"cut.jpg", "cut.png", "empty.png", "text.jpg"} and all(map(str.strip, reasons.values()))
+    shown = (ROOT / "docs/after_training.md").read_text()
+    assert f"/notes.jpg  error: {reasons['text.jpg']}\n" in shown and f"/notes.jpg ({reasons['text.jpg']})" in shown
     for row in found:
         cells = [value for name, value in row.items() if name not in ("path", "error")]
         assert any(cells) != bool(row["error"]) and all(cells) == any(cells)
@@ -131,6 +156,16 @@ def test_rows_come_in_the_order_asked_for_with_a_reason_where_one_cannot_be_read
     # The same picture in another format.
     same = {row["path"].rpartition("/")[2]: row for row in found}
     assert {**same["a.bmp"], "path": ""} == {**same["b.png"], "path": ""}
+
+
+def test_a_folder_has_the_pictures_that_training_finds_in_it(folder, done):
+    from data.formats.image_folder import class_folders
+
+    trained_on = class_folders(str(folder / "linked"))
+    found = rows(folder / "out/linked.csv")
+    paths = [trained_on.where(index) for index in range(len(trained_on))]
+    assert sorted(row["path"] for row in found) == sorted(paths) and len(paths) > 20
+    assert {row["error"] for row in found} == {""} and done.codes["linked"] == 0
 
 
 def test_json_and_csv_agree(folder, done):
@@ -153,6 +188,14 @@ def test_a_list_on_standard_input_stands_where_its_dash_does(folder, done):
     assert [bool(row["error"]) for row in found] == [False, False, True, False, False] and done.codes["list"] == 2
     assert "No such file" in found[2]["error"]
     assert list(found[0]) == ["path", "label", "probability", "top1", "top1_probability", "error"]
+
+
+def test_a_list_may_be_of_any_bytes_and_end_names_by_zeros(folder, done):
+    strange = f"{folder}/caf\\udce9.png"
+    assert [row["path"] for row in rows(folder / "out/bytes.csv")] == [strange, f"{strange}gone"]
+    assert done.codes["bytes"] == 2 and "no answer for " in done.err("bytes")
+    names = [f"{folder}/[1]\n, \u2192.png", strange, f"{folder}/pictures/val/dog/0001.jpg"]
+    assert [row["path"] for row in rows(folder / "out/zeros.csv")] == names and done.codes["zeros"] == 0
 
 
 def test_any_name_of_a_file_will_do(folder, done):

@@ -70,8 +70,8 @@ class Tree:
                     )
                 if folder.identity in seen:
                     raise DataError(
-                        f"{path} leads to {os.path.realpath(path)}, which is in this class already: expected each "
-                        "once; remove the link."
+                        f"{path} leads to {os.path.realpath(path)}, which has been reached by another way: expected "
+                        "each once; remove the link."
                     )
                 if len(above) > DEEPEST:
                     raise DataError(f"{path[:200]}... lies {DEEPEST} folders deep: expected less; move pictures up.")
@@ -90,7 +90,7 @@ def _list(path: str) -> Folder:
             f"{path} is a file: expected a folder; unpack it if it is an archive, and name that."
         ) from error
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): expected a folder; correct --data-dir.") from error
+        raise DataError(f"cannot read {path} ({error.strerror}): expected a folder; correct the path.") from error
     folders, pictures, others = [], [], []
     for name, is_folder in sorted(kept):
         (folders if is_folder else pictures if is_picture(name) else others).append(name)

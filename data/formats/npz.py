@@ -79,7 +79,7 @@ def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
     with _opened(path) as archive:
         names = find_arrays(archive.files, path, needed=())
         pixels, labels = _pixels(archive, names["x", "test"], path), _labels(archive[names["y", "test"]])
-        trained = archive[names["x", "train"]] if ("x", "train") in names else pixels
+        trained = _pixels(archive, names["x", "train"], path) if ("x", "train") in names else pixels
     pixels = to_uint8(pixels, scale_of(trained), names["x", "test"], path)
     if list(classes) != [str(label) for label in range(len(classes))] and all(name.isdecimal() for name in classes):
         labels = placed(labels, classes, names["y", "test"], path)

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from data.files.tree import Tree
+from data.naming import IMAGE_SUFFIXES
 from launch.trained.program import OutputError
-
-# What TensorFlow decodes; a file that is named itself is tried whatever its name.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,14 @@ def collect(words: Sequence[str]) -> Inputs:
     """Find the pictures.
 
     Args:
-        words: files, folders (with all below them), patterns such as ``*.jpg``, and ``-`` for a list of files and
-            folders on standard input, one per line.  A file of a list that is not there is kept, as one that cannot be
-            read: who made the list may have done so long ago.
+        words: files, which are tried whatever their names; folders, with all pictures below them, the same as training
+            finds there; patterns such as ``*.jpg``; and ``-`` for a list of files and folders on standard input, one
+            per line or, as ``find -print0`` writes them, each before a zero byte.  A file of a list that is not there
+            is kept, as one that cannot be read: who made the list may have done so long ago.
 
     Raises:
         OutputError: words that name nothing, all of them; no picture at all.
+        DataError: a folder that cannot be read, or that leads to itself.
     """
     paths, passed_over, missing = [], 0, []
     for word, listed in _expanded(words):
@@ -53,7 +54,8 @@ def collect(words: Sequence[str]) -> Inputs:
         raise OutputError(f"there is no {shown}; give files, folders or patterns of pictures that are there")
     if not paths:
         raise OutputError(
-            f"there is no picture ({', '.join(SUFFIXES)}) in {', '.join(words)}; give files or folders that hold some"
+            f"there is no picture ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(words)}; give files or folders that hold "
+            "some"
         )
     return Inputs(paths, passed_over)
 
@@ -64,28 +66,19 @@ def _expanded(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
         if word != "-":
             yield word, False
             continue
-        for line in sys.stdin:
-            if name := line.rstrip("\r\n"):
-                yield name, True
+        content = sys.stdin.buffer.read()
+        names = content.split(b"\0") if b"\0" in content else content.splitlines()
+        yield from ((os.fsdecode(name), True) for name in names if name)
 
 
 def _below(folder: str) -> tuple[list[str], int]:
-    """Pictures below a folder, in order of their paths, and how many other files there are that are not hidden."""
-    try:
-        return _walk(folder)
-    except RecursionError:  # of Python 3.11
-        raise OutputError(f"{folder} has folders within folders without end; give the ones with the pictures") from None
-
-
-def _walk(folder: str) -> tuple[list[str], int]:
-    found, others = [], 0
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(SUFFIXES):
-                found.append(os.path.join(place, name))
-            else:
-                others += 1
+    """Pictures below a folder, its own before those of its folders, and how many other files there are."""
+    tree = Tree()
+    tree.list_below(folder, tree[folder].folders)
+    found, others, waiting = [], 0, [folder]
+    while waiting:
+        place = tree[waiting.pop()]
+        found += [os.path.join(place.path, name) for name in place.pictures]
+        others += len(place.others)
+        waiting += [os.path.join(place.path, name) for name in reversed(place.folders)]
     return found, others

@@ -31,12 +31,13 @@ def main(folder: Path) -> None:
     control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
     codes = {}
     for name, (program, line, stdin) in json.loads((folder / "programs.json").read_text()).items():
-        sys.stdin = io.StringIO(stdin)
+        sys.stdin = io.TextIOWrapper(io.BytesIO(os.fsencode(stdin)), encoding="utf-8")
         start = importlib.import_module(f"launch.{program}").main
         with contextlib.ExitStack() as streams:
             if world.is_chief:
                 for redirect, ending in ((contextlib.redirect_stdout, "out"), (contextlib.redirect_stderr, "err")):
-                    file = streams.enter_context(open(folder / f"{name}.{ending}", "w"))
+                    # As `outlive_readers` makes both.
+                    file = streams.enter_context(open(folder / f"{name}.{ending}", "w", errors="backslashreplace"))
                     streams.enter_context(redirect(file))
             try:
                 codes[name] = start(line)

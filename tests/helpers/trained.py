@@ -139,7 +139,7 @@ def run_programs(folder: Path, lines: dict[str, list], *launcher: str, stdin: di
     """Run command lines, each [program, words ...], in one set of processes.
 
     Args:
-        stdin: name -> standard input.
+        stdin: name -> standard input; bytes that are not UTF-8 as `os.fsdecode` gives them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     listed = {

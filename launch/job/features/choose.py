@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from data.datasets import Source
 from launch.job.config import TrainConfig
@@ -45,6 +46,8 @@ def name(config: TrainConfig, inputs: Inputs, trunk: keras.Model, one: Pass, bat
     """
     facts = {"data": one.fingerprint, "size": inputs.image_size, "batch": batch, "precision": config.precision}
     facts |= {"decoding": list(inputs.decoding), "exact": config.exact}
+    if tf.config.get_visible_devices("GPU"):
+        facts["tf32"] = config.allows_tf32
     if config.augment != "none":
         facts |= {"augment": config.augment, "view": one.view, "seed": None if one.view is None else config.seed}
     return store.name_of(trunk, facts)

@@ -6,22 +6,30 @@ at once, any one's may stay.
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import secrets
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from distributed.layers.convert import all_layers
+from launch.job.user.call import defined_in
+
 FOLDER = "features"
 UNFINISHED = ".tmp"
+# Whose code an array is not named by: it stays, or its version is another.
+KNOWN = {"builtins", "data", "distributed", "keras", "launch", "models", "tensorflow"}
 ABANDONED = 24 * 3600.0  # seconds without a row after which nobody writes to a file any more
 
 
 def name_of(trunk: keras.Model, facts: dict) -> str:
-    """The name of an array: a digest of the operations and weights before it, and of ``facts``, a JSON value."""
+    """The name of an array: a digest of the operations and weights before it, of the user's code in these, and of
+    ``facts``, a JSON value."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for operation in trunk.operations:
         # Such as how pixels are scaled, which no weight tells.
@@ -29,6 +37,8 @@ def name_of(trunk: keras.Model, facts: dict) -> str:
     for weight in trunk.weights:
         digest.update(f"{weight.name} {tuple(weight.shape)}".encode())
         digest.update(np.ascontiguousarray(weight, dtype="<f4").tobytes())
+    for code in dict.fromkeys(map(_code, _own(trunk))):
+        digest.update(code)
     return f"{digest.hexdigest()[:32]}.npy"
 
 
@@ -47,6 +57,27 @@ def _settings(operation: keras.Operation) -> str:
         return json.dumps(operation.get_config(), sort_keys=True, default=lambda value: type(value).__name__)
     except Exception:  # a layer of the user's need not tell
         return ""
+
+
+def _own(trunk: keras.Model) -> Iterator[type | Callable]:
+    """The classes of the user's among those of the layers, and the functions of the user's that layers call."""
+    for operation in trunk.operations:
+        for layer in all_layers(operation) if isinstance(operation, keras.layers.Layer) else [operation]:
+            # Such as a Lambda's, or an activation.
+            functions = [value for value in vars(layer).values() if inspect.isfunction(value)]
+            for found in (*type(layer).__mro__, *functions):
+                if (found.__module__ or "").partition(".")[0] not in KNOWN:
+                    yield found
+
+
+def _code(own: type | Callable) -> bytes:
+    """The file that a class or a function stands in, or its own lines where there is none, as in a notebook."""
+    with contextlib.suppress(OSError):
+        return defined_in(own).read_bytes()
+    functions = [value for value in vars(own).values() if inspect.isfunction(value)] if inspect.isclass(own) else [own]
+    with contextlib.suppress(OSError, TypeError):
+        return "".join(map(inspect.getsource, functions)).encode()
+    return b""
 
 
 class Writer:

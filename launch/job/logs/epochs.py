@@ -82,7 +82,7 @@ class EpochTable(Observer):
     @spared
     def begin(self, step, epochs):
         # A resumed run goes on in the same table; lines of epochs that will be repeated are dropped.
-        self.rows += [row for row in read_table(self.path) if int(row["epoch"]) <= epochs]
+        self.rows += [row for row in take_up_table(self.path, self.console) if int(row["epoch"]) <= epochs]
         self._write()
 
     @spared
@@ -109,9 +109,43 @@ class EpochTable(Observer):
         temporary.replace(self.path)
 
 
+class TableError(ValueError):
+    """Why a file is no table of ours, as the end of a sentence that begins with its name."""
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The whole lines of ``metrics.csv``, or none if there is no such file."""
+    """The whole lines of ``metrics.csv`` or ``times.csv``, or none if there is no such file.
+
+    Raises:
+        TableError: it is not as a run writes it, as after a spreadsheet that writes semicolons, or UTF-16.
+    """
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
+    try:
+        # Spreadsheets put a mark first; and a kill may have torn the last letter.
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        for row in rows:
+            _check_numbers(row)
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise TableError("is not as a run writes it, but as a spreadsheet may") from error
+    return rows
+
+
+def take_up_table(path: Path, console: Console) -> list[dict[str, str]]:
+    """``read_table`` for who goes on in it; what is no table of ours is set aside, with a warning."""
+    try:
+        return read_table(path)
+    except TableError as error:
+        aside = path.with_name(f"{path.name}.old")
+        path.replace(aside)
+        console.warn(f"{path} {error}; it is now {aside.name}, and a new one begins; training goes on")
+        return []
+
+
+def _check_numbers(row: dict[str, str]) -> None:
+    """Raise an error where a line has no number of its epoch, more cells than the head, or, but for a host, words."""
+    int(row["epoch"])
+    for name, cell in row.items():
+        if cell and name != "host":
+            float(cell)

@@ -15,7 +15,7 @@ from launch.job import identity
 from launch.job.config import TrainConfig
 from launch.job.logs import stragglers
 from launch.job.logs.console import Console
-from launch.job.logs.epochs import read_table
+from launch.job.logs.epochs import TableError, read_table
 from launch.trained import record as records
 from launch.trained.record import Record
 
@@ -33,12 +33,15 @@ def keep_record(record: Record, model: keras.Model, directory: Path, console: Co
     Beside what Keras writes stands ``weight_paths``: the weights' names in the checkpoints, in their order.  A rebuilt
     network may have others, as a name begins with the model in which the weight was first made.
     """
+    architecture = None
+    with contextlib.suppress(Exception):  # a layer of the user's may raise any
+        architecture = json.loads(model.to_json())
     try:
         records.write(record, directory)
-        with contextlib.suppress(TypeError, ValueError, NotImplementedError):
-            architecture = json.loads(model.to_json())
+        if architecture is not None:
             architecture["weight_paths"] = [weight.path for weight in model.weights]
-            write_json(directory / MODEL, architecture)
+            with contextlib.suppress(ValueError):  # NaN, which JSON does not know
+                write_json(directory / MODEL, architecture)
     except OSError as error:
         console.warn(f"{directory}/{records.FILE} or {MODEL} cannot be written ({error.strerror}); training goes on")
 
@@ -129,6 +132,8 @@ def leave(summary: dict, directory: Path, monitor: str, console: Console) -> boo
         draw_curves(directory / "metrics.csv", directory / "curves.png")
     except OSError as error:
         console.warn(f"{directory}/curves.png cannot be written ({error.strerror}); the rest is there")
+    except TableError as error:
+        console.warn(f"{directory}/metrics.csv {error}: there is no curves.png; the rest is there")
     best = summary["best"]
     if best:
         values = "  ".join(
@@ -143,7 +148,10 @@ def leave(summary: dict, directory: Path, monitor: str, console: Console) -> boo
 
 
 def draw_curves(table: Path, picture: Path) -> None:
-    """Draw loss, metrics and learning rate over the epochs of ``metrics.csv``; nothing before the first epoch."""
+    """Draw loss, metrics and learning rate over the epochs of ``metrics.csv``; nothing before the first epoch.
+
+    Raises: ``TableError`` as ``read_table``; ``OSError``.
+    """
     rows = read_table(table)
     if not rows:
         return
@@ -158,7 +166,7 @@ def draw_curves(table: Path, picture: Path) -> None:
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), layout="constrained")
     for axis, (title, names) in zip(axes, panels, strict=True):
         for name in names:
-            points = [(epoch, float(row[name])) for epoch, row in zip(epochs, rows, strict=True) if row[name]]
+            points = [(epoch, float(row[name])) for epoch, row in zip(epochs, rows, strict=True) if row.get(name)]
             if points:
                 label = "validation" if name.startswith("val_") else "training"
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from launch.job.logs.console import Console
-from launch.job.logs.epochs import read_table
+from launch.job.logs.epochs import take_up_table
 from launch.job.logs.observer import Observer, spared
 from launch.job.timing.epoch_clock import PARTS
 
@@ -21,10 +21,10 @@ class TimesTable(Observer):
     @spared
     def begin(self, step, epochs):
         # A run that goes on repeats the epochs behind its checkpoint; a kill may have torn the last line.
-        kept = [row for row in read_table(self.path) if int(row["epoch"]) <= epochs]
+        kept = [row for row in take_up_table(self.path, self.console) if int(row["epoch"]) <= epochs]
         temporary = self.path.with_suffix(".tmp")
         with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.COLUMNS)
+            writer = csv.DictWriter(file, self.COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
         temporary.replace(self.path)
