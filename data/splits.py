@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import DatasetConfig, Splits, load
+from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, load
 from data.classes import Chosen
 from data.datasets import DataError, Progress, Source, Subset
 from data.files.source import FileSource
@@ -104,6 +104,10 @@ def test_place(kind: str, data_dir: str | None) -> str | None:
     return None
 
 
+class UnlabelledError(DataError):
+    """A test split of which nobody knows the classes, as competitions have it; all else may be right."""
+
+
 def open_test(config: DatasetConfig, classes: Sequence[str], progress: Progress | None = None) -> Source | None:
     """The test split with the run's class names, or None where there is none.
 
@@ -116,7 +120,22 @@ def open_test(config: DatasetConfig, classes: Sequence[str], progress: Progress 
         progress: as for `load`.
 
     Raises:
-        DataError: it cannot be read, or has other classes.
+        DataError: it cannot be read, has files that cannot be pictures, or other classes.
+    """
+    source = open_test_source(config, classes, progress)
+    if source is None or config.kind in NEEDS_NO_DATA_DIR:
+        return source
+    place = test_place(config.kind, expand(config.data_dir))
+    return adopt(check_pictures([source], progress=progress)[0], classes, place)
+
+
+def open_test_source(config: DatasetConfig, classes: Sequence[str], progress: Progress | None = None) -> Source | None:
+    """The source of `open_test`, before any file is looked at; that of `image_folder` and `tfrecord` has class names of
+    its own.
+
+    Raises:
+        UnlabelledError: its pictures lie in no class folders.
+        DataError: it cannot be read.
     """
     data_dir, chosen = config.data_dir and expand(config.data_dir), config.classes is not None
     if config.kind == "shapes":
@@ -128,19 +147,18 @@ def open_test(config: DatasetConfig, classes: Sequence[str], progress: Progress 
         return None
     if config.kind == "image_folder":
         _refuse_unlabelled(place)
-        found = class_folders(place, classes if chosen else None, may_be_empty=chosen, tree=Tree(progress))
-        return adopt(check_pictures([found], progress=progress)[0], classes, place)
+        return class_folders(place, classes if chosen else None, may_be_empty=chosen, tree=Tree(progress))
     if config.kind == "csv":
-        return check_pictures([labelled_table(place, classes, chosen=chosen)], progress=progress)[0]
+        return labelled_table(place, classes, chosen=chosen)
     if config.kind == "npz":
-        return adopt(load_npz_test(data_dir, classes), classes, place)
-    return adopt(load_tfrecord_test(data_dir, classes, config.features), classes, place)
+        return load_npz_test(data_dir, classes)
+    return load_tfrecord_test(data_dir, classes, config.features)
 
 
 def _refuse_unlabelled(folder: str) -> None:
     with os.scandir(folder) as entries:
         if any(is_picture(entry.name) and entry.is_file() for entry in entries):
-            raise DataError(
+            raise UnlabelledError(
                 f"{folder} has pictures outside of class folders, of which nobody knows the class: expected a folder "
                 "per class; launch/predict.py names what is on them."
             )

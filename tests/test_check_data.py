@@ -81,6 +81,27 @@ def test_each_kind_is_found_and_named_and_the_rest_can_be_trained_on(photos, tmp
     assert trained.returncode == 0, trained.stderr
 
 
+def test_in_the_test_split_too_each_file_is_found_and_one_without_classes_is_passed_over(photos, tmp_path, capsys):
+    folder, bad = photos
+    for seed, name in enumerate(("dog", "cat"), 20):
+        (folder / "test" / name).mkdir(parents=True)
+        (folder / "test" / name / "1.jpg").write_bytes(encoded(seed))
+    (folder / "test/dog/empty.jpg").touch()
+    (folder / "test/dog/webp.jpg").write_bytes(encoded(4, "WEBP"))
+    (folder / "test/dog/link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    line = ["--dataset", "image_folder", "--data-dir", str(folder)]
+    assert main(line) == 2
+    said = capsys.readouterr().out
+    assert "pictures in train, val, test" in said and f"{len(bad) + 3} of " in said
+    for name, problem in (("empty", "empty"), ("webp", "no picture"), ("link", "unreadable")):
+        assert f"{problem:12}test   dog             {folder}/test/dog/{name}.jpg: " in said
+    (folder / "test/7.jpg").write_bytes(encoded(7))
+    assert main(line) == 2
+    said = capsys.readouterr().out
+    assert f"note: the test split is not looked at: {folder}/test has pictures outside of class folders" in said
+    assert "pictures in train, val\n" in said and f"{len(bad)} of " in said
+
+
 @pytest.mark.parametrize("target", ["inside", "taken"])
 def test_nothing_is_moved_where_it_would_stay_in_the_set_or_overwrite(photos, tmp_path, capsys, target):
     folder, _ = photos

@@ -14,7 +14,7 @@ from data import NEEDS_NO_DATA_DIR, DatasetConfig, open_sources
 from data.classes import Chosen, choose_classes, read_classes
 from data.datasets import Source
 from data.files.source import FileSource
-from data.splits import open_test
+from data.splits import UnlabelledError, open_test_source
 from launch.data_check import files
 from launch.data_check.examine import Seen, examine_all, processes
 from launch.data_check.problems import Picture, Problem, counts, emptied, find_problems, table
@@ -68,7 +68,10 @@ def _open(options: argparse.Namespace) -> dict[str, Source]:
     train, validation = open_sources(config)
     found = {"train": train, "val": validation}
     if options.dataset not in NEEDS_NO_DATA_DIR:  # of which validation is the test split, or there is none
-        found["test"] = open_test(config, train.classes)
+        try:
+            found["test"] = open_test_source(config, train.classes)
+        except UnlabelledError as error:
+            print(f"note: the test split is not looked at: {printable(str(error))}")
     if classes is not None and not isinstance(train, FileSource):  # files of other classes were not opened at all
         found["train"], found["val"] = choose_classes(train, validation, classes)
         found["test"] = Chosen(found["test"], classes) if found.get("test") else None
