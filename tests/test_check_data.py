@@ -102,6 +102,22 @@ def test_in_the_test_split_too_each_file_is_found_and_one_without_classes_is_pas
     assert "pictures in train, val\n" in said and f"{len(bad)} of " in said
 
 
+def test_a_home_directory_is_one_in_each_flag(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("cat", "dog"):
+        (tmp_path / "home/photos" / name).mkdir(parents=True)
+        (tmp_path / "home/photos" / name / "1.jpg").write_bytes(encoded(len(name) + ord(name[0])))
+    (tmp_path / "home/photos/dog/2.jpg").touch()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    line = ["--dataset", "image_folder", "--data-dir=~/photos", "--move-to", "bad", "--list=$HOME/list"]
+    assert main(line) == 2, capsys.readouterr()
+    found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    kept = ["home/list", "home/photos/cat/1.jpg", "home/photos/dog/1.jpg"]
+    assert sorted(found) == [*kept, "work/bad/dog/2.jpg"]
+    assert main([*line, "--move-to=~/photos/bad"]) == 2 and "lies in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["inside", "taken"])
 def test_nothing_is_moved_where_it_would_stay_in_the_set_or_overwrite(photos, tmp_path, capsys, target):
     folder, _ = photos
