@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     except (DataError, OutputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was moved or listed", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted; {str(interrupt) or 'nothing was moved or listed'}", file=sys.stderr)
         return 130
 
 

@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import shutil
+import signal
 import sys
 
 import numpy as np
@@ -128,6 +130,31 @@ def test_nothing_is_moved_where_it_would_stay_in_the_set_or_overwrite(photos, tm
     before = sorted(folder.rglob("*"))
     assert main(["--dataset", "image_folder", "--data-dir", str(folder), "--move-to", str(away)]) == 2
     assert "--move-to" in capsys.readouterr().err and sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("point", ["before", "within", "after"])
+def test_an_interrupt_says_how_many_were_moved_and_leaves_each_whole(photos, tmp_path, capsys, monkeypatch, point):
+    """At the fifth file: before it is moved, within its copy to another disk, and after it has been moved."""
+    folder, bad = photos
+    names, move, number = sorted(path.name for path in folder.rglob("*.*")), shutil.move, itertools.count(1)
+
+    def interrupted(path, place):
+        if last := next(number) == 5:
+            if point == "within":
+                place.write_bytes(b"half")
+            if point != "after":
+                signal.raise_signal(signal.SIGINT)
+        move(path, place)
+        if last:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(shutil, "move", interrupted)
+    line = ["--dataset", "image_folder", "--data-dir", str(folder), "--move-to"]
+    assert main([*line, str(tmp_path / "away")]) == 130
+    done = 5 if point == "after" else 4
+    assert capsys.readouterr().err.startswith(f"interrupted; {done} of {len(bad)} files were moved; give the command")
+    away = [path.name for path in (tmp_path / "away").rglob("*.*")]
+    assert len(away) == done and sorted([*away, *(path.name for path in folder.rglob("*.*"))]) == names
 
 
 def test_a_table_names_pictures_and_moves_none(photos, tmp_path, capsys):

@@ -110,14 +110,19 @@ def _act(
 ) -> None:
     """List or move what should go, as was asked for, and say what follows."""
     places = [source.where(index) for source in sources.values() for index in range(len(source))]
+    going = [places[one.picture] for one in problems]
     if options.list:
-        files.write_list(options.list, [(places[one.picture], f"{one.kind}: {one.reason}") for one in problems])
+        lines = [(place, f"{one.kind}: {one.reason}") for place, one in zip(going, problems, strict=True)]
+        files.write_list(options.list, lines)
         print(f"listed in {options.list}")
     if options.move_to:
-        files.move([places[one.picture] for one in problems], Path(options.data_dir), options.move_to)
-        print(f"moved to {options.move_to}, each to the place that it had")
-        for split, label in emptied(pictures, problems):
-            print(f"note: no picture of class {label} is left in {split}; remove its folder, or bring others")
+        try:
+            files.move(going, Path(options.data_dir), options.move_to)
+            print(f"moved to {options.move_to}, each to the place that it had")
+            for split, label in emptied(pictures, problems):
+                print(f"note: no picture of class {label} is left in {split}; remove its folder, or bring others")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(files.moved(going)) from None
     elif not options.list:
         move = "--move-to DIR moves them away" if options.dataset == "image_folder" else "mend or remove them"
         print(f"{move}; --list FILE lists them")
