@@ -13,7 +13,7 @@ import numpy as np
 
 from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, load
 from data.classes import Chosen
-from data.datasets import DataError, Progress, Source, Subset
+from data.datasets import DataError, Progress, Source, Subset, opening
 from data.files.source import FileSource
 from data.files.tree import Tree
 from data.formats.cifar10.source import load_cifar10
@@ -145,14 +145,15 @@ def open_test_source(config: DatasetConfig, classes: Sequence[str], progress: Pr
     place = test_place(config.kind, data_dir)
     if place is None:
         return None
-    if config.kind == "image_folder":
-        _refuse_unlabelled(place)
-        return class_folders(place, classes if chosen else None, may_be_empty=chosen, tree=Tree(progress))
-    if config.kind == "csv":
-        return labelled_table(place, classes, chosen=chosen)
-    if config.kind == "npz":
-        return load_npz_test(data_dir, classes)
-    return load_tfrecord_test(data_dir, classes, config.features)
+    with opening(place):
+        if config.kind == "image_folder":
+            _refuse_unlabelled(place)
+            return class_folders(place, classes if chosen else None, may_be_empty=chosen, tree=Tree(progress))
+        if config.kind == "csv":
+            return labelled_table(place, classes, chosen=chosen, progress=progress)
+        if config.kind == "npz":
+            return load_npz_test(data_dir, classes)
+        return load_tfrecord_test(data_dir, classes, config.features, progress)
 
 
 def _refuse_unlabelled(folder: str) -> None:

@@ -16,7 +16,7 @@ from data import DatasetConfig, Splits, hold_out, load
 from data.datasets import DataError
 from data.formats.arrays.source import training_source
 from data.pictures.decode import NOW, description
-from data.splits import adopt, choose, open_part
+from data.splits import adopt, choose, open_part, open_test
 from data.splits import test_place as place_of_test
 from data.views import evaluation_images
 from distributed.world import World
@@ -107,6 +107,20 @@ def test_training_leaves_the_test_split_alone(stored):
     assert [split.fingerprint() for split in after] == [split.fingerprint() for split in before]
     with pytest.raises(DataError, match="has no test split .* use --split val"):
         opened(kind, place, "test", classes=CLASSES if kind != "npz" else ("0", "1", "2"))
+
+
+def test_a_test_shard_that_cannot_be_read_is_named_and_the_index_of_others_tells_its_progress(tmp_path):
+    shard, told = tmp_path / "test-00000-of-00001", []
+    pictures(tmp_path, CLASSES)
+    files = [tmp_path / name / f"{name}0.png" for name in CLASSES]
+    write(shard, [example(file.read_bytes(), label, file.parent.name) for label, file in enumerate(files)])
+    config = DatasetConfig("tfrecord", str(tmp_path), seed=0, validation_split=0)
+    assert len(open_test(config, CLASSES, lambda *words: told.append(words))) == 3
+    assert told and told[-1][0] == "indexing MB of shards"
+    shard.unlink()
+    shard.symlink_to("nowhere")
+    with pytest.raises(DataError, match=rf"^cannot read {shard} \(No such file or directory\): restore it"):
+        open_test(config, CLASSES)
 
 
 def test_what_npz_calls_test_is_validation_where_there_is_no_other(tmp_path):

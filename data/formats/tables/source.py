@@ -84,18 +84,21 @@ def test_table(data_dir: str) -> str | None:
     return os.path.join(data_dir, tables["test"]) if "test" in tables else None
 
 
-def labelled_table(file: str, classes: Sequence[str], *, chosen: bool = False) -> FileSource:
+def labelled_table(
+    file: str, classes: Sequence[str], *, chosen: bool = False, progress: Progress | None = None
+) -> FileSource:
     """The pictures of one table as for `load_csv`, labelled by `classes`, of which some may not occur.
 
     Args:
         file: the table.
         classes: names, in the order of the labels.
         chosen: leave rows of other classes out.
+        progress: as for `load_csv`.
 
     Raises:
         DataError: as `load_csv`; a label that is not among the classes.
     """
-    return _table_source(_only(_read_table(file), classes if chosen else None), classes)
+    return _table_source(_only(_read_table(file, progress), classes if chosen else None), classes)
 
 
 def _tables(folder: str) -> dict[str, str]:
