@@ -81,6 +81,8 @@ def test_labels_from_1_keep_their_names_in_tables_and_archives(tmp_path):
         ("path,label\n1.jpg,0.0\n2.jpg,1.0\n", ("0.0", "1.0"), [0, 1]),
         ("path,label\n1.jpg,[1 0]\n2.jpg,[0 1]\n", ("[0 1]", "[1 0]"), [1, 0]),
         ("path,label\n1.jpg,03\n2.jpg,3\n1.jpg,2\n2.jpg,1\n", ("1", "2", "3"), [2, 2, 1, 0]),
+        ("path,label\n1.jpg,20_30\n2.jpg,10_20\n1.jpg,2030\n2.jpg,0\n", ("0", "10_20", "2030", "20_30"), [3, 1, 2, 0]),
+        ("path,label\n1.jpg,+1\n2.jpg,1\n1.jpg,\u0661\n2.jpg,0\n", ("+1", "0", "1", "\u0661"), [0, 2, 3, 1]),
         ("image,MEL,NV\n1,0.0,1.0\n2,1.0,0.0\n", ("MEL", "NV"), [1, 0]),
     ],
 )

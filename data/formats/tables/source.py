@@ -6,6 +6,7 @@ No row is skipped in silence: one without its file or label ends the run, and al
 import csv
 import errno
 import os
+import re
 import stat
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -197,10 +198,8 @@ def _label(columns: Columns, row: list[str]) -> tuple[str, str | None]:
 
 
 def _integer(label: str) -> int | None:
-    try:
-        return int(label)
-    except ValueError:
-        return None
+    # int() also takes 20_30, +1 and digits of other scripts, which are names. Longer numbers it refuses.
+    return int(label) if re.fullmatch("-?[0-9]{1,4300}", label) else None
 
 
 def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
