@@ -17,7 +17,7 @@ from data.datasets import DataError, Progress, Source, Subset, opening
 from data.files.source import FileSource
 from data.files.tree import Tree
 from data.formats.cifar10.source import load_cifar10
-from data.formats.image_folder import class_folders, test_folder
+from data.formats.image_folder import class_folders, named_splits, test_folder
 from data.formats.npz import load_npz_test, test_arrays
 from data.formats.shapes import draw_test
 from data.formats.tables.source import labelled_table, test_table
@@ -201,8 +201,9 @@ def open_part(
             return Part(source, "test")
         if split == "test":
             raise DataError(f"{place} has no test split (such as test/ beside train/): use --split val.")
-    if not own and split is None and config.kind == "image_folder" and not os.path.isdir(f"{data_dir}/train"):
-        found = check_pictures([class_folders(data_dir, tree=Tree(progress))], config.skip_unreadable, progress)[0]
+    tree = Tree(progress)
+    if not own and split is None and config.kind == "image_folder" and "train" not in named_splits(tree[data_dir]):
+        found = check_pictures([class_folders(data_dir, tree=tree)], config.skip_unreadable, progress)[0]
         return Part(adopt(found, classes, place), "all")
     if not own and split is None and config.kind == "csv" and os.path.isfile(data_dir):
         table = labelled_table(data_dir, classes)

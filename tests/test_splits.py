@@ -154,6 +154,15 @@ def test_other_pictures_need_no_splits_and_not_all_classes(tmp_path):
     assert (part.split, part.source.labels.tolist()) == ("all", [7, 3])
 
 
+def test_splits_of_other_pictures_have_all_their_usual_names(tmp_path):
+    for name, classes in (("Training", CLASSES), ("Validation", ("owl", "cat"))):
+        pictures(tmp_path / name, classes)
+    part = opened("image_folder", tmp_path, own=False)
+    assert (part.split, part.source.classes, part.source.labels.tolist()) == ("val", CLASSES, [0, 2])
+    pictures(tmp_path / "Testing", ("dog",))
+    assert opened("image_folder", tmp_path, own=False).split == "test"
+
+
 def test_labels_are_remapped_by_name():
     given = source(("owl", "cat", "dog"), [0, 1, 2, 2])
     taken = adopt(given, CLASSES, "here")
