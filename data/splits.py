@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, load
+from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, load, open_sources
 from data.classes import Chosen
 from data.datasets import DataError, Progress, Source, Subset, opening
 from data.files.source import FileSource
@@ -138,10 +138,9 @@ def open_test_source(config: DatasetConfig, classes: Sequence[str], progress: Pr
         DataError: it cannot be read.
     """
     data_dir, chosen = config.data_dir and expand(config.data_dir), config.classes is not None
-    if config.kind == "shapes":
-        return draw_test(config.seed)
-    if config.kind == "cifar10":
-        return load_cifar10(data_dir)[1]
+    if config.kind in NEEDS_NO_DATA_DIR:
+        source = draw_test(config.seed) if config.kind == "shapes" else load_cifar10(data_dir)[1]
+        return Chosen(source, config.classes) if chosen else source
     place = test_place(config.kind, data_dir)
     if place is None:
         return None
@@ -151,9 +150,12 @@ def open_test_source(config: DatasetConfig, classes: Sequence[str], progress: Pr
             return class_folders(place, classes if chosen else None, may_be_empty=chosen, tree=Tree(progress))
         if config.kind == "csv":
             return labelled_table(place, classes, chosen=chosen, progress=progress)
+        known = open_sources(config, progress)[0].classes if chosen else classes  # labels count the others, too
         if config.kind == "npz":
-            return load_npz_test(data_dir, classes)
-        return load_tfrecord_test(data_dir, classes, config.features, progress)
+            source = load_npz_test(data_dir, known)
+        else:
+            source = load_tfrecord_test(data_dir, known, config.features, progress)
+        return Chosen(source, config.classes) if chosen else source
 
 
 def _refuse_unlabelled(folder: str) -> None:

@@ -89,6 +89,16 @@ def test_every_kind_of_data_has_its_test_split(stored):
     assert place_of_test(kind, str(place)) is not None
 
 
+def test_a_run_of_some_classes_is_tested_on_these_in_its_order(stored):
+    kind, place, names = stored
+    for classes, labels in (((names[2], names[0]), [0, 1]), ((names[1], names[2]), [1])):
+        config = DatasetConfig(kind, str(place), seed=0, validation_split=0.2, classes=classes)
+        part = open_part(config, None, classes=classes, own=True)
+        assert (part.split, part.source.classes, sorted(part.source.labels)) == ("test", classes, labels)
+        owl = part.source.where(part.source.labels.tolist().index(classes.index(names[2])))
+        assert owl == opened(kind, place, "test", classes=names).source.where(1 if kind == "image_folder" else 0)
+
+
 def test_training_leaves_the_test_split_alone(stored):
     kind, place, _ = stored
     before = load(DatasetConfig(kind, str(place), seed=0, validation_split=0.2))
@@ -144,6 +154,9 @@ def test_shapes_draw_test_pictures_that_nobody_has_seen():
         return {pixels.tobytes() for pixels in source.read(tf.range(len(source), dtype=tf.int64)).numpy()}
 
     assert not seen(part.source) & (seen(train) | seen(validation))
+    config = DatasetConfig("shapes", None, seed=0, validation_split=0, classes=train.classes[2:0:-1])
+    some = open_part(config, None, classes=config.classes, own=True).source
+    assert some.classes == config.classes and len(some) == sum(part.source.labels == 1) + sum(part.source.labels == 2)
 
 
 def test_other_pictures_need_no_splits_and_not_all_classes(tmp_path):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data import NEEDS_NO_DATA_DIR, DatasetConfig, open_sources
-from data.classes import Chosen, choose_classes, read_classes
+from data.classes import choose_classes, read_classes
 from data.datasets import Source
 from data.files.source import FileSource
 from data.splits import UnlabelledError, open_test_source
@@ -74,7 +74,6 @@ def _open(options: argparse.Namespace) -> dict[str, Source]:
             print(f"note: the test split is not looked at: {printable(str(error))}")
     if classes is not None and not isinstance(train, FileSource):  # files of other classes were not opened at all
         found["train"], found["val"] = choose_classes(train, validation, classes)
-        found["test"] = Chosen(found["test"], classes) if found.get("test") else None
     return {name: source for name, source in found.items() if source is not None}
 
 
