@@ -9,6 +9,7 @@ import tensorflow as tf
 from layouts import JPEG, PNG, opened, paths, put, shard
 
 from data.datasets import DataError
+from data.formats.tables.source import labelled_table
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,13 @@ def test_labels_of_all_kinds_have_one_class_each(tmp_path, text, classes, labels
     (tmp_path / "train.csv").write_text(text)
     train, _ = opened("csv", tmp_path)
     assert (train.classes, train.labels.tolist()) == (classes, labels)
+
+
+def test_a_class_may_be_called_none(tmp_path):
+    put(tmp_path, "1.jpg")
+    (tmp_path / "test.csv").write_text("path,label\n1.jpg,cat\n1.jpg,None\n1.jpg,dog\n")
+    found = labelled_table(str(tmp_path / "test.csv"), ("None", "cat"), chosen=True)
+    assert found.labels.tolist() == [1, 0]
 
 
 def test_archives_with_names_of_medmnist_and_pixels_from_0_to_1(tmp_path):

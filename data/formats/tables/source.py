@@ -176,7 +176,7 @@ def _only(table: _Table, chosen: Sequence[str] | None) -> _Table:
     """The rows of the chosen classes; DataError where none is left."""
     if chosen is None:
         return table
-    kept = [at for at, label in enumerate(table.labels) if label in chosen or str(_integer(label)) in chosen]
+    kept = [at for at, label in enumerate(table.labels) if label in chosen or _plain(label) in chosen]
     if not kept:
         raise DataError(f"{table.file} has no row of the classes {few(chosen)}: expected some; correct --classes.")
     lines, paths, labels = ([column[at] for at in kept] for column in (table.lines, table.paths, table.labels))
@@ -200,6 +200,12 @@ def _label(columns: Columns, row: list[str]) -> tuple[str, str | None]:
 def _integer(label: str) -> int | None:
     # int() also takes 20_30, +1 and digits of other scripts, which are names. Longer numbers it refuses.
     return int(label) if re.fullmatch("-?[0-9]{1,4300}", label) else None
+
+
+def _plain(label: str) -> str:
+    """The label as the name of a class, where classes are numbers: "03" is class "3"."""
+    number = _integer(label)
+    return label if number is None else str(number)
 
 
 def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
@@ -229,10 +235,10 @@ def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[s
 
 def _table_source(table: _Table, classes: Sequence[str]) -> FileSource:
     index_of = {name: index for index, name in enumerate(classes)}
-    numbered = all(str(_integer(name)) == name for name in classes)
+    numbered = all(_integer(name) is not None and _plain(name) == name for name in classes)
     labels = []
     for line, label in zip(table.lines, table.labels, strict=True):
-        index = index_of.get(str(_integer(label)) if numbered else label)  # "03" is class "3"
+        index = index_of.get(_plain(label) if numbered else label)
         if index is None:
             raise DataError(
                 f"{table.file} line {line}: label {shortened(label)} is out of range, expected one of {len(classes)} "
