@@ -137,6 +137,15 @@ def test_a_checkpoint_before_the_verdict_on_its_epoch_makes_room_for_the_one_aft
     assert same(read(after), example(2)) and manager.find_best(tmp_path) == after
 
 
+def test_a_checkpoint_within_an_epoch_makes_room_for_the_one_at_its_end_where_nothing_was_decided(tmp_path):
+    commit.write(tmp_path, 1, example(1))
+    after = commit.write(tmp_path, 1, example(2), monitored={})
+    assert same(read(after), example(2))
+    commit.write(tmp_path, 1, example(3))
+    commit.write(tmp_path, 1, example(4), monitored={})
+    assert same(read(after), example(2))
+
+
 def test_point_replaces_a_link_and_survives_a_move(tmp_path):
     folder = tmp_path / "run"
     paths = [commit.write(folder, step, example(step)) for step in (1, 2)]

@@ -75,6 +75,7 @@ def alone(tmp_path_factory, tiny_data, small_disk):
     jobs = {"whole": line, "refused": line}
     # Folders where files should be, and a file where a folder should be.
     (folder / "refused" / "metrics.tmp").mkdir(parents=True)
+    (folder / "refused" / "config.yaml").mkdir()
     (folder / "refused" / "tensorboard").write_text("")
     (folder / "no report" / "summary.tmp").mkdir(parents=True)
     (folder / "no report" / "curves.png").mkdir()
@@ -96,7 +97,10 @@ def test_logs_that_cannot_be_written_are_warned_about_once_each(alone):
     assert codes["refused"] == 0
     lines = said["refused"].splitlines()
     for name, reason, line in zip(
-        ("metrics.csv", "tensorboard"), ("Is a directory", "is not a directory"), lines, strict=True
+        ("config.yaml", "metrics.csv", "tensorboard"),
+        ("Is a directory", "Is a directory", "is not a directory"),
+        lines,
+        strict=True,
     ):
         assert line.startswith("warning: ") and f"refused/{name} cannot be written (" in line and reason in line
         assert line.endswith("); training goes on") and "Op:" not in line

@@ -72,6 +72,38 @@ def test_a_script_of_the_users_trains_the_same(project, one, tmp_path, launcher)
         assert b"optimizer" not in file.read()
 
 
+TWICE = """
+import sys
+from launch.job import identity
+from launch.job.config import TrainConfig
+from launch.job.run import train
+import mine
+
+mine.network(5, 12)  # TensorFlow computes
+# The loss falls, hence by the largest loss the first epoch is the best.
+settings = dict(global_batch_size=24, restore_best_weights=True, monitor="loss", monitor_mode="max")
+config = TrainConfig(epochs=2, run_dir=sys.argv[1], **settings)
+for time in range(2):
+    result = train(config, model=mine.network, data=mine.examples)
+    assert identity.weights_sha256(result.model) == result.summary["weights_sha256"], time
+try:
+    train(TrainConfig(deterministic=True, micro_batch_size=2, **settings), model=mine.network, data=mine.examples)
+except ValueError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_script_may_train_twice_after_something_else(project, tmp_path):
+    """A finished run gives its best weights again; what TensorFlow cannot set any more is one sentence."""
+    (tmp_path / "twice.py").write_text(TWICE)
+    (tmp_path / "mine.py").write_text((project / "mine.py").read_text())
+    done = run_command(BIN / "python", tmp_path / "twice.py", tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "run is already finished; " in done.stdout
+    refused = done.stdout.splitlines()[-1]
+    assert refused.startswith("refused: TensorFlow has computed in this process before") and "call train" in refused
+
+
 def test_a_script_may_do_something_else_after_training(project, tmp_path):
     """It is not taken for one that hangs, and Ctrl-C means to it again what it means to Python."""
     (tmp_path / "after.py").write_text(

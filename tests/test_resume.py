@@ -165,6 +165,7 @@ def moved(runs, tmp_path_factory, tiny_data):
         "before": [*line, "--weight-decay", 0.2],
         "finished": line,
         "older": [*line, "--resume", folder / "older" / "checkpoints" / "step-00000016"],
+        "shorter": [*line, "--epochs", 1],
     }
     for name, step in {"damaged": 20, "lost": 5}.items():
         checkpoints.cut(whole, folder / name, step)
@@ -172,7 +173,7 @@ def moved(runs, tmp_path_factory, tiny_data):
         weights.write_bytes(weights.read_bytes()[:-7])
     for name in ("finished", "older"):
         shutil.copytree(whole, folder / name, symlinks=True)
-    cuts = dict.fromkeys(("alone", "other batch", "other metrics", "other monitor", "other precision"), 20)
+    cuts = dict.fromkeys(("alone", "other batch", "other metrics", "other monitor", "other precision", "shorter"), 20)
     plants = {name: [["cut", "whole", step]] for name, step in (cuts | {"longer": 64}).items()}
     plants["before"] = [["cut", "decayed", 20], ["forget", "decay_all", 0]]
     codes = run_jobs(folder, jobs, plants=plants)
@@ -228,6 +229,12 @@ def test_another_global_batch_is_told_both_ways_out(moved):
 def test_other_metrics_do_not_go_on_within_an_epoch(moved):
     _, codes, said = moved
     assert codes["other metrics"] == 2 and "use --metrics accuracy,auc, or begin anew" in said["other metrics"]
+
+
+def test_a_run_cannot_end_before_the_epoch_that_it_is_in(moved):
+    _, codes, said = moved
+    assert codes["shorter"] == 2
+    assert "lies in epoch 2, and --epochs is 1; give --epochs 2 to end with that one, or more" in said["shorter"]
 
 
 def test_a_longer_run_says_which_settings_changed_and_trains_on(moved):

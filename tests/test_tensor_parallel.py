@@ -8,12 +8,12 @@ from distributed.layers.dropout import SampleDropout
 
 
 def test_pairs_are_found_by_what_lies_between():
-    def find(*between, replicas=2, activation="relu"):
+    def find(*between, replicas=2, activation="relu", second=None, **first):
         inputs = keras.Input((4,))
-        x = keras.layers.Dense(8, activation, name="first")(inputs)
+        x = keras.layers.Dense(8, activation, name="first", **first)(inputs)
         for layer in between:
             x = layer(x)
-        network = keras.Model(inputs, keras.layers.Dense(3, name="second")(x))
+        network = keras.Model(inputs, keras.layers.Dense(3, name="second", **(second or {}))(x))
         return find_pair(graph_nodes(network), [*dense_layers(network).values()], replicas)
 
     found = find(SampleDropout(0.5, seed=1))
@@ -22,6 +22,10 @@ def test_pairs_are_found_by_what_lies_between():
     assert find(replicas=3) is None  # 8 units do not divide
     assert find(keras.layers.BatchNormalization()) is None
     assert find(activation="softmax") is None  # needs all units
+    whole = keras.constraints.MaxNorm(1.0)  # of a weight of which no worker has all
+    assert find(kernel_constraint=whole) is None and find(bias_constraint=whole) is None
+    assert find(second={"kernel_constraint": whole}) is None
+    assert find(second={"bias_constraint": whole}) is not None
 
 
 def test_a_pair_is_read_by_nobody_else():

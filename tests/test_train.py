@@ -167,6 +167,7 @@ def test_tensorboard_holds_curves_text_graph_histograms_and_a_trace(runs):
     assert list(logs.rglob("*.xplane.pb"))
 
 
+LONG = "x" * 300  # no file may have such a name: an error of the system, as a folder that one may not enter
 REFUSED = {
     "unknown flag": (["--modle", "vgg16"], "--modle is not a flag (did you mean --model?)"),
     "batch does not divide": (["--accumulate-steps", 5], "--global-batch-size 16 does not divide by 1 replicas x 5"),
@@ -184,6 +185,8 @@ REFUSED = {
     "resume never": (["--resume", "never"], "--resume is never"),
     "another batch": (["--global-batch-size", 8], "--global-batch-size 16"),
     "no checkpoint there": (["--resume", "/nowhere", "--run-dir", "RUN"], "--resume /nowhere is neither"),
+    "no such name": (["--resume", f"/{LONG}", "--run-dir", "RUN"], f"/{LONG}/checkpoints cannot be listed (File name"),
+    "no such weights": (["--weights", f"/{LONG}", "--run-dir", "RUN"], f"/{LONG} cannot be read (File name too long)"),
     "devices for another strategy": (["--cpu-devices", 2, "--strategy", "horovod"], "--cpu-devices 2"),
 }
 

@@ -48,11 +48,11 @@ def write(
 ) -> Path:
     """Commit ``checkpoint`` as ``directory/step-XXXXXXXX`` and return that path.
 
-    One of the same step that verifies stays as it is, unless it was made before its epoch was judged and this one
-    after.
+    One of the same step that verifies stays as it is, unless it was made before its epoch was ended and this one after.
 
     Args:
-        monitored: name and value of the metric that decides, where the checkpoint ends an epoch.
+        monitored: where the checkpoint ends an epoch, name and value of the metric that decides; empty where it was not
+            decided on.
         best: whether that epoch is the best so far.
 
     Raises:

@@ -174,7 +174,7 @@ def find_pair(
     nodes: Sequence, dense: Sequence[keras.layers.Dense], replicas: int
 ) -> tuple[keras.layers.Dense, keras.layers.Dense, list] | None:
     """Two of the ``dense`` layers with nothing but dropout between them, whose hidden units divide by ``replicas`` and
-    are activated one by one, and that dropout; None if there are none.
+    are activated one by one, without constraints of their weights, and that dropout; None if there are none.
 
     Args:
         nodes: the calls of the network's layers, see ``dense_layers.graph_nodes``.
@@ -200,7 +200,13 @@ def find_pair(
                 (output,) = node.outputs
                 continue
             divides = not first.units % replicas and first.activation in UNIT_BY_UNIT
-            if divides and any(layer is other for other in dense):
+            if divides and any(layer is other for other in dense) and not _constrained(first, layer):
                 return first, layer, between
             break
     return None
+
+
+def _constrained(first: keras.layers.Dense, second: keras.layers.Dense) -> bool:
+    """Whether one of the weights that would be divided is to be constrained, such as in its norm, by all of it."""
+    divided = (first.kernel, first.bias, second.kernel)
+    return any(weight is not None and weight.constraint is not None for weight in divided)

@@ -1,6 +1,8 @@
 """Choose the way to run, give this process its device and its share of the cores, and compare all workers' devices."""
 
+import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 
 import tensorflow as tf
@@ -30,7 +32,7 @@ def create_strategy(
         WorldError: if the choice does not fit the launcher or the machine.
     """
     if cpu:
-        tf.config.set_visible_devices([], "GPU")
+        _set(tf.config.set_visible_devices, [], "GPU")
     gpus = [] if cpu else _visible_gpus()
     if name == "auto":
         name = "horovod" if world.size > 1 else "mirrored" if cpu_devices or len(gpus) > 1 else "single"
@@ -44,12 +46,11 @@ def create_strategy(
             f"--cpu-devices {cpu_devices} splits the CPU for mirrored, but the strategy is {name}; "
             "use --strategy mirrored"
         )
-    tf.config.threading.set_intra_op_parallelism_threads(1 if exact else threads)
-    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads) if name == "mirrored" else threads)
+    _set_threads(1 if exact else threads, max(2, threads) if name == "mirrored" else threads, needed=exact)
     if name == "mirrored":
         return Mirrored(world, _mirrored_devices(gpus, cpu_devices))
     place = placement.choose_gpu(world.local_rank, len(gpus))
-    tf.config.set_visible_devices([] if place is None else gpus[place], "GPU")
+    _set(tf.config.set_visible_devices, [] if place is None else gpus[place], "GPU")
     # TensorFlow counts those that are visible.
     device = None if place is None else "/device:GPU:0"
     return Horovod(world, device) if name == "horovod" else SingleDevice(world, device)
@@ -97,18 +98,44 @@ def kind_of_device(cards: list[cuda.Card]) -> str:
     return f"{cards[0].name} (compute capability {cards[0].capability})" if cards else "CPU"
 
 
+def _set(setter: Callable, *values) -> None:
+    """Set what TensorFlow takes only before it computes anything.
+
+    Raises:
+        WorldError: it has computed, with other settings.
+    """
+    try:
+        setter(*values)
+    except RuntimeError as error:
+        raise WorldError(
+            f"TensorFlow has computed in this process before, so that its devices and threads cannot be chosen any "
+            f"more ({str(error).rstrip('.')}); call train before anything else that uses Keras or TensorFlow, or in a "
+            "new process"
+        ) from error
+
+
+def _set_threads(of_an_operation: int, operations: int, *, needed: bool) -> None:
+    """How many threads share an operation, and how many operations are computed at once; where results do not hang on
+    the former, TensorFlow may keep what it has."""
+    threading = tf.config.threading
+    with contextlib.nullcontext() if needed else contextlib.suppress(WorldError):
+        _set(threading.set_intra_op_parallelism_threads, of_an_operation)
+    with contextlib.suppress(WorldError):
+        _set(threading.set_inter_op_parallelism_threads, operations)
+
+
 def _visible_gpus() -> list:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         # Take GPU memory as it is needed, so that several processes can share a device for evaluation.
-        tf.config.experimental.set_memory_growth(gpu, True)
+        _set(tf.config.experimental.set_memory_growth, gpu, True)
     return gpus
 
 
 def _mirrored_devices(gpus: list, cpu_devices: int | None) -> list[str]:
     if cpu_devices:
         (cpu,) = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * cpu_devices)
+        _set(tf.config.set_logical_device_configuration, cpu, [tf.config.LogicalDeviceConfiguration()] * cpu_devices)
         return [f"CPU:{index}" for index in range(cpu_devices)]
     if not gpus:
         raise WorldError(

@@ -3,6 +3,7 @@
 ``launch/job/arguments.py`` fills it from the command line and a file.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import get_args
@@ -40,7 +41,7 @@ class TrainConfig(
             return value
         return tuple(word.strip() for word in value.split(","))
 
-    @pydantic.field_validator("data_dir", "run_dir", "weights", mode="before")
+    @pydantic.field_validator("data_dir", "run_dir", "weights", "features_dir", "resume", mode="before")
     @classmethod
     def _expand(cls, value):
         # A shell leaves --data-dir=~/photos as it is, and nothing expands what stands in a file.
@@ -104,5 +105,16 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 def save(config: TrainConfig, path: Path) -> None:
-    """Write the complete configuration as a file for ``--config``."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    """Write the complete configuration as a file for ``--config``, whole or not at all.
+
+    Raises:
+        OSError: what was there before is as it was.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

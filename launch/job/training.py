@@ -11,7 +11,6 @@ from distributed.health import heartbeat
 from distributed.health.preemption import StopRequest, code_of
 from distributed.layers import convert
 from distributed.world import World, WorldError
-from launch.job import config as configuration
 from launch.job import environment
 from launch.job.checks import Miscount, NonFiniteLoss, ReplicasDiffer
 from launch.job.config import TrainConfig
@@ -115,7 +114,7 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     if strategy.is_chief and not finished:
         # Only now: a run that is refused must not touch what an earlier one has left.
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
-        configuration.save(settings, training.directory / "config.yaml")
+        report.keep_settings(settings, training.directory, console)
         exchange.keep(measured, training.directory)
         data_changes.keep(opened.listing, training.directory, console)
     del opened  # the listing is as large as all names together
@@ -124,6 +123,8 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         report.keep_record(training.record, training.model.network, training.directory, console)
     if finished:
         summary = strategy.control.agree(report.read(training.directory) if strategy.is_chief else None)
+        if config.restore_best_weights:
+            restore_best(training)
         release_directory(training)
         return 0, result_of(training, summary)
     header.introduce(training)

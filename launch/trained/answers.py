@@ -36,8 +36,9 @@ def answer_all(
         DataError: a picture that cannot be read, which is named.
     """
     strategy, console = workers.strategy, workers.console
-    # The last round may be padding, but no more of it than need be.
-    side_by_side = min(workers.side_by_side, -(-len(source) // (batch * strategy.replicas)))
+    # As many on all workers, some of which may have more cores. The last round may be padding, no more than need be.
+    rounds = -(-len(source) // (batch * strategy.replicas))
+    side_by_side = min(*strategy.control.gather(workers.side_by_side), rounds)
     order = SequentialOrder(examples=len(source), replica_batch=batch * side_by_side, replicas=strategy.replicas)
     inference = Inference(network, strategy, batch=batch, side_by_side=side_by_side)
     batches = iter(strategy.distribute(lambda first, stride: make_batches(order, Share(first, stride))))

@@ -24,6 +24,9 @@ def main(folder: Path) -> None:
     environment.prepare(world, verbose=False)
     with environment.loading(quiet=True):
         from distributed import control
+        from launch.trained.program import Workers
+    cores = Workers.side_by_side.fget
+    Workers.side_by_side = property(lambda workers: cores(workers) + world.rank)  # machines need not be alike
     # A program that leaves must not take the next ones with it.
     control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
     codes = {}

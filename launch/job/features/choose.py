@@ -1,5 +1,6 @@
 """Whether the outputs of frozen layers are computed once, of which pictures, and where they lie."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +71,8 @@ def no_room(found: Cut, folder: Path, wanted: list[tuple[str, int]]) -> str | No
     """
     width = int(np.prod(found.shape))
     needed = sum(size(found, rows) for name, rows in wanted if store.open_array(folder / name, rows, width) is None)
-    free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+    place = next(filter(os.path.exists, (folder, *folder.absolute().parents)))
+    free = shutil.disk_usage(place).free
     if needed <= free // 2:
         return None
     return f"they take {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free, of which half may go"

@@ -178,9 +178,9 @@ def _compute(
 def _answers(strategy: Strategy, inputs: Inputs, trunk: keras.Model, one: Pass, console: Console, batch: int):
     """The features of a pass in its source's order, piece by piece, the same on all workers."""
     source, config = one.source, inputs.config
-    # In exact mode each batch has a core, so that several are computed side by side.
-    side_by_side = inputs.threads if config.exact else 1
-    side_by_side = max(1, min(side_by_side, -(-len(source) // (batch * strategy.replicas))))
+    # In exact mode each batch has a core, so that several are computed side by side: on all workers as many.
+    cores = strategy.control.gather(inputs.threads if config.exact else 1)
+    side_by_side = max(1, min(*cores, -(-len(source) // (batch * strategy.replicas))))
     order = SequentialOrder(examples=len(source), replica_batch=batch * side_by_side, replicas=strategy.replicas)
 
     def batches(first: int, stride: int) -> tf.data.Dataset:

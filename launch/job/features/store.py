@@ -95,7 +95,8 @@ def remove_unfinished(folder: Path, *, shared: bool) -> None:
     Args:
         shared: whether other runs may be writing there.
     """
-    for path in folder.glob(f"*{UNFINISHED}"):
-        with contextlib.suppress(OSError):
-            if not shared or time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink()
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"*{UNFINISHED}"):
+            with contextlib.suppress(OSError):
+                if not shared or time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from launch.job import config as configuration
 from launch.job import identity
+from launch.job.config import TrainConfig
 from launch.job.logs import stragglers
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import read_table
@@ -20,7 +22,7 @@ from launch.trained.record import Record
 if TYPE_CHECKING:
     from launch.job.preparation.assemble import Training
 
-SUMMARY, MODEL = "summary.json", "model.json"
+SUMMARY, MODEL, SETTINGS = "summary.json", "model.json", "config.yaml"
 
 
 def keep_record(record: Record, model: keras.Model, directory: Path, console: Console) -> None:
@@ -39,6 +41,14 @@ def keep_record(record: Record, model: keras.Model, directory: Path, console: Co
             write_json(directory / MODEL, architecture)
     except OSError as error:
         console.warn(f"{directory}/{records.FILE} or {MODEL} cannot be written ({error.strerror}); training goes on")
+
+
+def keep_settings(config: TrainConfig, directory: Path, console: Console) -> None:
+    """Leave ``config.yaml``; a disk that does not take it costs a warning."""
+    try:
+        configuration.save(config, directory / SETTINGS)
+    except OSError as error:
+        console.warn(f"{directory / SETTINGS} cannot be written ({error.strerror}); training goes on")
 
 
 def write_json(path: Path, value: dict) -> None:

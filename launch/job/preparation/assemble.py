@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from data import Splits
+from distributed.checkpoint.commit import CheckpointError
 from distributed.checkpoint.saver import Saver
 from distributed.decisions import Decisions, Rules
 from distributed.gradients.cost_model import Calibration, Choice
@@ -20,6 +21,7 @@ from launch.job.logs.times import TimesTable
 from launch.job.loop import Loop
 from launch.job.notices import Notices
 from launch.job.preparation import phases, stages
+from launch.job.preparation.batch_plan import BatchPlan
 from launch.job.preparation.inputs import Inputs
 from launch.job.run_directory import compatibility, data_changes, resume
 from launch.job.run_directory.checkpointing import Checkpoints, Progress
@@ -173,6 +175,15 @@ def keep_warmup(training: Training, start: str) -> None:
     training.checkpoints.facts["warmup_from"] = start
 
 
+def _refuse_to_end_in_the_past(state: dict | None, plan: BatchPlan) -> None:
+    """Raise ``CheckpointError`` where training would go on in the middle of an epoch behind the last one."""
+    if state is not None and state["metrics"] is not None and state["epoch"] >= plan.epochs:
+        raise CheckpointError(
+            f"{state['path']} lies in epoch {state['epoch'] + 1}, and --epochs is {plan.epochs}; give --epochs "
+            f"{state['epoch'] + 1} to end with that one, or more"
+        )
+
+
 def begin(training: Training) -> bool:
     """Give every worker the weights and the state with which training begins; True if nothing is left to do."""
     config, strategy, model, progress = training.config, training.strategy, training.model, training.progress
@@ -186,6 +197,7 @@ def begin(training: Training) -> bool:
         lambda: resume.restore(config, plan, strategy, model, folder, training.checkpoints.facts, training.splits),
     )
     state = strategy.control.agree(state)
+    stages.together(strategy, lambda: _refuse_to_end_in_the_past(state, plan))
     if state is None:
         phases.begin_with_weights(training)
     elif digest := state.get("files", {}).get("weights"):

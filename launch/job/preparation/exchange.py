@@ -124,8 +124,8 @@ def why_not_split(
         return "callbacks may look at weights in mid-epoch"
     penalties = Penalties(network.trainable_variables, config.l1, config.l2)
     return obstacle(config, plan, strategy, penalties) or (
-        "there are no two dense layers in a row that train, with nothing but dropout and an activation such as relu "
-        f"between them, and a number of units that {plan.replicas} workers can share out evenly"
+        "there are no two dense layers in a row that train without constraints, with nothing but dropout and an "
+        f"activation such as relu between them, and a number of units that {plan.replicas} workers can share out evenly"
     )
 
 

@@ -71,13 +71,16 @@ class Checkpoints:
         # All steps of an epoch may be taken while it is not decided on yet: it is still the one under way.
         state["epoch_step"] = progress.step - progress.epoch * steps_per_epoch
         state |= {"decisions": self.decisions.state(), "metrics": metric_states}
-        monitor = self.decisions.rules.monitor
+        monitored = None  # in mid-epoch
+        if metric_states is None:
+            name = self.decisions.rules.monitor
+            monitored = {} if improved is None else {name: progress.epoch_metrics[name]}
         self.saver.save(
             progress.step,
             self.model.network.weights,
             self.model.optimizer.variables,
             self.facts | state,
-            monitored=None if improved is None else {monitor: progress.epoch_metrics[monitor]},
+            monitored=monitored,
             best=bool(improved),
         )
 

@@ -8,6 +8,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,7 +90,10 @@ def began_with(resume: str, directory: Path) -> dict | None:
     None on a run that begins anew, or whose checkpoints ``restore`` will refuse.
     """
     path = directory if resume in ("auto", "never") or manager.committed(directory) else Path(resume)
-    places = [*reversed(manager.committed(path)), *reversed(manager.committed(path / "checkpoints")), path]
+    try:
+        places = [*reversed(manager.committed(path)), *reversed(manager.committed(path / "checkpoints")), path]
+    except OSError:
+        return None
     for place in places:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
             return commit.read_json(place / "state.json").get("record", {}).get("pixels", {})
@@ -131,7 +135,7 @@ def find(resume: str, directory: Path) -> tuple[Path | None, list[str]]:
                 "to begin from that one, name another --run-dir"
             )
         return found
-    if (path / "manifest.json").exists():
+    if os.path.exists(path / "manifest.json"):
         return path, []
     for place in (path / "checkpoints", path):
         found = manager.newest(place)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import math
+import os
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def weights_file(path: Path) -> Path:
     Raises:
         WeightsError: there is none.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         # Only where it is needed: runs that begin otherwise do without the programs' part.
         from launch.trained import load
 

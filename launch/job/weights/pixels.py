@@ -4,6 +4,7 @@ A network that gets its pixels in another way than it has learnt them trains on,
 """
 
 import json
+import os
 from pathlib import Path
 
 from launch.job.config import TrainConfig
@@ -25,7 +26,7 @@ def choose(config: TrainConfig, own_model: bool, checkpoint: Path | None) -> str
     """
     if checkpoint is not None:
         return _kept(config, own_model, checkpoint)
-    if config.weights is None or not (path := Path(config.weights)).is_dir():
+    if config.weights is None or not os.path.isdir(path := Path(config.weights)):
         return config.pixels
     # Only where it is needed: runs that begin otherwise do without the programs' part.
     from launch.trained import load
