@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.classes import choose_classes
-from data.datasets import DataError, Progress, Source, Subset
+from data.datasets import DataError, Progress, Source, Subset, opening
 from data.formats.cifar10.source import load_cifar10
 from data.formats.hdf5 import load_hdf5
 from data.formats.image_folder import load_image_folder
@@ -122,11 +122,8 @@ def open_sources(config: DatasetConfig, progress: Progress | None = None) -> Sou
     """The sources of `open_checked`, before any file is looked at."""
     data_dir = config.data_dir and expand(config.data_dir)
     refuse_odd_names([data_dir or ""], "the path")
-    try:
+    with opening(data_dir or config.kind):
         return KINDS[config.kind](replace(config, data_dir=data_dir), progress)
-    except OSError as error:
-        place = error.filename or data_dir
-        raise DataError(f"cannot read {place} ({error.strerror or error}): restore it or make it readable.") from error
 
 
 def hold_out(splits: Splits, seed: int, part: float) -> Splits:

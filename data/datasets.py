@@ -4,6 +4,7 @@ A source knows its classes and labels at once and gives images for a vector of i
 Which index stands where in a run is not its business: see order.py.
 """
 
+import contextlib
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,16 @@ class DataError(ValueError):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+@contextlib.contextmanager
+def opening(place: str) -> Iterator[None]:
+    """What opening a data set raises as an OSError, as a DataError that names the file, or else `place`."""
+    try:
+        yield
+    except OSError as error:
+        what = error.filename or place
+        raise DataError(f"cannot read {what} ({error.strerror or error}): restore it or make it readable.") from error
 
 
 class Source:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import DatasetConfig, Splits, load
+from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, load, open_sources
 from data.classes import Chosen
-from data.datasets import DataError, Progress, Source, Subset
+from data.datasets import DataError, Progress, Source, Subset, opening
 from data.files.source import FileSource
 from data.files.tree import Tree
 from data.formats.cifar10.source import load_cifar10
-from data.formats.image_folder import class_folders, test_folder
+from data.formats.image_folder import class_folders, named_splits, test_folder
 from data.formats.npz import load_npz_test, test_arrays
 from data.formats.shapes import draw_test
 from data.formats.tables.source import labelled_table, test_table
@@ -104,6 +104,10 @@ def test_place(kind: str, data_dir: str | None) -> str | None:
     return None
 
 
+class UnlabelledError(DataError):
+    """A test split of which nobody knows the classes, as competitions have it; all else may be right."""
+
+
 def open_test(config: DatasetConfig, classes: Sequence[str], progress: Progress | None = None) -> Source | None:
     """The test split with the run's class names, or None where there is none.
 
@@ -116,31 +120,48 @@ def open_test(config: DatasetConfig, classes: Sequence[str], progress: Progress 
         progress: as for `load`.
 
     Raises:
-        DataError: it cannot be read, or has other classes.
+        DataError: it cannot be read, has files that cannot be pictures, or other classes.
+    """
+    source = open_test_source(config, classes, progress)
+    if source is None or config.kind in NEEDS_NO_DATA_DIR:
+        return source
+    place = test_place(config.kind, expand(config.data_dir))
+    return adopt(check_pictures([source], progress=progress)[0], classes, place)
+
+
+def open_test_source(config: DatasetConfig, classes: Sequence[str], progress: Progress | None = None) -> Source | None:
+    """The source of `open_test`, before any file is looked at; that of `image_folder` and `tfrecord` has class names of
+    its own.
+
+    Raises:
+        UnlabelledError: its pictures lie in no class folders.
+        DataError: it cannot be read.
     """
     data_dir, chosen = config.data_dir and expand(config.data_dir), config.classes is not None
-    if config.kind == "shapes":
-        return draw_test(config.seed)
-    if config.kind == "cifar10":
-        return load_cifar10(data_dir)[1]
+    if config.kind in NEEDS_NO_DATA_DIR:
+        source = draw_test(config.seed) if config.kind == "shapes" else load_cifar10(data_dir)[1]
+        return Chosen(source, config.classes) if chosen else source
     place = test_place(config.kind, data_dir)
     if place is None:
         return None
-    if config.kind == "image_folder":
-        _refuse_unlabelled(place)
-        found = class_folders(place, classes if chosen else None, may_be_empty=chosen, tree=Tree(progress))
-        return adopt(check_pictures([found], progress=progress)[0], classes, place)
-    if config.kind == "csv":
-        return check_pictures([labelled_table(place, classes, chosen=chosen)], progress=progress)[0]
-    if config.kind == "npz":
-        return adopt(load_npz_test(data_dir, classes), classes, place)
-    return adopt(load_tfrecord_test(data_dir, classes, config.features), classes, place)
+    with opening(place):
+        if config.kind == "image_folder":
+            _refuse_unlabelled(place)
+            return class_folders(place, classes if chosen else None, may_be_empty=chosen, tree=Tree(progress))
+        if config.kind == "csv":
+            return labelled_table(place, classes, chosen=chosen, progress=progress)
+        known = open_sources(config, progress)[0].classes if chosen else classes  # labels count the others, too
+        if config.kind == "npz":
+            source = load_npz_test(data_dir, known)
+        else:
+            source = load_tfrecord_test(data_dir, known, config.features, progress)
+        return Chosen(source, config.classes) if chosen else source
 
 
 def _refuse_unlabelled(folder: str) -> None:
     with os.scandir(folder) as entries:
         if any(is_picture(entry.name) and entry.is_file() for entry in entries):
-            raise DataError(
+            raise UnlabelledError(
                 f"{folder} has pictures outside of class folders, of which nobody knows the class: expected a folder "
                 "per class; launch/predict.py names what is on them."
             )
@@ -182,8 +203,9 @@ def open_part(
             return Part(source, "test")
         if split == "test":
             raise DataError(f"{place} has no test split (such as test/ beside train/): use --split val.")
-    if not own and split is None and config.kind == "image_folder" and not os.path.isdir(f"{data_dir}/train"):
-        found = check_pictures([class_folders(data_dir, tree=Tree(progress))], config.skip_unreadable, progress)[0]
+    tree = Tree(progress)
+    if not own and split is None and config.kind == "image_folder" and "train" not in named_splits(tree[data_dir]):
+        found = check_pictures([class_folders(data_dir, tree=tree)], config.skip_unreadable, progress)[0]
         return Part(adopt(found, classes, place), "all")
     if not own and split is None and config.kind == "csv" and os.path.isfile(data_dir):
         table = labelled_table(data_dir, classes)

@@ -17,23 +17,28 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.job.config import choices
-from launch.trained.program import OutputError, Parser, at_least_one
+from launch.trained.program import OutputError, Parser, at_least_one, expanded, expanded_path
 
 
 def create_parser() -> Parser:
     """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("--dataset", choices=choices("dataset"), required=True, help="as for launch/train.py")
-    parser.add_argument("--data-dir", metavar="PATH", help="as for launch/train.py")
+    parser.add_argument("--data-dir", type=expanded, metavar="PATH", help="as for launch/train.py")
     parser.add_argument("--classes", metavar="NAME,...|FILE", help="look at these classes alone, as launch/train.py")
     parser.add_argument("--image-feature", metavar="NAME", help="of TFRecords, as for launch/train.py")
     parser.add_argument("--label-feature", metavar="NAME", help="of TFRecords, as for launch/train.py")
     parser.add_argument(
         "--workers", type=at_least_one, metavar="N", help="processes that decode (default: one per core)"
     )
-    parser.add_argument("--list", type=Path, metavar="FILE", help="write each picture that should go, with its problem")
     parser.add_argument(
-        "--move-to", type=Path, metavar="DIR", help="image_folder: move these files there, with their folders' names"
+        "--list", type=expanded_path, metavar="FILE", help="write each picture that should go, with its problem"
+    )
+    parser.add_argument(
+        "--move-to",
+        type=expanded_path,
+        metavar="DIR",
+        help="image_folder: move these files there, with their folders' names",
     )
     return parser
 
@@ -53,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     except (DataError, OutputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was moved or listed", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted; {str(interrupt) or 'nothing was moved or listed'}", file=sys.stderr)
         return 130
 
 

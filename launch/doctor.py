@@ -26,12 +26,13 @@ from launch.trained import program
 def create_parser() -> program.Parser:
     """The command line."""
     parser = program.Parser(__doc__)
-    parser.add_argument("--data-dir", type=Path, metavar="D", help="a folder or file to read from (default: none)")
+    path = program.expanded_path
+    parser.add_argument("--data-dir", type=path, metavar="D", help="a folder or file to read from (default: none)")
     parser.add_argument(
-        "--run-dir", type=Path, default=Path("runs"), metavar="R", help="where a run would write (default: runs)"
+        "--run-dir", type=path, default=Path("runs"), metavar="R", help="where a run would write (default: runs)"
     )
     parser.add_argument("--cpu", action="store_true", help="the CPU is meant, also where there is a GPU")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write all numbers as JSON")
     return parser
 
 

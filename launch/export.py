@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distributed.world import World
+from distributed.world import World, WorldError
 from launch.job import environment
 from launch.trained.program import Parser
 
@@ -41,7 +41,11 @@ def create_parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Export a run and return the exit code: 0 written, 2 the user can mend it, 130 by Ctrl-C."""
     options = create_parser().parse_args(argv)
-    world = World.from_environment(os.environ)
+    try:
+        world = World.from_environment(os.environ, "single")
+    except WorldError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if not world.is_chief:
         return 0  # under a launcher one rank is enough
     environment.prepare(World(), verbose=False)

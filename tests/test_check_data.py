@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import shutil
+import signal
 import sys
 
 import numpy as np
@@ -81,6 +83,43 @@ def test_each_kind_is_found_and_named_and_the_rest_can_be_trained_on(photos, tmp
     assert trained.returncode == 0, trained.stderr
 
 
+def test_in_the_test_split_too_each_file_is_found_and_one_without_classes_is_passed_over(photos, tmp_path, capsys):
+    folder, bad = photos
+    for seed, name in enumerate(("dog", "cat"), 20):
+        (folder / "test" / name).mkdir(parents=True)
+        (folder / "test" / name / "1.jpg").write_bytes(encoded(seed))
+    (folder / "test/dog/empty.jpg").touch()
+    (folder / "test/dog/webp.jpg").write_bytes(encoded(4, "WEBP"))
+    (folder / "test/dog/link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    line = ["--dataset", "image_folder", "--data-dir", str(folder)]
+    assert main(line) == 2
+    said = capsys.readouterr().out
+    assert "pictures in train, val, test" in said and f"{len(bad) + 3} of " in said
+    for name, problem in (("empty", "empty"), ("webp", "no picture"), ("link", "unreadable")):
+        assert f"{problem:12}test   dog             {folder}/test/dog/{name}.jpg: " in said
+    (folder / "test/7.jpg").write_bytes(encoded(7))
+    assert main(line) == 2
+    said = capsys.readouterr().out
+    assert f"note: the test split is not looked at: {folder}/test has pictures outside of class folders" in said
+    assert "pictures in train, val\n" in said and f"{len(bad)} of " in said
+
+
+def test_a_home_directory_is_one_in_each_flag(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("cat", "dog"):
+        (tmp_path / "home/photos" / name).mkdir(parents=True)
+        (tmp_path / "home/photos" / name / "1.jpg").write_bytes(encoded(len(name) + ord(name[0])))
+    (tmp_path / "home/photos/dog/2.jpg").touch()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    line = ["--dataset", "image_folder", "--data-dir=~/photos", "--move-to", "bad", "--list=$HOME/list"]
+    assert main(line) == 2, capsys.readouterr()
+    found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    kept = ["home/list", "home/photos/cat/1.jpg", "home/photos/dog/1.jpg"]
+    assert sorted(found) == [*kept, "work/bad/dog/2.jpg"]
+    assert main([*line, "--move-to=~/photos/bad"]) == 2 and "lies in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["inside", "taken"])
 def test_nothing_is_moved_where_it_would_stay_in_the_set_or_overwrite(photos, tmp_path, capsys, target):
     folder, _ = photos
@@ -91,6 +130,31 @@ def test_nothing_is_moved_where_it_would_stay_in_the_set_or_overwrite(photos, tm
     before = sorted(folder.rglob("*"))
     assert main(["--dataset", "image_folder", "--data-dir", str(folder), "--move-to", str(away)]) == 2
     assert "--move-to" in capsys.readouterr().err and sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("point", ["before", "within", "after"])
+def test_an_interrupt_says_how_many_were_moved_and_leaves_each_whole(photos, tmp_path, capsys, monkeypatch, point):
+    """At the fifth file: before it is moved, within its copy to another disk, and after it has been moved."""
+    folder, bad = photos
+    names, move, number = sorted(path.name for path in folder.rglob("*.*")), shutil.move, itertools.count(1)
+
+    def interrupted(path, place):
+        if last := next(number) == 5:
+            if point == "within":
+                place.write_bytes(b"half")
+            if point != "after":
+                signal.raise_signal(signal.SIGINT)
+        move(path, place)
+        if last:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(shutil, "move", interrupted)
+    line = ["--dataset", "image_folder", "--data-dir", str(folder), "--move-to"]
+    assert main([*line, str(tmp_path / "away")]) == 130
+    done = 5 if point == "after" else 4
+    assert capsys.readouterr().err.startswith(f"interrupted; {done} of {len(bad)} files were moved; give the command")
+    away = [path.name for path in (tmp_path / "away").rglob("*.*")]
+    assert len(away) == done and sorted([*away, *(path.name for path in folder.rglob("*.*"))]) == names
 
 
 def test_a_table_names_pictures_and_moves_none(photos, tmp_path, capsys):

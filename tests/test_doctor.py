@@ -10,6 +10,7 @@ import pytest
 from conftest import BIN, ROOT, environment, run_command
 
 from launch.diagnosis import findings, machine, software, storage, table
+from launch.doctor import create_parser
 
 DOCTOR = ROOT / "launch" / "doctor.py"
 PRECISIONS = {"float32", "bfloat16", "float16"}
@@ -59,6 +60,12 @@ def test_the_numbers_are_those_that_the_cost_model_reads(done):
         measured = done["two"][2][collective]
         assert measured["latency_s"] >= 0 and measured["bytes_per_s"] > 0
     assert abs(done["two"][2]["facts"][1]["clock"]) < 1.0
+
+
+def test_a_home_directory_is_one_in_each_flag(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    options = create_parser().parse_args(["--data-dir=~/a", "--run-dir=$HOME/b", "--json=~/c"])
+    assert [options.data_dir, options.run_dir, options.json] == [Path("/somewhere") / name for name in "abc"]
 
 
 def broken_tensorflow(folder: Path) -> dict[str, str]:

@@ -56,6 +56,14 @@ def test_help_needs_no_tensorflow():
     assert done.returncode == 0 and "--format savedmodel" in done.stdout, done.stderr
 
 
+def test_it_is_one_process_in_a_shell_of_slurm_and_no_task_of_many(capsys, monkeypatch, tmp_path):
+    for name, value in (("STEP_ID", 0), ("STEP_NUM_TASKS", 4), ("PROCID", 0)):
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    refused(capsys, f"{tmp_path}", tmp_path, "--format", "keras")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    refused(capsys, "srun started 4 tasks without PMI", tmp_path, "--format", "keras")
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     (

@@ -1,8 +1,10 @@
 """TFRecord shards made from another source hold the same examples, however often the work was interrupted."""
 
+import contextlib
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -269,3 +271,53 @@ def test_all_pictures_that_cannot_be_decoded_are_named_at_once(images, out):
     with pytest.raises(DataError, match=r"2 pictures cannot be decoded; .*:\n  .*0.jpg: .*\n  .*3.jpg: "):
         convert(load_folder(images), "image_folder", out, shards=4)
     assert not [file for file in out.iterdir() if file.name.endswith(".tmp")]
+
+
+def test_files_of_the_test_split_are_left_out_too_and_one_without_classes_is_no_error(tmp_path, out, capsys):
+    for split in ("train", "test"):
+        make_images(tmp_path / "both" / split, each=3)
+        (tmp_path / "both" / split / "class1" / "empty.jpg").touch()
+    line = ["--dataset", "image_folder", "--data-dir", str(tmp_path / "both"), "--shards", "2", "--out"]
+    assert prepare.main([*line, str(out), "--skip-unreadable", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "2 of 20 files cannot be pictures, more than the 1 of --skip-unreadable" in error and "/test/class1" in error
+    assert not out.exists() and prepare.main([*line, str(out), "--skip-unreadable", "2"]) == 0
+    assert "2 left out by --skip-unreadable:" in capsys.readouterr().out
+    train, _ = load_tfrecord(str(out))
+    assert (len(train), len(load_tfrecord_test(str(out), train.classes))) == (9, 9)
+    for file in (tmp_path / "both" / "test").rglob("*.*"):
+        file.rename(tmp_path / "both" / "test" / f"{file.parent.name}-{file.name}")
+    assert prepare.main([*line, str(out.with_name("other")), "--skip-unreadable", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "note: the test split is left out: " in said and "of which nobody knows the class" in said
+    assert "9 train images" in said and not list(out.with_name("other").glob("test-*"))
+
+
+@contextlib.contextmanager
+def largest_file(size: int):
+    """No file of this process grows beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_named_and_no_picture_is_blamed(images, out, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
+    for file in images.rglob("*.jpg"):
+        Image.fromarray(pixels).save(file)
+    line = ["--dataset", "image_folder", "--data-dir", str(images), "--shards", "1", "--out"]
+    assert prepare.main([*line, str(out.with_name("whole"))]) == 0
+    shard = out / "train-00000-of-00001.tfrecord"
+    whole = (out.with_name("whole") / shard.name).stat().st_size
+    # The manifest, which is written first; a shard in its midst; its end, which waits in memory until it is closed.
+    for size, file in ((20, out / "manifest.partial.json"), (4000, shard), (whole - 10, shard)):
+        with largest_file(size):
+            assert prepare.main([*line, str(out)]) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert error.startswith(f"prepare: {file} cannot be written (File too large); "), error
+        assert [file.name for file in out.iterdir()] == ["manifest.partial.json"] * (size > 20)
+    (out / "manifest.partial.json").rename(out / ".manifest.partial.json.tmp")  # as a kill leaves it
+    assert prepare.main([*line, str(out)]) == 0 and len(load_tfrecord(str(out))[0]) == 15

@@ -16,7 +16,7 @@ from data import DatasetConfig, Splits, hold_out, load
 from data.datasets import DataError
 from data.formats.arrays.source import training_source
 from data.pictures.decode import NOW, description
-from data.splits import adopt, choose, open_part
+from data.splits import adopt, choose, open_part, open_test
 from data.splits import test_place as place_of_test
 from data.views import evaluation_images
 from distributed.world import World
@@ -89,6 +89,16 @@ def test_every_kind_of_data_has_its_test_split(stored):
     assert place_of_test(kind, str(place)) is not None
 
 
+def test_a_run_of_some_classes_is_tested_on_these_in_its_order(stored):
+    kind, place, names = stored
+    for classes, labels in (((names[2], names[0]), [0, 1]), ((names[1], names[2]), [1])):
+        config = DatasetConfig(kind, str(place), seed=0, validation_split=0.2, classes=classes)
+        part = open_part(config, None, classes=classes, own=True)
+        assert (part.split, part.source.classes, sorted(part.source.labels)) == ("test", classes, labels)
+        owl = part.source.where(part.source.labels.tolist().index(classes.index(names[2])))
+        assert owl == opened(kind, place, "test", classes=names).source.where(1 if kind == "image_folder" else 0)
+
+
 def test_training_leaves_the_test_split_alone(stored):
     kind, place, _ = stored
     before = load(DatasetConfig(kind, str(place), seed=0, validation_split=0.2))
@@ -107,6 +117,20 @@ def test_training_leaves_the_test_split_alone(stored):
     assert [split.fingerprint() for split in after] == [split.fingerprint() for split in before]
     with pytest.raises(DataError, match="has no test split .* use --split val"):
         opened(kind, place, "test", classes=CLASSES if kind != "npz" else ("0", "1", "2"))
+
+
+def test_a_test_shard_that_cannot_be_read_is_named_and_the_index_of_others_tells_its_progress(tmp_path):
+    shard, told = tmp_path / "test-00000-of-00001", []
+    pictures(tmp_path, CLASSES)
+    files = [tmp_path / name / f"{name}0.png" for name in CLASSES]
+    write(shard, [example(file.read_bytes(), label, file.parent.name) for label, file in enumerate(files)])
+    config = DatasetConfig("tfrecord", str(tmp_path), seed=0, validation_split=0)
+    assert len(open_test(config, CLASSES, lambda *words: told.append(words))) == 3
+    assert told and told[-1][0] == "indexing MB of shards"
+    shard.unlink()
+    shard.symlink_to("nowhere")
+    with pytest.raises(DataError, match=rf"^cannot read {shard} \(No such file or directory\): restore it"):
+        open_test(config, CLASSES)
 
 
 def test_what_npz_calls_test_is_validation_where_there_is_no_other(tmp_path):
@@ -130,6 +154,9 @@ def test_shapes_draw_test_pictures_that_nobody_has_seen():
         return {pixels.tobytes() for pixels in source.read(tf.range(len(source), dtype=tf.int64)).numpy()}
 
     assert not seen(part.source) & (seen(train) | seen(validation))
+    config = DatasetConfig("shapes", None, seed=0, validation_split=0, classes=train.classes[2:0:-1])
+    some = open_part(config, None, classes=config.classes, own=True).source
+    assert some.classes == config.classes and len(some) == sum(part.source.labels == 1) + sum(part.source.labels == 2)
 
 
 def test_other_pictures_need_no_splits_and_not_all_classes(tmp_path):
@@ -138,6 +165,15 @@ def test_other_pictures_need_no_splits_and_not_all_classes(tmp_path):
     (tmp_path / "some.csv").write_text("path,label\na/owl/owl0.png,7\na/dog/dog0.png,3\n")
     part = opened("csv", tmp_path / "some.csv", own=False, classes=tuple(map(str, range(9))))
     assert (part.split, part.source.labels.tolist()) == ("all", [7, 3])
+
+
+def test_splits_of_other_pictures_have_all_their_usual_names(tmp_path):
+    for name, classes in (("Training", CLASSES), ("Validation", ("owl", "cat"))):
+        pictures(tmp_path / name, classes)
+    part = opened("image_folder", tmp_path, own=False)
+    assert (part.split, part.source.classes, part.source.labels.tolist()) == ("val", CLASSES, [0, 2])
+    pictures(tmp_path / "Testing", ("dog",))
+    assert opened("image_folder", tmp_path, own=False).split == "test"
 
 
 def test_labels_are_remapped_by_name():

@@ -9,6 +9,7 @@ import tensorflow as tf
 from layouts import JPEG, PNG, opened, paths, put, shard
 
 from data.datasets import DataError
+from data.formats.tables.source import labelled_table
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,8 @@ def test_labels_from_1_keep_their_names_in_tables_and_archives(tmp_path):
         ("path,label\n1.jpg,0.0\n2.jpg,1.0\n", ("0.0", "1.0"), [0, 1]),
         ("path,label\n1.jpg,[1 0]\n2.jpg,[0 1]\n", ("[0 1]", "[1 0]"), [1, 0]),
         ("path,label\n1.jpg,03\n2.jpg,3\n1.jpg,2\n2.jpg,1\n", ("1", "2", "3"), [2, 2, 1, 0]),
+        ("path,label\n1.jpg,20_30\n2.jpg,10_20\n1.jpg,2030\n2.jpg,0\n", ("0", "10_20", "2030", "20_30"), [3, 1, 2, 0]),
+        ("path,label\n1.jpg,+1\n2.jpg,1\n1.jpg,\u0661\n2.jpg,0\n", ("+1", "0", "1", "\u0661"), [0, 2, 3, 1]),
         ("image,MEL,NV\n1,0.0,1.0\n2,1.0,0.0\n", ("MEL", "NV"), [1, 0]),
     ],
 )
@@ -89,6 +92,13 @@ def test_labels_of_all_kinds_have_one_class_each(tmp_path, text, classes, labels
     (tmp_path / "train.csv").write_text(text)
     train, _ = opened("csv", tmp_path)
     assert (train.classes, train.labels.tolist()) == (classes, labels)
+
+
+def test_a_class_may_be_called_none(tmp_path):
+    put(tmp_path, "1.jpg")
+    (tmp_path / "test.csv").write_text("path,label\n1.jpg,cat\n1.jpg,None\n1.jpg,dog\n")
+    found = labelled_table(str(tmp_path / "test.csv"), ("None", "cat"), chosen=True)
+    assert found.labels.tolist() == [1, 0]
 
 
 def test_archives_with_names_of_medmnist_and_pixels_from_0_to_1(tmp_path):

@@ -38,7 +38,7 @@ def load_image_folder(
     """
     tree = Tree(progress)
     root = tree[data_dir]
-    splits = by_split([(name, name) for name in root.folders], data_dir)
+    splits = named_splits(root)
     train_dir = os.path.join(data_dir, splits["train"]) if "train" in splits else None
     if train_dir is None or not tree[train_dir].folders:
         _refuse_misplaced(tree, root, train_dir)
@@ -66,9 +66,14 @@ def _split_folders(
     return train, validation
 
 
+def named_splits(root: Folder) -> dict[str, str]:
+    """Split -> name of its folder; DataError where two are named like training, or like validation."""
+    return by_split([(name, name) for name in root.folders], root.path)
+
+
 def test_folder(data_dir: str) -> str | None:
     """The folder of test pictures beside the training folder, or None."""
-    splits = by_split([(name, name) for name in Tree()[data_dir].folders], data_dir)
+    splits = named_splits(Tree()[data_dir])
     return os.path.join(data_dir, splits["test"]) if {"train", "test"} <= set(splits) else None
 
 

@@ -1,5 +1,6 @@
 """What is done about pictures that should go: listed in a file, or moved out of the data set."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ def write_list(path: Path, lines: Sequence[tuple[str, str]]) -> None:
         temporary.write_bytes(b"".join(os.fsencode(f"{place}\t{problem}\n") for place, problem in lines))
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"--list {path} cannot be written ({error.strerror}); name a file that can") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_target(target: Path, data_dir: Path) -> None:
@@ -33,17 +36,26 @@ def move(paths: Sequence[str], data_dir: Path, target: Path) -> None:
 
     Raises:
         OutputError: a place is taken, before anything is moved; or a file cannot be moved.
+        KeyboardInterrupt: each file is in one of its places, whole.
     """
     places = [(path, target / os.path.relpath(path, data_dir)) for path in paths]
     taken = [place for _, place in places if os.path.lexists(place)]
     if taken:
         raise OutputError(f"--move-to: {taken[0]} is there already; nothing was moved; name an empty folder")
-    for done, (path, place) in enumerate(places):
+    for path, place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, place)
-        except OSError as error:
-            raise OutputError(
-                f"{path} cannot be moved to {place} ({error.strerror}); {done:,} of {len(places):,} files were moved; "
-                "mend that and give the command again with another folder"
-            ) from error
+        except (OSError, KeyboardInterrupt) as error:
+            if os.path.lexists(path):  # on another disk it may have been copied in part
+                with contextlib.suppress(OSError):
+                    place.unlink()
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise OutputError(f"{path} cannot be moved to {place} ({error.strerror}); {moved(paths)}") from error
+
+
+def moved(paths: Sequence[str]) -> str:
+    """How many of the files that were to be moved are, in words, and what to do about the rest."""
+    done = sum(not os.path.lexists(path) for path in paths)
+    return f"{done:,} of {len(paths):,} files were moved; give the command again with another folder for the rest"

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data import NEEDS_NO_DATA_DIR, DatasetConfig, open_sources
-from data.classes import Chosen, choose_classes, read_classes
+from data.classes import choose_classes, read_classes
 from data.datasets import Source
 from data.files.source import FileSource
-from data.splits import open_test
+from data.splits import UnlabelledError, open_test_source
 from launch.data_check import files
 from launch.data_check.examine import Seen, examine_all, processes
 from launch.data_check.problems import Picture, Problem, counts, emptied, find_problems, table
@@ -68,10 +68,12 @@ def _open(options: argparse.Namespace) -> dict[str, Source]:
     train, validation = open_sources(config)
     found = {"train": train, "val": validation}
     if options.dataset not in NEEDS_NO_DATA_DIR:  # of which validation is the test split, or there is none
-        found["test"] = open_test(config, train.classes)
+        try:
+            found["test"] = open_test_source(config, train.classes)
+        except UnlabelledError as error:
+            print(f"note: the test split is not looked at: {printable(str(error))}")
     if classes is not None and not isinstance(train, FileSource):  # files of other classes were not opened at all
         found["train"], found["val"] = choose_classes(train, validation, classes)
-        found["test"] = Chosen(found["test"], classes) if found.get("test") else None
     return {name: source for name, source in found.items() if source is not None}
 
 
@@ -107,14 +109,19 @@ def _act(
 ) -> None:
     """List or move what should go, as was asked for, and say what follows."""
     places = [source.where(index) for source in sources.values() for index in range(len(source))]
+    going = [places[one.picture] for one in problems]
     if options.list:
-        files.write_list(options.list, [(places[one.picture], f"{one.kind}: {one.reason}") for one in problems])
+        lines = [(place, f"{one.kind}: {one.reason}") for place, one in zip(going, problems, strict=True)]
+        files.write_list(options.list, lines)
         print(f"listed in {options.list}")
     if options.move_to:
-        files.move([places[one.picture] for one in problems], Path(options.data_dir), options.move_to)
-        print(f"moved to {options.move_to}, each to the place that it had")
-        for split, label in emptied(pictures, problems):
-            print(f"note: no picture of class {label} is left in {split}; remove its folder, or bring others")
+        try:
+            files.move(going, Path(options.data_dir), options.move_to)
+            print(f"moved to {options.move_to}, each to the place that it had")
+            for split, label in emptied(pictures, problems):
+                print(f"note: no picture of class {label} is left in {split}; remove its folder, or bring others")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(files.moved(going)) from None
     elif not options.list:
         move = "--move-to DIR moves them away" if options.dataset == "image_folder" else "mend or remove them"
         print(f"{move}; --list FILE lists them")

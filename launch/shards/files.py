@@ -1,8 +1,9 @@
 """Shards and their manifest as files: each appears whole or not at all."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -30,16 +31,37 @@ def write_shard(
 
     Returns:
         Its size and SHA-256.
+
+    Raises:
+        OSError: it cannot be written; what the images raise comes as it is.
     """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
+        with _named(file):
+            writer = tf.io.TFRecordWriter(str(temporary))
+        try:
             for index, image in enumerate(images, start):
-                writer.write(example(image, int(source.labels[index]), source.classes))
+                record = example(image, int(source.labels[index]), source.classes)
+                with _named(file):
+                    writer.write(record)
                 passed()
-        return commit(temporary, file)
+        finally:
+            with _named(file):
+                writer.close()
+        with _named(file):
+            return commit(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """What writing a file raises, TensorFlow's errors too, as an OSError of one sentence that names it."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        why = error.message.rpartition("; ")[2] if isinstance(error, tf.errors.OpError) else error.strerror
+        raise OSError(f"{file} cannot be written ({why}); mend that and give the same command again.") from error
 
 
 def example(image: bytes, label: int, classes: tuple[str, ...]) -> bytes:
@@ -54,8 +76,12 @@ def example(image: bytes, label: int, classes: tuple[str, ...]) -> bytes:
 
 def save(file: Path, manifest: Manifest) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(manifest.model_dump_json(indent=1) + "\n")
-    commit(temporary, file)
+    try:
+        with _named(file):
+            temporary.write_text(manifest.model_dump_json(indent=1) + "\n")
+            commit(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def commit(temporary: Path, file: Path) -> tuple[int, str]:

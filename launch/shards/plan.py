@@ -4,6 +4,7 @@ from pathlib import Path
 
 from data.datasets import DataError, Source
 from data.formats.tfrecord.shards import UNFINISHED, Manifest, Shard, Split, read_manifest
+from data.naming import is_litter
 
 
 def plan(sources: dict[str, Source], dataset: str, shards: int, shorter_side: int | None) -> Manifest:
@@ -35,7 +36,7 @@ def resume(out: Path, planned: Manifest) -> Manifest:
     """
     recorded = read_manifest(out, UNFINISHED) or read_manifest(out)
     if recorded is None:
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and not all(is_litter(file.name) for file in out.iterdir()):
             raise DataError(f"--out {out} is not empty and holds no shards of this command; give an empty folder.")
         return planned
     blank = recorded.model_copy(deep=True)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, load
+from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, arrange, open_sources
 from data.classes import read_classes
 from data.datasets import DataError, Source
 from data.diagnose import scan
@@ -17,7 +17,7 @@ from data.formats.tfrecord.shards import MANIFEST, UNFINISHED, Manifest, Shard, 
 from data.formats.tfrecord.source import load_tfrecord
 from data.pictures.check import check_pictures
 from data.pictures.encode import encoded_images
-from data.splits import open_test
+from data.splits import UnlabelledError, adopt, open_test_source
 from launch.shards.config import PrepareConfig
 from launch.shards.files import is_whole, save, write_shard
 from launch.shards.plan import blocks, plan, resume
@@ -38,15 +38,26 @@ def convert_all(config: PrepareConfig) -> Manifest:
         classes=read_classes(config.classes) if config.classes else None,
         skip_unreadable=config.skip_unreadable,
     )
-    splits, test = load(dataset), None
+    splits, test = _open(dataset)
     if note := splits.train.note:
         print(f"note: {note}")
-    if config.dataset not in NEEDS_NO_DATA_DIR:
-        test = open_test(dataset, splits.train.classes)
-        if test is not None:
-            (test,) = check_pictures([test], config.skip_unreadable)
     out, shorter_side = Path(config.out), config.shorter_side
     return convert(splits, config.dataset, out, config.shards, test=test, shorter_side=shorter_side)
+
+
+def _open(config: DatasetConfig) -> tuple[Splits, Source | None]:
+    """Training and validation, and the test split if there is one; --skip-unreadable counts the files of all three."""
+    train, validation = open_sources(config)
+    classes, test = config.classes or train.classes, None
+    if config.kind not in NEEDS_NO_DATA_DIR:
+        try:
+            test = open_test_source(config, classes)
+        except UnlabelledError as error:
+            print(f"note: the test split is left out: {error}")
+    train, validation, test = check_pictures([train, validation, test], config.skip_unreadable)
+    if test is not None:
+        test = adopt(test, classes, f"the test split of {config.data_dir}") if len(test) else None
+    return arrange((train, validation), config), test
 
 
 def convert(

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from distributed.health import heartbeat
@@ -69,6 +70,16 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
     return int(text)
+
+
+def expanded(text: str) -> str:
+    """A path that a flag names, for argparse; `~` and `$VAR` are replaced, which shells leave in --flag=~/place."""
+    return os.path.expandvars(os.path.expanduser(text))
+
+
+def expanded_path(text: str) -> Path:
+    """``expanded`` as a ``Path``."""
+    return Path(expanded(text))
 
 
 class OutputError(ValueError):

@@ -6,6 +6,7 @@ No row is skipped in silence: one without its file or label ends the run, and al
 import csv
 import errno
 import os
+import re
 import stat
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -84,18 +85,21 @@ def test_table(data_dir: str) -> str | None:
     return os.path.join(data_dir, tables["test"]) if "test" in tables else None
 
 
-def labelled_table(file: str, classes: Sequence[str], *, chosen: bool = False) -> FileSource:
+def labelled_table(
+    file: str, classes: Sequence[str], *, chosen: bool = False, progress: Progress | None = None
+) -> FileSource:
     """The pictures of one table as for `load_csv`, labelled by `classes`, of which some may not occur.
 
     Args:
         file: the table.
         classes: names, in the order of the labels.
         chosen: leave rows of other classes out.
+        progress: as for `load_csv`.
 
     Raises:
         DataError: as `load_csv`; a label that is not among the classes.
     """
-    return _table_source(_only(_read_table(file), classes if chosen else None), classes)
+    return _table_source(_only(_read_table(file, progress), classes if chosen else None), classes)
 
 
 def _tables(folder: str) -> dict[str, str]:
@@ -172,7 +176,7 @@ def _only(table: _Table, chosen: Sequence[str] | None) -> _Table:
     """The rows of the chosen classes; DataError where none is left."""
     if chosen is None:
         return table
-    kept = [at for at, label in enumerate(table.labels) if label in chosen or str(_integer(label)) in chosen]
+    kept = [at for at, label in enumerate(table.labels) if label in chosen or _plain(label) in chosen]
     if not kept:
         raise DataError(f"{table.file} has no row of the classes {few(chosen)}: expected some; correct --classes.")
     lines, paths, labels = ([column[at] for at in kept] for column in (table.lines, table.paths, table.labels))
@@ -194,10 +198,14 @@ def _label(columns: Columns, row: list[str]) -> tuple[str, str | None]:
 
 
 def _integer(label: str) -> int | None:
-    try:
-        return int(label)
-    except ValueError:
-        return None
+    # int() also takes 20_30, +1 and digits of other scripts, which are names. Longer numbers it refuses.
+    return int(label) if re.fullmatch("-?[0-9]{1,4300}", label) else None
+
+
+def _plain(label: str) -> str:
+    """The label as the name of a class, where classes are numbers: "03" is class "3"."""
+    number = _integer(label)
+    return label if number is None else str(number)
 
 
 def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
@@ -227,10 +235,10 @@ def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[s
 
 def _table_source(table: _Table, classes: Sequence[str]) -> FileSource:
     index_of = {name: index for index, name in enumerate(classes)}
-    numbered = all(str(_integer(name)) == name for name in classes)
+    numbered = all(_integer(name) is not None and _plain(name) == name for name in classes)
     labels = []
     for line, label in zip(table.lines, table.labels, strict=True):
-        index = index_of.get(str(_integer(label)) if numbered else label)  # "03" is class "3"
+        index = index_of.get(_plain(label) if numbered else label)
         if index is None:
             raise DataError(
                 f"{table.file} line {line}: label {shortened(label)} is out of range, expected one of {len(classes)} "

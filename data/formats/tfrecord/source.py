@@ -131,6 +131,7 @@ def load_tfrecord_test(
     data_dir: str,
     classes: Sequence[str],
     features: tuple[str | None, str | None] = (None, None),
+    progress: Progress | None = None,
 ) -> TFRecordSource:
     """The test records of `data_dir`, in shards named like test-00000-of-00016.  Their labels stand for the names that
     the records give, or else for those of `classes`.
@@ -140,7 +141,7 @@ def load_tfrecord_test(
     """
     folder = Path(data_dir)
     files = find_shards(folder)["test"]
-    index = load_index(folder, files, name="index-test", features=_features(features))
+    index = load_index(folder, files, progress, name="index-test", features=_features(features))
     labels, count = index.records["label"], len(classes)
     # As ImageNet's, of which no picture is of class 0.
     first = 1 if labels.min() == 1 and labels.max() == count else 0
