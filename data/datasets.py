@@ -28,6 +28,10 @@ class DataError(ValueError):
         return printable(super().__str__())
 
 
+class UnlabelledError(DataError):
+    """Pictures of which nobody knows the classes, as the test split of a competition; all else may be right."""
+
+
 @contextlib.contextmanager
 def opening(place: str) -> Iterator[None]:
     """What opening a data set raises as an OSError, as a DataError that names the file, or else `place`."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, load, open_sources
 from data.classes import Chosen
-from data.datasets import DataError, Progress, Source, Subset, opening
+from data.datasets import DataError, Progress, Source, Subset, UnlabelledError, opening
 from data.files.source import FileSource
 from data.files.tree import Tree
 from data.formats.cifar10.source import load_cifar10
@@ -104,10 +104,6 @@ def test_place(kind: str, data_dir: str | None) -> str | None:
     return None
 
 
-class UnlabelledError(DataError):
-    """A test split of which nobody knows the classes, as competitions have it; all else may be right."""
-
-
 def open_test(config: DatasetConfig, classes: Sequence[str], progress: Progress | None = None) -> Source | None:
     """The test split with the run's class names, or None where there is none.
 
@@ -134,7 +130,7 @@ def open_test_source(config: DatasetConfig, classes: Sequence[str], progress: Pr
     its own.
 
     Raises:
-        UnlabelledError: its pictures lie in no class folders.
+        UnlabelledError: its pictures lie in no class folders, or its table has no column of labels.
         DataError: it cannot be read.
     """
     data_dir, chosen = config.data_dir and expand(config.data_dir), config.classes is not None

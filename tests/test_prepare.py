@@ -291,6 +291,14 @@ def test_files_of_the_test_split_are_left_out_too_and_one_without_classes_is_no_
     said = capsys.readouterr().out
     assert "note: the test split is left out: " in said and "of which nobody knows the class" in said
     assert "9 train images" in said and not list(out.with_name("other").glob("test-*"))
+    for split, header in (("train", "path,label"), ("test", "path")):
+        rows = [f"both/train/class{n}/0.jpg" + f",{n}" * (split == "train") for n in (0, 1)]
+        (tmp_path / f"{split}.csv").write_text("\n".join([header, *rows, ""]))
+    line = ["--dataset", "csv", "--data-dir", str(tmp_path), "--shards", "1", "--out", str(out.with_name("third"))]
+    assert prepare.main(line) == 0
+    said = capsys.readouterr().out
+    assert f"note: the test split is left out: {tmp_path}/test.csv has the header 'path'" in said
+    assert "2 train images" in said
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data import NEEDS_NO_DATA_DIR, DatasetConfig, open_sources
 from data.classes import choose_classes, read_classes
-from data.datasets import Source
+from data.datasets import Source, UnlabelledError
 from data.files.source import FileSource
-from data.splits import UnlabelledError, open_test_source
+from data.splits import open_test_source
 from launch.data_check import files
 from launch.data_check.examine import Seen, examine_all, processes
 from launch.data_check.problems import Picture, Problem, counts, emptied, find_problems, table

@@ -10,14 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, arrange, open_sources
 from data.classes import read_classes
-from data.datasets import DataError, Source
+from data.datasets import DataError, Source, UnlabelledError
 from data.diagnose import scan
 from data.formats.tfrecord.index import load_index
 from data.formats.tfrecord.shards import MANIFEST, UNFINISHED, Manifest, Shard, find_shards
 from data.formats.tfrecord.source import load_tfrecord
 from data.pictures.check import check_pictures
 from data.pictures.encode import encoded_images
-from data.splits import UnlabelledError, adopt, open_test_source
+from data.splits import adopt, open_test_source
 from launch.shards.config import PrepareConfig
 from launch.shards.files import is_whole, save, write_shard
 from launch.shards.plan import blocks, plan, resume

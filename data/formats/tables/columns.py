@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data.datasets import DataError
+from data.datasets import DataError, UnlabelledError
 from data.messages import few, shortened
 
 DELIMITERS = (",", ";", "\t")
@@ -61,7 +61,8 @@ def find_columns(file: str, names: list[str], rows: Sequence[list[str]]) -> Colu
         rows: all others, each as long; they show which columns hold 0 and 1 alone.
 
     Raises:
-        DataError: no column of paths or of labels, or two of the same name.
+        UnlabelledError: no column of labels.
+        DataError: no column of paths, or two of the same name.
     """
     plain = [name.lower().replace(" ", "_") for name in names]
     path, label = (next((plain.index(word) for word in words if word in plain), None) for words in (PATHS, LABELS))
@@ -73,7 +74,8 @@ def find_columns(file: str, names: list[str], rows: Sequence[list[str]]) -> Colu
         others = [at for at, name in enumerate(names) if at != path and not _is_index(name)]
         one_hot = [at for at in others if rows and all(is_bit(row[at]) for row in rows)]
     if path is None or label is None and len(one_hot) < 2:
-        raise DataError(
+        kind = DataError if path is None else UnlabelledError
+        raise kind(
             f"{file} has the header {shortened(','.join(names))!r}: expected {HEADER}, or usual names such as "
             "filename,class or id,label, or a column of 0 and 1 for each class; correct line 1."
         )
