@@ -18,7 +18,7 @@ from launch.comparison import console, curves, output
 from launch.comparison.files import ComparisonError
 from launch.comparison.page import page
 from launch.comparison.runs import read_runs
-from launch.trained.program import Parser
+from launch.trained.command_line import Parser, expanded_path
 
 
 def create_parser() -> Parser:
@@ -27,7 +27,7 @@ def create_parser() -> Parser:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=expanded_path,
         metavar="DIR",
         help="folder to write into, made where it is missing (default: comparison; of a single run its own)",
     )

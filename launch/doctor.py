@@ -21,12 +21,13 @@ from distributed.world import World, WorldError
 from launch.diagnosis import findings, machine, software, speed, storage, table
 from launch.job import environment
 from launch.trained import program
+from launch.trained.command_line import Parser, expanded_path
 
 
-def create_parser() -> program.Parser:
+def create_parser() -> Parser:
     """The command line."""
-    parser = program.Parser(__doc__)
-    path = program.expanded_path
+    parser = Parser(__doc__)
+    path = expanded_path
     parser.add_argument("--data-dir", type=path, metavar="D", help="a folder or file to read from (default: none)")
     parser.add_argument(
         "--run-dir", type=path, default=Path("runs"), metavar="R", help="where a run would write (default: runs)"

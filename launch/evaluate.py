@@ -19,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.job.config import choices
 from launch.trained import program
+from launch.trained.command_line import Parser, expanded
 
 
-def create_parser() -> program.Parser:
+def create_parser() -> Parser:
     """The command line."""
-    parser = program.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_run()
     parser.add_argument("--split", choices=("test", "val", "train"), help="default: test if there is one, else val")
     parser.add_argument(
@@ -31,8 +32,10 @@ def create_parser() -> program.Parser:
         metavar="NAME",
         help=f"kind of data, {', '.join(choices('dataset'))} or FILE.py:FUNCTION (default: the run's)",
     )
-    parser.add_argument("--data-dir", metavar="D", help="where the data lies (default: as in the run)")
-    parser.add_argument("--out", metavar="DIR", help="folder for the files (default: RUN/evaluation-<split>)")
+    parser.add_argument("--data-dir", type=expanded, metavar="D", help="where the data lies (default: as in the run)")
+    parser.add_argument(
+        "--out", type=expanded, metavar="DIR", help="folder for the files (default: RUN/evaluation-<split>)"
+    )
     parser.add_argument(
         "--check-leakage",
         choices=("auto", "on", "off"),

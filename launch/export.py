@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distributed.world import World, WorldError
 from launch.job import environment
-from launch.trained.program import Parser
+from launch.trained.command_line import Parser, expanded_path
 
 FORMATS = ("keras", "weights", "savedmodel", "onnx", "tflite")
 
@@ -33,7 +33,7 @@ def create_parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_run()
     parser.add_argument("--format", required=True, choices=FORMATS, help="what to write, see above")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="the file, or folder (default: in RUN)")
+    parser.add_argument("--out", type=expanded_path, metavar="PATH", help="the file, or folder (default: in RUN)")
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there already")
     return parser
 

@@ -16,18 +16,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.trained import program
+from launch.trained.command_line import Parser, at_least_one, expanded
 
 
-def create_parser() -> program.Parser:
+def create_parser() -> Parser:
     """The command line."""
-    parser = program.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_run()
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="files, folders, patterns; - is a list on stdin")
     parser.add_argument(
-        "--top", type=program.at_least_one, default=5, metavar="N", help="how many classes to name (default: 5)"
+        "--top", type=at_least_one, default=5, metavar="N", help="how many classes to name (default: 5)"
     )
-    parser.add_argument("--out", metavar="FILE", help="write the rows to FILE.csv or FILE.json")
-    parser.add_argument("--sheet", metavar="FILE.png", help="draw the pictures with their names")
+    parser.add_argument("--out", type=expanded, metavar="FILE", help="write the rows to FILE.csv or FILE.json")
+    parser.add_argument("--sheet", type=expanded, metavar="FILE.png", help="draw the pictures with their names")
     parser.add_workers()
     return parser
 
