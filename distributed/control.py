@@ -37,6 +37,10 @@ class Control:
         """Return every worker's JSON value, by rank, on every worker."""
         return [json.loads(payload) for payload in self._collectives.gather_bytes(json.dumps(value).encode())]
 
+    def wait(self) -> None:
+        """Return once all workers have called this, without taking a core meanwhile, as MPI's own waiting would: for
+        what takes one of them long."""
+
     def abort(self, code: int) -> None:
         """End this worker now, without waiting for the others; the launcher then ends them."""
         heartbeat.die(code)
@@ -79,6 +83,10 @@ class MpiControl(Control):
     @heartbeat.waiting()
     def gather(self, value):
         return [json.loads(text) for text in self._communicator.allgather(json.dumps(value))]
+
+    @heartbeat.waiting()
+    def wait(self):
+        _meet(self._communicator)
 
     def abort(self, code):
         heartbeat.end(code, "aborting")
@@ -138,9 +146,14 @@ def _wait_for_all(communicator) -> None:
         # A script has failed after its training, perhaps alone; the launcher ends the others, who may wait for it.
         sys.stdout.flush()
         heartbeat.die(1)
-    request = communicator.Ibarrier()
+    _meet(communicator)
+
+
+def _meet(communicator) -> None:
+    request, pause = communicator.Ibarrier(), 0.0005
     while not request.Test():
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
 
 
 def _mpi():
@@ -184,6 +197,7 @@ def together(control: Control, errors: tuple[type[Exception], ...], function: Ca
         result = function()
     except errors as error:
         problem, failure = str(error), error
+    control.wait()
     problems = control.gather(problem)
     if failure is not None and len(problems) == 1:
         raise failure

@@ -223,7 +223,7 @@ def _say(
     config: TrainConfig, console: Console, found: Cut, rows: list[int], computed: int, seconds: float, folder: Path
 ) -> None:
     shape, total = "x".join(map(str, found.shape)), sum(rows)
-    views = "" if config.cache_views is None else f", {config.cache_views} views of each of {rows[0]:,} to train on,"
+    views = "," if config.cache_views is None else f", {config.cache_views} views of each of {rows[0]:,} to train on,"
     there = f"; {total - computed:,} were there already" if computed < total else ""
     console.say(
         f"features: {len(found.layers)} frozen layers computed once for {total:,} images{views} {shape} numbers each "

@@ -72,6 +72,7 @@ def _on_chief(strategy: Strategy, function: Callable):
             found = function()
         except USER_ERRORS as error:
             problem = error
+    strategy.control.wait()
     said = strategy.control.agree(problem and str(problem))
     if said is not None:
         raise problem if strategy.world.size == 1 else WorldError(said)
