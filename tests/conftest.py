@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,9 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # What these tests start computes on the CPU, also where there is a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# A shell that starts this in the background lets it ignore Ctrl-C, and so all that it starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 import launch.job  # noqa: E402, F401  (before a test file loads TensorFlow: it settles the kernels, and says so if it cannot)
 
 BIN = Path(sys.executable).parent

@@ -28,7 +28,11 @@ signal.pause()
 """
 
 
-@pytest.mark.parametrize(("before", "told"), (((), b"leave"), (("nohup",), b"")), ids=("terminal", "nohup"))
+@pytest.mark.parametrize(
+    ("before", "told"),
+    ((("env", "--default-signal=HUP"), b"leave"), (("nohup",), b"")),
+    ids=("terminal", "nohup"),
+)
 def test_sighup_is_a_request_but_for_nohup(before, told):
     words = [*before, sys.executable, "-c", LISTENS.format(root=str(ROOT))]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

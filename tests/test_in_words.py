@@ -60,7 +60,9 @@ def test_all_of_512_name_the_one_that_differs():
 
 
 def test_one_of_512_that_cannot_go_on_is_named():
-    told = SimpleNamespace(gather=lambda mine: [f"no file on {rank}" if rank % 2 else None for rank in range(N)])
+    told = SimpleNamespace(
+        wait=lambda: None, gather=lambda mine: [f"no file on {rank}" if rank % 2 else None for rank in range(N)]
+    )
     with pytest.raises(WorldError, match="^rank 1: no file on 1$"):
         together(told, (Mendable,), lambda: None)
 
