@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def main(folder: Path) -> int:
         from distributed.checkpoint.saver import Saver
         from distributed.hardware import devices
         from launch.job import checks, identity
-        from launch.job.preparation import build, inputs, stages
+        from launch.job.features import compute
+        from launch.job.preparation import build, inputs
         from launch.train import main as train
 
     jobs = json.loads((folder / "jobs.json").read_text())
@@ -120,9 +122,11 @@ def main(folder: Path) -> int:
         control.Control.leave = control.MpiControl.leave = lambda self, code: self.agree(code)
     pipeline, validation, codes = inputs.training_batches, inputs.validation_batches, {}
     losses, check = build.example_losses, checks.check_replicas
-    plan = stages.plan_inputs
-    # Machines need not be alike: each rank has one core more than the one before it.
-    stages.plan_inputs = lambda *given: plan(*given[:3], given[3] + world.rank, *given[4:])
+    answers = compute._answers
+    # Machines need not be alike: each rank computes features as if it had one core more than the one before it.
+    compute._answers = lambda strategy, given, *rest: answers(
+        strategy, replace(given, threads=given.threads + world.rank), *rest
+    )
     cards_in_use = devices.cards_in_use
     save, versions, model_sha256 = Saver.save, identity.versions, identity.model_sha256
     for name, line in jobs["lines"].items():
