@@ -37,10 +37,17 @@ def open_together(options: argparse.Namespace, found: Found, workers: Workers) -
     """`open_evaluated` on all workers: the chief alone lists and looks at files, the others get what it has found and
     see by a few that their host has the same."""
     strategy, control = workers.strategy, workers.strategy.control
-    data = workers.together(lambda: open_evaluated(options, found, workers.opening) if strategy.is_chief else None)
+
+    def look():
+        if not strategy.is_chief:
+            return None, b""
+        data = open_evaluated(options, found, workers.opening)
+        files = as_files(data.part.source)
+        return data, listing.pack([files], []).packed if files else b""
+
+    data, packed = workers.together(look)
     workers.console.stop()
-    files = data and as_files(data.part.source)
-    packed = control.share(listing.pack([files], []).packed if files else b"")
+    packed = control.share(packed)
     split, *about = control.agree(data and [data.part.split, data.dataset, data.data_dir, data.own])
     if packed and data is None:
         data = Data(Part(listing.unpack(packed).sources[0], split), *about)
