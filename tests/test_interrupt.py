@@ -13,12 +13,11 @@ WITHIN = {
 }
 PROGRAM = """
 import signal, sys, time
-from launch.trained import program
+from launch.trained.interrupts import Interrupts
 
 class C: pass
 def interrupt(): signal.raise_signal(signal.SIGINT)
-sys.unraisablehook = program._raise_again
-program._answer_signals(program._interrupt)
+Interrupts().listen()
 try:
     {within}
     time.sleep(20)
@@ -27,9 +26,37 @@ except KeyboardInterrupt:
     print("interrupted")
 """
 
+# A second signal while the first one's traces are removed, and a library that cannot bear the first.
+CONFUSED = """
+import argparse, signal, time
+from launch.trained import program
+
+def work(workers):
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+        time.sleep(20)
+    finally:
+        signal.raise_signal(signal.SIGINT)
+        print("cleaned up", flush=True)
+        raise RuntimeError("scopes are not nested")
+
+program.run(argparse.Namespace(strategy="single", cpu=True, cpu_devices=None), work)
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60
+    )
+
 
 @pytest.mark.parametrize("place", WITHIN)
 def test_an_interrupt_is_not_lost(place):
-    words = [sys.executable, "-c", PROGRAM.format(within=WITHIN[place])]
-    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
+    done = run(PROGRAM.format(within=WITHIN[place]))
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+def test_what_an_interrupt_makes_of_a_library_is_an_interrupt_and_a_second_one_waits():
+    done = run(CONFUSED)
+    assert (done.returncode, done.stdout) == (130, "cleaned up\n")
+    assert done.stderr == "error: interrupted; what has been written so far is whole\n"

@@ -30,6 +30,11 @@ OWN = (str(ROOT), sys.prefix, sys.base_prefix, "/usr/lib", "/lib", "/sys/", "/de
 OWN += ("/usr/local/lib/plugin", "/usr/local/hdf5/lib/plugin")  # where HDF5 looks for ways to unpack
 OWN += tuple(f"/proc/{name}" for name in ("meminfo", "stat", "cpuinfo", "filesystems", "sys/vm/overcommit_memory"))
 # Links in a folder of pictures are followed, as sets are put together from them; what is there is no picture.
+OWN += tuple(f"/etc/{name}" for name in ("ld.so.cache", "localtime", "locale.alias"))
+OWN += ("/usr/share/locale", "/usr/share/zoneinfo")
+# Files so many that processes of ours look at them (`data/pictures/look.py`), which it starts so.
+MANY = "100,000 rows of one picture"
+LOOKERS = re.compile(rf'vfork\(|execve\("{re.escape(sys.executable)}".*data\.pictures import look')
 LINKED = {"the passwords": "/etc/passwd", "an endless device": "/dev/zero", "a process's memory": "/proc/"}
 CALL = re.compile(r"^(?P<pid>\d+)\s+(?P<name>\w+)\((?P<arguments>.*)$")
 
@@ -96,7 +101,8 @@ def trespasses(answer: dict, calls: list[tuple[str, str]], folder: Path) -> list
         ran = re.search(r'[/"]executed"', arguments)
         writes = name in CHANGES or name in OPENS and re.search(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND", arguments)
         if name in STARTS:
-            bad = "CLONE_THREAD" not in arguments
+            ours = answer["name"] == MANY and LOOKERS.match(f"{name}({arguments}")
+            bad = "CLONE_THREAD" not in arguments and not ours
         elif name in TALKS:
             bad = True
         else:

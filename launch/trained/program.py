@@ -2,16 +2,15 @@
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from distributed.health import heartbeat
 from distributed.world import World, WorldError
 from launch.job import environment
+from launch.trained.interrupts import Interrupts, answer_signals
 
 if TYPE_CHECKING:
     from distributed.strategies import Strategy
@@ -104,7 +103,7 @@ def run(
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     # Nothing is written yet; and an exception within an import would show where, or be lost.
-    _answer_signals(lambda number, frame: heartbeat.die(130))
+    answer_signals(lambda number, frame: heartbeat.die(130))
     cores = environment.prepare(world, verbose=False, cpu=environment.on_cpu(options))
     launcher = environment.launcher()
     heartbeat.start(world, HANG_TIMEOUT, launcher and launcher.pid)
@@ -115,28 +114,6 @@ def run(
     finally:
         sys.unraisablehook = lost_errors
         heartbeat.end(code)
-
-
-def _answer_signals(answer: Callable) -> None:
-    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM, a closed terminal by SIGHUP, but for nohup.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, answer)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """What is half written is taken away on the way out."""
-    heartbeat.told()
-    raise KeyboardInterrupt
-
-
-def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
-    """For ``sys.unraisablehook``: Python drops what is raised while it calls a weak reference's function or a
-    destructor; an interrupt that hit one comes once more, a moment later."""
-    if lost.exc_type is KeyboardInterrupt:
-        threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
-    else:
-        sys.__unraisablehook__(lost)
 
 
 def _work_on(
@@ -171,10 +148,9 @@ def _work_on(
         Console(True).error(str(error))
         return 2
     heartbeat.wait_in_teardown()
-    console = Console(strategy.is_chief, launched=world.launcher != "none")
+    console, interrupts = Console(strategy.is_chief, launched=world.launcher != "none"), Interrupts()
     try:
-        sys.unraisablehook = _raise_again
-        _answer_signals(_interrupt)
+        interrupts.listen()
         try:
             check_devices(strategy, cpu=environment.on_cpu(options))
         except WorldError as error:
@@ -182,17 +158,15 @@ def _work_on(
                 raise
             return strategy.control.leave(refused(str(error)))
         return strategy.control.leave(work(Workers(strategy, console, threads)))
-    except errors as error:
+    except (KeyboardInterrupt, Exception) as error:
         console.stop()
-        console.error(str(error))
-        return strategy.control.leave(2)
-    except KeyboardInterrupt:
-        console.stop()
-        console.error("interrupted; what has been written so far is whole")
-        if world.size > 1:
-            strategy.control.abort(130)
-        heartbeat.die(130)  # libraries would complain at length of what was cut short
-    except Exception as error:
-        console.stop()
+        if interrupts.asked or isinstance(error, KeyboardInterrupt):
+            console.error("interrupted; what has been written so far is whole")
+            if world.size > 1:
+                strategy.control.abort(130)
+            heartbeat.die(130)  # libraries would complain at length of what was cut short
+        if isinstance(error, errors):
+            console.error(str(error))
+            return strategy.control.leave(2)
         known = isinstance(error, FailedAlone)
         return fail(error, world, strategy.control.abort, lambda error: str(error) if known else None)

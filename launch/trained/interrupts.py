@@ -1,0 +1,54 @@
+"""Ctrl-C and the like, in programs that use a trained run: one KeyboardInterrupt, wherever it hits."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from distributed.health import heartbeat
+
+PATIENCE = 5.0  # seconds for the way out; who asks again later is not kept waiting
+
+
+def answer_signals(answer: Callable) -> None:
+    """Call ``answer(number, frame)`` for each signal that asks to end."""
+    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM, a closed terminal by SIGHUP, but for nohup.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, answer)
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt, so that what is half written is taken away on the way out.
+
+    Attributes:
+        asked: whether it has; from then on whatever else is raised is its doing, as libraries do not expect it just
+            anywhere.
+    """
+
+    def __init__(self):
+        self.asked, self._since = False, 0.0
+
+    def listen(self) -> None:
+        """From now on, for this process; ``sys.unraisablehook`` is replaced too."""
+        sys.unraisablehook = self._raise_again
+        answer_signals(self._answer)
+
+    def _answer(self, number: int, frame: object) -> None:
+        heartbeat.told()
+        # A terminal tells, and so does the launcher: the second one must not hit what cleans up after the first.
+        if not self.asked:
+            self.asked, self._since = True, time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - self._since > PATIENCE:
+            heartbeat.die(130)
+
+    def _raise_again(self, lost: "sys.UnraisableHookArgs") -> None:
+        """Python drops what is raised while it calls a weak reference's function or a destructor; an interrupt that hit
+        one comes once more, a moment later."""
+        if lost.exc_type is KeyboardInterrupt:
+            self.asked = False
+            threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        else:
+            sys.__unraisablehook__(lost)
