@@ -8,6 +8,7 @@ import tensorflow as tf
 from data.datasets import Source
 from distributed.gradients.aggregation import add_in_order
 from distributed.gradients.cost_model import Calibration, Choice
+from distributed.gradients.max_pool import pool_by_one_kernel
 from distributed.layers import convert
 from distributed.metrics import METRICS, GlobalMetrics, example_losses
 from distributed.model import LockstepModel
@@ -104,6 +105,8 @@ def build(
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
         add_in_order()
+        if not tf.config.get_visible_devices("GPU"):
+            pool_by_one_kernel()
     tf.config.experimental.enable_tensor_float_32_execution(config.allows_tf32)
     with computing_in(config.precision), strategy.scope():
         network = create_network(config, classes=classes, image_size=image_size, own_model=own_model)
