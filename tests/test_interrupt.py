@@ -43,6 +43,19 @@ def work(workers):
 program.run(argparse.Namespace(strategy="single", cpu=True, cpu_devices=None), work)
 """
 
+# It comes when all is done, on the way out.
+LATE = """
+import argparse, atexit, signal
+from launch.trained import program
+
+def leave():
+    signal.raise_signal(signal.SIGINT)
+    print("left", flush=True)
+
+atexit.register(leave)
+raise SystemExit(program.run(argparse.Namespace(strategy="single", cpu=True, cpu_devices=None), lambda workers: 0))
+"""
+
 
 def run(code: str) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -60,3 +73,8 @@ def test_what_an_interrupt_makes_of_a_library_is_an_interrupt_and_a_second_one_w
     done = run(CONFUSED)
     assert (done.returncode, done.stdout) == (130, "cleaned up\n")
     assert done.stderr == "error: interrupted; what has been written so far is whole\n"
+
+
+def test_one_that_comes_when_all_is_done_changes_nothing():
+    done = run(LATE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")

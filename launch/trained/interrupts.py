@@ -1,5 +1,6 @@
 """Ctrl-C and the like, in programs that use a trained run: one KeyboardInterrupt, wherever it hits."""
 
+import math
 import signal
 import sys
 import threading
@@ -24,16 +25,20 @@ class Interrupts:
 
     Attributes:
         asked: whether it has; from then on whatever else is raised is its doing, as libraries do not expect it just
-            anywhere.
+            anywhere.  True where nothing is left to interrupt.
     """
 
     def __init__(self):
-        self.asked, self._since = False, 0.0
+        self.asked, self._since = False, math.inf
 
     def listen(self) -> None:
         """From now on, for this process; ``sys.unraisablehook`` is replaced too."""
         sys.unraisablehook = self._raise_again
         answer_signals(self._answer)
+
+    def end(self) -> None:
+        """From now on all is written, and what is left is to leave."""
+        self._since = time.monotonic()
 
     def _answer(self, number: int, frame: object) -> None:
         heartbeat.told()

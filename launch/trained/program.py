@@ -170,3 +170,6 @@ def _work_on(
             return strategy.control.leave(2)
         known = isinstance(error, FailedAlone)
         return fail(error, world, strategy.control.abort, lambda error: str(error) if known else None)
+    finally:
+        interrupts.asked = True  # no call: it could be hit itself
+        interrupts.end()
