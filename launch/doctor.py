@@ -17,6 +17,7 @@ from pathlib import Path
 # The repository's folders come first: `distributed` is also the name of an installed package on many machines.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from distributed.checkpoint import disk
 from distributed.world import World, WorldError
 from launch.diagnosis import findings, machine, software, speed, storage, table
 from launch.job import environment
@@ -113,9 +114,8 @@ def _together(options, workers: program.Workers, facts: dict) -> int:
 
 
 def _write(path: Path, numbers: dict) -> None:
-    beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(json.dumps(numbers, indent=1) + "\n")
-    beside.replace(path)
+    with disk.whole_file(path) as beside:
+        beside.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 if __name__ == "__main__":

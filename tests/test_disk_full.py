@@ -74,10 +74,10 @@ def alone(tmp_path_factory, tiny_data, small_disk):
     line = [*LINE.split(), "--data-dir", tiny_data]
     jobs = {"whole": line, "refused": line}
     # Folders where files should be, and a file where a folder should be.
-    (folder / "refused" / "metrics.tmp").mkdir(parents=True)
+    (folder / "refused" / ".metrics.csv.tmp").mkdir(parents=True)
     (folder / "refused" / "config.yaml").mkdir()
     (folder / "refused" / "tensorboard").write_text("")
-    (folder / "no report" / "summary.tmp").mkdir(parents=True)
+    (folder / "no report" / ".summary.json.tmp").mkdir(parents=True)
     (folder / "no report" / "curves.png").mkdir()
     jobs["no report"] = line
     if not isinstance(small_disk, str):

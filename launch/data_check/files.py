@@ -6,20 +6,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from distributed.checkpoint import disk
 from launch.trained.program import OutputError
 
 
 def write_list(path: Path, lines: Sequence[tuple[str, str]]) -> None:
     """Write (picture, problem) as lines with a tab between, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(b"".join(os.fsencode(f"{place}\t{problem}\n") for place, problem in lines))
-        temporary.replace(path)
+        with disk.whole_file(path) as beside:
+            beside.write_bytes(b"".join(os.fsencode(f"{place}\t{problem}\n") for place, problem in lines))
     except OSError as error:
         raise OutputError(f"--list {path} cannot be written ({error.strerror}); name a file that can") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def check_target(target: Path, data_dir: Path) -> None:

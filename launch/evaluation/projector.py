@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distributed.checkpoint import disk
 from launch.evaluation.sheet import letterboxed
 
 CONFIG, TENSORS, METADATA, SPRITE = "projector_config.pbtxt", "features.bytes", "metadata.tsv", "thumbnails.png"
@@ -44,14 +45,17 @@ def write(
     assert 0 < m <= MOST and len(features) == m and all(len(words) == m for words in columns.values())
     directory.mkdir(parents=True, exist_ok=True)
     tensors = np.ascontiguousarray(features, dtype="<f4")
-    _replace(directory / TENSORS, lambda path: path.write_bytes(tensors.tobytes()))
+    with disk.whole_file(directory / TENSORS) as beside:
+        beside.write_bytes(tensors.tobytes())
     table = [tuple(columns), *zip(*columns.values(), strict=True)]
     text = "".join("\t".join(map(_one_word, row)) + "\n" for row in table)
-    _replace(directory / METADATA, lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    with disk.whole_file(directory / METADATA) as beside:
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
     sprite = _sprite(indices, picture)
-    _replace(directory / SPRITE, lambda path: sprite.save(path, format="PNG"))
-    config = _config(tensors.shape)
-    _replace(directory / CONFIG, lambda path: path.write_text(config))
+    with disk.whole_file(directory / SPRITE) as beside:
+        sprite.save(beside, format="PNG")
+    with disk.whole_file(directory / CONFIG) as beside:
+        beside.write_text(_config(tensors.shape))
 
 
 def _one_word(cell: str) -> str:
@@ -83,11 +87,3 @@ def _config(shape: tuple[int, int]) -> str:
     embedding.sprite.single_image_dim.extend((THUMBNAIL, THUMBNAIL))
     return text_format.MessageToString(config)
 
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 ``launch/job/arguments.py`` fills it from the command line and a file.
 """
 
-import contextlib
 import os
 from pathlib import Path
 from typing import get_args
@@ -12,6 +11,7 @@ import pydantic
 import pydantic_core
 import yaml
 
+from distributed.checkpoint import disk
 from launch.job.settings import batches, data, decisions, files, network, optimization, transfer, workers
 
 
@@ -110,11 +110,5 @@ def save(config: TrainConfig, path: Path) -> None:
     Raises:
         OSError: what was there before is as it was.
     """
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with disk.whole_file(path) as beside:
+        beside.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

@@ -1,16 +1,13 @@
 """What a prediction leaves: a table or a JSON list, whole or not at all."""
 
-import contextlib
 import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from distributed.checkpoint import disk
 from launch.evaluation.classification import top_classes
 
 
@@ -63,27 +60,6 @@ def as_json(answers: Answers) -> str:
         top = [{"label": name, "probability": float(value)} for name, value in pairs]
         found.append({"path": path, "error": error} if error else {"path": path, **top[0], "top": top})
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to, which becomes ``path`` when the block ends, and is gone when it fails.
-
-    Raises:
-        OSError: naming ``path``, which is then as it was.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        disk.flush(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename not in (None, str(temporary)):
-            raise  # another file of the same block
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def printable(text: str) -> str:

@@ -14,9 +14,10 @@ from data.pictures.check import look_at
 from data.pictures.decode import described
 from data.pipeline import prediction_batches
 from data.views import evaluation_images
+from distributed.checkpoint.disk import whole_file
 from distributed.control import check_agreement
 from launch.evaluation import sheet
-from launch.prediction.files import Answers, as_csv, as_json, printable, whole_file
+from launch.prediction.files import Answers, as_csv, as_json, printable
 from launch.prediction.inputs import collect
 from launch.trained.answers import BATCH, answer_all, probabilities
 from launch.trained.load import Found, find, load_network

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from distributed.checkpoint import disk
 from launch import __version__
 
 FILE = "labels.json"
@@ -96,6 +97,5 @@ def parse(found: object, place: Path) -> Record:
 
 def write(record: Record, directory: Path) -> None:
     """Leave the record in a folder, whole or not at all."""
-    temporary = directory / f".{FILE}.tmp"
-    temporary.write_text(json.dumps(record.as_json(), indent=1) + "\n")
-    temporary.replace(directory / FILE)
+    with disk.whole_file(directory / FILE) as beside:
+        beside.write_text(json.dumps(record.as_json(), indent=1) + "\n")

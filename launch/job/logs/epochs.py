@@ -1,10 +1,10 @@
 """A line for the start and one per epoch: on the console, and in ``metrics.csv``."""
 
 import csv
-import os
 import time
 from pathlib import Path
 
+from distributed.checkpoint import disk
 from launch.job.logs.console import Console
 from launch.job.logs.observer import Observer, spared
 from launch.job.logs.stragglers import find_stragglers
@@ -99,14 +99,10 @@ class EpochTable(Observer):
         self._write()
 
     def _write(self):
-        temporary = self.path.with_suffix(".tmp")
-        with open(temporary, "w", newline="") as file:
+        with disk.whole_file(self.path) as beside, open(beside, "w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.rows)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
 
 
 class TableError(ValueError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from distributed.checkpoint import disk
 from launch.job import config as configuration
 from launch.job import identity
 from launch.job.config import TrainConfig
@@ -56,15 +57,8 @@ def keep_settings(config: TrainConfig, directory: Path, console: Console) -> Non
 
 def write_json(path: Path, value: dict) -> None:
     """Replace ``path`` by ``value`` at once, so that a reader never sees half of it."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-        temporary.replace(path)
-    except OSError:
-        # On a full disk, half of it would take the place of what can still be written.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with disk.whole_file(path) as beside:
+        beside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def split_metrics(metrics: dict[str, float]) -> dict[str, float | None]:

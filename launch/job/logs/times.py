@@ -4,6 +4,7 @@ import csv
 import os
 from pathlib import Path
 
+from distributed.checkpoint import disk
 from launch.job.logs.console import Console
 from launch.job.logs.epochs import take_up_table
 from launch.job.logs.observer import Observer, spared
@@ -22,12 +23,10 @@ class TimesTable(Observer):
     def begin(self, step, epochs):
         # A run that goes on repeats the epochs behind its checkpoint; a kill may have torn the last line.
         kept = [row for row in take_up_table(self.path, self.console) if int(row["epoch"]) <= epochs]
-        temporary = self.path.with_suffix(".tmp")
-        with open(temporary, "w", newline="") as file:
+        with disk.whole_file(self.path) as beside, open(beside, "w", newline="") as file:
             writer = csv.DictWriter(file, self.COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
-        temporary.replace(self.path)
 
     @spared
     def end_epoch(self, epoch):

@@ -11,6 +11,7 @@ from data import DatasetConfig, Splits, arrange
 from data.datasets import DataError, Source
 from data.files import listing
 from data.files.listing import Listing
+from distributed.checkpoint import disk
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.logs.console import Console
 
@@ -36,10 +37,9 @@ def keep(found: Listing | None, directory: Path, console: Console) -> None:
     """Leave what was found of the files in the run directory, where the data consists of files; a disk that does not
     take it costs a warning."""
     if found is not None:
-        temporary = directory / f".{FILE}.tmp"
         try:
-            temporary.write_bytes(found.packed)
-            temporary.replace(directory / FILE)
+            with disk.whole_file(directory / FILE) as beside:
+                beside.write_bytes(found.packed)
         except OSError as error:
             console.warn(f"{directory / FILE} cannot be written ({error.strerror}); training goes on")
 
