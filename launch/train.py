@@ -1,15 +1,15 @@
 """Train AlexNet, VGG or a network of your own.  The same command on one device, one node or many:
 
-python launch/train.py                                          # one process, one device
-python launch/train_mirrored.py                                 # one process, all GPUs of this machine
-python launch/train_mirrored.py --cpu-devices 2                 # the same without GPUs
-horovodrun -np 4 python launch/train.py                         # four processes, one GPU (or CPU share) each
-horovodrun -np 8 -H a:4,b:4 python launch/train.py              # on two nodes
-mpirun -np 4 --bind-to none python launch/train.py
-sbatch launch/slurm/multi_node.sbatch                           # srun, one task per GPU
-python launch/train.py --list-models                            # what --model may name
+    python launch/train.py                                          # one process, one device
+    python launch/train_mirrored.py                                 # one process, all GPUs of this machine
+    python launch/train_mirrored.py --cpu-devices 2                 # the same without GPUs
+    horovodrun -np 4 python launch/train.py                         # four processes, one GPU (or CPU share) each
+    horovodrun -np 8 -H a:4,b:4 python launch/train.py              # on two nodes
+    mpirun -np 4 --bind-to none python launch/train.py
+    sbatch launch/slurm/multi_node.sbatch                           # srun, one task per GPU
+    python launch/train.py --list-models                            # what --model may name
 
-... --config launch/recipes/alexnet_cifar10.yaml --epochs 20    # settings from a file; a flag beats the file
+    ... --config launch/recipes/alexnet_shapes.yaml --epochs 20     # settings from a file; a flag beats the file
 """
 
 import os

@@ -5,22 +5,29 @@ import pytest
 import tensorflow as tf
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import backprop
+from tensorflow.python.ops import gradients_util
 
 from distributed.gradients.aggregation import add_in_order, global_norm
 
 
 @pytest.fixture
 def in_order():
+    before = gradients_util._MultiDeviceAddN
     add_in_order()
     yield
+    gradients_util._MultiDeviceAddN = before
     pywrap_tfe.TFE_Py_RegisterVSpace(backprop._default_vspace)
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+
+
+def often(x):
+    return tf.reduce_sum(x * 1e8) + tf.reduce_sum(tf.sin(x)) + tf.reduce_sum(x * -1e8) + tf.reduce_sum(x * 3.0)
 
 
 def gradient(x):
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = tf.reduce_sum(x * 1e8) + tf.reduce_sum(tf.sin(x)) + tf.reduce_sum(x * -1e8) + tf.reduce_sum(x * 3.0)
+        y = often(x)
     return tape.gradient(y, x)
 
 
@@ -35,8 +42,33 @@ def test_gradients_of_what_is_used_often_are_added_one_after_the_other(in_order)
     assert tf.config.optimizer.get_experimental_options()["arithmetic_optimization"] is False
 
 
+def graphs(nested):
+    """All operations, also of functions, of the gradient of what is used often within a function, condition or loop."""
+    within = {
+        "function": lambda x: tf.function(often)(x),
+        "condition": lambda x: tf.cond(x[0] > 0, lambda: often(x), lambda: 0.0),
+        "loop": lambda x: tf.while_loop(lambda i, _: i < 2, lambda i, y: (i + 1, y + often(x)), (0, 0.0))[1],
+    }
+
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = within[nested](x)
+        return tape.gradient(y, x)
+
+    graph = tf.function(slope).get_concrete_function(tf.TensorSpec([4], tf.float32)).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return [node.op for node in nodes]
+
+
+@pytest.mark.parametrize("nested", ["function", "condition", "loop"])
+def test_so_they_are_within_functions_conditions_and_loops(in_order, nested):
+    assert "AddN" not in graphs(nested) and graphs(nested).count("AddV2") >= 2
+
+
 def test_by_itself_tensorflow_uses_addn():
     assert "AddN" in operations()
+    assert all("AddN" in graphs(nested) for nested in ("function", "condition", "loop"))
 
 
 def test_binary_losses_have_such_a_tensor():

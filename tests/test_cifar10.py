@@ -80,6 +80,7 @@ def test_folder_its_parent_the_archive_and_its_folder(tmp_path, form):
     folder = write(tmp_path, form)
     check(load_cifar10(str(folder)))
     check(load_cifar10(str(tmp_path)))
+    assert load_cifar10(str(folder))[0].note.endswith("test set are validated on, as there are no others")
     (tmp_path / "packed").mkdir()
     archive = pack(tmp_path / "packed", form, folder)
     check(load_cifar10(str(archive)))

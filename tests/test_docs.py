@@ -8,19 +8,17 @@ import subprocess
 import keras
 import numpy as np
 import pytest
-import tyro
 from conftest import BIN, ROOT, environment
 from parity import EXACT, FURTHER, FURTHER_EXACT, NETWORKS, REST, TRAINING
 
 from distributed.layers import convert
 from distributed.layers.dropout import SampleDropout
-from launch import check_data, compare, doctor, evaluate, export, predict
+from launch import check_data, compare, doctor, evaluate, export, predict, prepare
 from launch.job import arguments
 from launch.job.config import TrainConfig
 from launch.job.user import callbacks
 from launch.job.user.code import load_function
 from launch.job.user.network import build_network
-from launch.shards.config import PrepareConfig
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 RECIPES = sorted((ROOT / "launch" / "recipes").glob("*.yaml"))
@@ -110,8 +108,9 @@ def test_every_file_that_is_named_is_there(page):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-# Programs for what was trained, each with a command line of its own.
-TRAINED = {
+# Programs for data and for what was trained, each with a command line of its own.
+OTHERS = {
+    "prepare.py": prepare,
     "evaluate.py": evaluate,
     "predict.py": predict,
     "export.py": export,
@@ -132,10 +131,8 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize("page", TEXTS)
 def test_every_command_line_can_be_given(page, folder):
     for name, words in commands(TEXTS[page]):
-        if name == "prepare.py":
-            tyro.cli(PrepareConfig, args=words, config=(tyro.conf.FlagCreatePairsOff,))
-        elif name in TRAINED:
-            TRAINED[name].create_parser().parse_args(words)
+        if name in OTHERS:
+            OTHERS[name].create_parser().parse_args(words)
         elif name != "benchmark.py":
             words = [str(ROOT / word) if word.startswith("launch/") else word for word in words]
             arguments.parse_arguments(words, program=name, description="")

@@ -17,7 +17,7 @@ from data.files.source import FileSource
 from data.order import Order, SequentialOrder, Share
 from data.pictures import exif
 from data.pictures.decode import Decoding, decode_window
-from data.pictures.orientation import stored_orientation
+from data.pictures.orientation import may_be_turned, stored_orientation
 from data.views import evaluation_images
 
 HEIGHT, WIDTH = 30, 44
@@ -69,6 +69,14 @@ def test_the_tag_is_found_wherever_it_stands():
     assert graph_orientations(files) == expected
     assert [stored_orientation(file[:4096]) for file in files] == expected
     assert [Image.open(io.BytesIO(file)).getexif().get(0x0112, 1) for file in files] == expected
+
+
+def test_a_tag_beyond_the_first_bytes_counts_as_one_that_may_turn_the_picture():
+    """Or whether it is turned would depend on the other pictures: only where none may be, nobody looks for tags."""
+    far = b"Exif\0\0" + b"II*\0" + (5000).to_bytes(4, "little") + bytes(4992) + tiff(6, "<")[14:]
+    files = [jpeg(segment(0xE1, far)), jpeg(JFIF, segment(0xE1, tiff(1, "<"))), jpeg(), jpeg(segment(0xE1, far))[:90]]
+    assert graph_orientations(files) == [6, 1, 1, 1]
+    assert [may_be_turned(file[:4096]) for file in files] == [True, False, False, False]
 
 
 def test_what_is_no_orientation_changes_nothing():

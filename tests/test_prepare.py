@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import picture_folders
 import pytest
 import tensorflow as tf
+from conftest import run_command
 from picture_folders import contents, load_folder, make_images, read_all
 
 from data import Splits
@@ -92,23 +92,30 @@ def test_an_interrupted_conversion_resumes_to_the_same_bytes(images, tmp_path, o
     assert finished == {name: (out / name).stat().st_mtime_ns for name in finished}
 
 
-def test_a_killed_process_resumes_to_the_same_bytes(images, tmp_path, out):
+ENDS = {"os._exit(9)": (9, ""), "signal.raise_signal(signal.SIGINT)": (130, "interrupted; finished shards are kept")}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_killed_process_resumes_to_the_same_bytes(images, tmp_path, out, end):
     convert(load_folder(images), "image_folder", tmp_path / "whole", shards=4)
-    # The entry file itself, from another folder; the process dies while it writes its ninth record, in shard 2.
+    # The entry file itself, from another folder; the process ends while it writes its ninth record, in shard 2.
     killed = (
-        "import os, runpy, sys, tensorflow as tf\n"
+        "import os, runpy, signal, sys, tensorflow as tf\n"
         "class Writer(tf.io.TFRecordWriter):\n"
         "    written = 0\n"
         "    def write(self, record):\n"
         "        Writer.written += 1\n"
-        "        if Writer.written == 9: self.flush(); os._exit(9)\n"
+        f"        if Writer.written == 9: self.flush(); {end}\n"
         "        super().write(record)\n"
         "tf.io.TFRecordWriter = Writer\n"
         "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
     )
     command = [sys.executable, "-c", killed, PREPARE, "--dataset", "image_folder", "--data-dir", images]
-    assert subprocess.run([*command, "--out", out, "--shards", "4"], cwd="/").returncode == 9
-    assert len(list(out.glob("train-*"))) == 2 and (out / ".train-00002-of-00004.tfrecord.tmp").stat().st_size > 0
+    done = run_command(*command, "--out", out, "--shards", "4")
+    code, said = ENDS[end]
+    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+    assert len(list(out.glob("train-*"))) == 2
+    assert (out / ".train-00002-of-00004.tfrecord.tmp").exists() == (not said)
     convert(load_folder(images), "image_folder", out, shards=4)
     assert contents(out) == contents(tmp_path / "whole")
 

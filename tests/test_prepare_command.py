@@ -42,18 +42,27 @@ def test_command_line(images, out, capsys):
     os.truncate(picture, picture.stat().st_size - 20)  # in its pixels, where only decoding sees it
     assert prepare.main([*arguments, str(out.with_name("other"))]) == 2
     message = capsys.readouterr().err
-    assert message.startswith(f"prepare: {picture}: ") and message.count("\n") == 1
+    assert message.startswith(f"error: {picture}: ") and message.count("\n") == 1
 
 
 def test_errors_end_with_exit_code_2(images, out, capsys):
     assert prepare.main(["--out", str(out), "--verify"]) == 2
     assert "has no manifest.json" in capsys.readouterr().err
-    assert prepare.main(["--out", str(out)]) == 2
-    assert "--dataset is missing" in capsys.readouterr().err
     assert prepare.main(["--dataset", "image_folder", "--data-dir", str(out), "--out", str(out)]) == 2
-    with pytest.raises(SystemExit) as stopped:
-        prepare.main(["--out", str(out), "--dataset", "photographs"])
-    assert stopped.value.code == 2
+    capsys.readouterr()
+    wrong = {
+        (): "--dataset is missing; say what to read",
+        ("--dataset", "photographs"): "invalid choice: 'photographs'",
+        ("--dataset", "tfrecord"): "invalid choice: 'tfrecord'",
+        ("--dataset", "csv", "--shorter-side", "0"): "argument --shorter-side: '0' is no number of 1 or more",
+        ("--dataset", "csv", "--skip-unreadable", "-1"): "argument --skip-unreadable: '-1' is no number of 0 or more",
+        ("--shards", "4", "--verfiy"): "unrecognized arguments: --verfiy",
+    }
+    for words, sentence in wrong.items():
+        with pytest.raises(SystemExit) as stopped:
+            prepare.main(["--out", str(out), *words])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert stopped.value.code == 2 and line.startswith("error: ") and sentence in line, line
 
 
 def test_larger_pictures_become_smaller_and_upright_and_a_test_split_comes_along(tmp_path, out, capsys):
@@ -145,7 +154,7 @@ def test_a_full_disk_is_named_and_no_picture_is_blamed(images, out, capsys):
         with largest_file(size):
             assert prepare.main([*line, str(out)]) == 2
         (error,) = capsys.readouterr().err.splitlines()
-        assert error.startswith(f"prepare: {file} cannot be written (File too large); "), error
+        assert error.startswith(f"error: {file} cannot be written (File too large); "), error
         assert [file.name for file in out.iterdir()] == ["manifest.partial.json"] * (size > 20)
     (out / "manifest.partial.json").rename(out / ".manifest.partial.json.tmp")  # as a kill leaves it
     assert prepare.main([*line, str(out)]) == 0 and len(load_tfrecord(str(out))[0]) == 15

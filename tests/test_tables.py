@@ -144,7 +144,10 @@ def test_hdf5_files_are_read_where_they_are_asked_for(tmp_path):
     before = train.fingerprint()
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file["x_train"], file["y_train"] = np.where(np.arange(6)[:, None, None, None] == 3, 0, images), [1, 2] * 3
-    assert opened("hdf5", tmp_path / "t.h5").train.fingerprint() != before
+        file["x_test"], file["y_test"] = images[:2], [1, 2]
+    changed = opened("hdf5", tmp_path / "t.h5").train
+    assert changed.fingerprint() != before and "x_test of " in changed.note
+    assert changed.note.endswith("is validated on, as there is no other")
     (tmp_path / "cut.h5").write_bytes((tmp_path / "t.h5").read_bytes()[:500])
     with pytest.raises(DataError, match="cut.h5.*expected a whole HDF5 file"):
         opened("hdf5", tmp_path / "cut.h5")

@@ -11,7 +11,7 @@ from data import DatasetConfig, load
 from data.datasets import DataError
 from data.formats.tfrecord import index as tfrecord_index
 from data.formats.tfrecord import scan
-from data.formats.tfrecord.source import load_tfrecord
+from data.formats.tfrecord.source import load_tfrecord, load_tfrecord_test
 
 
 def example(image: bytes, label: int | None, text: str | None = None) -> bytes:
@@ -183,10 +183,14 @@ def test_labels_from_1_are_shifted_in_both_splits_and_said_so(tmp_path):
     assert "one was subtracted" in train.note
     assert validation.read(tf.constant([1, 0], tf.int64)).numpy().tolist() == [image(1), image(0)]
     assert validation.where(0) == f"{tmp_path / 'validation-00000-of-00001'} at byte 0"
+    # A test split may lack the last class: what it counts from, training says.
+    write(tmp_path / "test-00000-of-00001", [example(image(k), label) for k, label in enumerate((2, 4, 3))])
+    assert load_tfrecord_test(str(tmp_path), train.classes).labels.tolist() == [1, 3, 2]
     # A label 0 anywhere, here in the validation shards, means that they count from 0.
     write(tmp_path / "validation-00000-of-00001", [example(image(0), 0)])
     train, validation = load_tfrecord(str(tmp_path))
     assert train.labels.tolist() == [1, 2, 3, 4, 5] and validation.labels.tolist() == [0] and train.note is None
+    assert load_tfrecord_test(str(tmp_path), train.classes).labels.tolist() == [2, 4, 3]
 
 
 @pytest.mark.parametrize("label", [-1, 12, 2**40])

@@ -96,8 +96,11 @@ def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Sourc
             raise DataError(f"{path}: {names['y', 'train']} has {what}: {GAP}.")
         classes = [str(label) for label in range(places.max() + 1)]
     train = HDF5Source(path, names["x", "train"], classes, places)
-    unused = f"{names['x', 'test']} of {path} is not used in training" if ("x", "test") in names else None
-    train.note = joined(shifted, unused if split == "val" else None)
+    test = None
+    if ("x", "test") in names:
+        use = "is not used in training" if split == "val" else "is validated on, as there is no other"
+        test = f"{names['x', 'test']} of {path} {use}"
+    train.note = joined(shifted, test)
     if split is None:
         return train, None
     name = f"{path}: {names['y', split]}"

@@ -48,8 +48,7 @@ def load_npz(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[ArrayS
     pixels = to_uint8(x_train, scale, names["x", "train"], path)
     train = training_source("npz", pixels, y_train, place=path, classes=classes, gap=GAP)
     as_val = f"{names['x', 'test']} is validated on, as there is no other" if split == "test" else None
-    usual = names["x", "train"] == "x_train"
-    train.note = joined(scale_note(scale, x_train, names["x", "train"]), shifted, None if usual else as_val)
+    train.note = joined(scale_note(scale, x_train, names["x", "train"]), shifted, as_val)
     if split is None:
         return train, None
     x_val = to_uint8(x_val, scale, names["x", split], path)

@@ -9,7 +9,7 @@ import stat
 import struct
 from collections.abc import Callable, Sequence
 
-from data.pictures.orientation import stored_orientation
+from data.pictures.orientation import may_be_turned
 from data.pictures.size import LARGEST, decoded_bytes
 
 FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a pipe would be waited for
@@ -48,7 +48,7 @@ def look_at_each(places: Sequence[bytes]) -> tuple[dict[int, str], list[int], in
         if problem:
             problems[number] = problem
         else:
-            turned += stored_orientation(head) > 1
+            turned += may_be_turned(head)
     return problems, sizes, turned
 
 

@@ -15,6 +15,18 @@ def stored_orientation(head: bytes) -> int:
 
     `exif.orientations` for bytes outside of a graph, a hundred times as fast.
     """
+    return _found(head) or 1
+
+
+def may_be_turned(head: bytes) -> bool:
+    """Whether a JPEG file is to be turned, by its first ``HEAD`` bytes; also where its Exif segment begins in these and
+    the tag, if there is one, lies beyond them."""
+    found = _found(head)
+    return found is None or found > 1
+
+
+def _found(head: bytes) -> int | None:
+    """The orientation; None where it lies beyond these bytes."""
     if not head.startswith(b"\xff\xd8"):
         return 1
     place = 2
@@ -30,7 +42,10 @@ def may_precede(marker):
     return (marker >= 0xE0) & (marker <= 0xEF) | (marker == 0xFE)
 
 
-def _value(head: bytes, tiff: int) -> int:
+def _value(head: bytes, tiff: int) -> int | None:
+    beyond = None if len(head) >= HEAD else 1
+    if tiff + 8 > len(head):
+        return beyond
     order = {b"II*\0": "little", b"MM\0*": "big"}.get(head[tiff : tiff + 4])
     if order is None:
         return 1
@@ -39,9 +54,13 @@ def _value(head: bytes, tiff: int) -> int:
         return int.from_bytes(head[at : at + size], order)
 
     directory = tiff + number(tiff + 4, 4)
+    if directory + 2 > len(head):
+        return beyond
     for entry in range(min(number(directory, 2), ENTRIES)):
         at = directory + 2 + 12 * entry
+        if at + 10 > len(head):
+            return beyond
         if number(at, 2) == TAG:
             value = number(at + 8, 2)
-            return value if number(at + 2, 2) == SHORT and 1 <= value <= 8 and at + 10 <= len(head) else 1
+            return value if number(at + 2, 2) == SHORT and 1 <= value <= 8 else 1
     return 1

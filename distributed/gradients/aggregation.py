@@ -11,6 +11,7 @@ import functools
 import tensorflow as tf
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import backprop
+from tensorflow.python.ops import gradients_util
 
 
 def add_in_order() -> None:
@@ -18,6 +19,8 @@ def add_in_order() -> None:
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     # TensorFlow has no public way to say how a tape adds.
     pywrap_tfe.TFE_Py_RegisterVSpace(backprop._default_vspace._replace(aggregate_fn=_aggregated))
+    # Nor how functions, conditions and loops within the network do.
+    gradients_util._MultiDeviceAddN = lambda gradients, _: _aggregated(gradients)
 
 
 def _aggregated(gradients: list):

@@ -123,6 +123,8 @@ class Exchange:
         ]
 
         def share(variable, gradient, entry, part):
+            # Of a table of which rows were looked up, such as an Embedding's, a tape gives the rows.
+            gradient = tf.convert_to_tensor(gradient)
             if part is not None:
                 return Owned(gradient, 2 * tf.nn.l2_loss(gradient))
             if entry is None:
@@ -130,7 +132,9 @@ class Exchange:
             factors = Factors(entry[0], gradient)
             return factors if id(variable) in self._factored else factors.multiplied()
 
-        return list(map(share, variables, tape.gradient(loss, targets), entries, parts))
+        # As in Keras, what the loss does not depend on stays as it is.
+        gradients = tape.gradient(loss, targets, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return list(map(share, variables, gradients, entries, parts))
 
     def accumulate(self, count: int, compute: Callable, variables: Sequence[keras.Variable]) -> tuple:
         """Compute the shares of ``count`` micro-batches, one after the other, and join them.

@@ -20,7 +20,7 @@ LEAST_SIZE = {"keras:Xception": 71, "keras:InceptionV3": 75, "keras:InceptionRes
 USUAL_BATCH = {"alexnet_cifar": 64, TINY: 8}  # of others 16
 LAUNCH = Path(__file__).resolve().parent.parent
 BASELINES, PLUGINS = LAUNCH / "baselines", LAUNCH / "bench" / "plugins.py"
-MPIRUN = [  # as horovodrun calls it
+MPIRUN = [  # as Horovod's own horovodrun calls it
     *("mpirun", "--bind-to", "none", "--map-by", "slot", "--oversubscribe", "--tag-output"),
     *("--mca", "pml", "ob1", "--mca", "btl", "^openib"),
     *(["--allow-run-as-root"] if os.geteuid() == 0 else []),

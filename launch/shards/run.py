@@ -1,5 +1,6 @@
 """One conversion, from a data set to shards with their manifest and index."""
 
+import argparse
 import math
 import os
 from pathlib import Path
@@ -18,31 +19,29 @@ from data.formats.tfrecord.source import load_tfrecord
 from data.pictures.check import check_pictures
 from data.pictures.encode import encoded_images
 from data.splits import adopt, open_test_source
-from launch.shards.config import PrepareConfig
 from launch.shards.files import is_whole, save, write_shard
 from launch.shards.plan import blocks, plan, resume
 
 
-def convert_all(config: PrepareConfig) -> Manifest:
-    """Open what the settings name and convert it."""
-    if config.shorter_side is not None and config.shorter_side < 1:
-        raise DataError(f"--shorter-side is {config.shorter_side}, expected 1 or more pixels.")
-    if config.skip_unreadable and config.dataset not in ("image_folder", "csv"):
-        raise DataError(f"--skip-unreadable is of image_folder and csv, not of {config.dataset}: leave it out.")
+def convert_all(options: argparse.Namespace) -> Manifest:
+    """Open what the flags of launch/prepare.py name and convert it."""
+    if options.skip_unreadable and options.dataset not in ("image_folder", "csv"):
+        raise DataError(f"--skip-unreadable is of image_folder and csv, not of {options.dataset}: leave it out.")
     tf.config.set_visible_devices([], "GPU")  # nothing here needs one
     dataset = DatasetConfig(
-        config.dataset,
-        config.data_dir,
-        seed=config.seed,
+        options.dataset,
+        options.data_dir,
+        seed=options.seed,
         validation_split=0,
-        classes=read_classes(config.classes) if config.classes else None,
-        skip_unreadable=config.skip_unreadable,
+        classes=read_classes(options.classes) if options.classes else None,
+        skip_unreadable=options.skip_unreadable,
     )
     splits, test = _open(dataset)
     if note := splits.train.note:
         print(f"note: {note}")
-    out, shorter_side = Path(config.out), config.shorter_side
-    return convert(splits, config.dataset, out, config.shards, test=test, shorter_side=shorter_side)
+    return convert(
+        splits, options.dataset, options.out, options.shards, test=test, shorter_side=options.shorter_side
+    )
 
 
 def _open(config: DatasetConfig) -> tuple[Splits, Source | None]:

@@ -60,6 +60,13 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def none_or_more(text: str) -> int:
+    """A flag's value that counts something or names a seed, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
+    return int(text)
+
+
 def expanded(text: str) -> str:
     """A path that a flag names, for argparse; `~` and `$VAR` are replaced, which shells leave in --flag=~/place."""
     return os.path.expandvars(os.path.expanduser(text))

@@ -37,8 +37,12 @@ def load_cifar10(data_dir: str | None) -> tuple[ArraySource, ArraySource]:
     Raises:
         DataError: files missing, unreadable or of another format, naming file and record.
     """
-    if data_dir is None:
-        return _download()
+    train, test = _download() if data_dir is None else _read(data_dir)
+    train.note = f"the {len(test):,} pictures of the test set are validated on, as there are no others"
+    return train, test
+
+
+def _read(data_dir: str) -> list[ArraySource]:
     read, suffix = _open(data_dir)
     parse = _parse_binary if suffix else _parse_pickle
     splits = []
@@ -46,7 +50,7 @@ def load_cifar10(data_dir: str | None) -> tuple[ArraySource, ArraySource]:
         batches = [parse(*read(name + suffix)) for name in names]
         pixels = np.concatenate([planes for planes, _ in batches]).transpose(0, 2, 3, 1)
         splits.append(ArraySource("cifar10", CLASSES, pixels, np.concatenate([labels for _, labels in batches])))
-    return splits[0], splits[1]
+    return splits
 
 
 def _open(data_dir: str) -> tuple[Callable[[str], tuple[bytes, str]], str]:

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from data.datasets import DataError, Progress
 from data.pictures.headers import larger_than_pictures_are
-from data.pictures.orientation import HEAD, stored_orientation
+from data.pictures.orientation import HEAD, may_be_turned
 
 INDEXING = "indexing MB of shards"  # what `Progress` is told
 FEATURES = ("image/encoded", "image/class/label")  # of ImageNet's shards and of launch/prepare.py
@@ -98,7 +98,7 @@ def _index_shard(file: Path, features: tuple[str, str]) -> tuple[np.ndarray, dic
             label, text, start, length = _locate(record, features)
             _refuse_bombs(record, start, length)
             rows.append((label, offset, offset + HEADER + start, length))
-            turned += stored_orientation(record[start : start + HEAD]) > 1
+            turned += may_be_turned(record[start : start + HEAD])
             if text:
                 texts.setdefault(label, text.decode(errors="replace"))
             offset += HEADER + len(record) + FOOTER

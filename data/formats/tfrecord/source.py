@@ -143,8 +143,8 @@ def load_tfrecord_test(
     files = find_shards(folder)["test"]
     index = load_index(folder, files, progress, name="index-test", features=_features(features))
     labels, count = index.records["label"], len(classes)
-    # As ImageNet's, of which no picture is of class 0.
-    first = 1 if labels.min() == 1 and labels.max() == count else 0
+    # As ImageNet's, of which no picture is of class 0; a test split may lack the first class, or the last.
+    first = 1 if labels.min() > 0 and (labels.max() == count or _starts_at_one(folder, features)) else 0
     wrong = np.flatnonzero((labels < first) | (labels >= first + count))
     if len(wrong):
         record = index.records[wrong[0]]
@@ -155,6 +155,15 @@ def load_tfrecord_test(
     _allow_open_files(len(files))
     names = [index.texts.get(label + first, name) for label, name in enumerate(classes)]
     return TFRecordSource(files, index.records, names, labels - first, None)
+
+
+def _starts_at_one(folder: Path, features: tuple[str | None, str | None]) -> bool:
+    """Whether the labels of the training shards beside the test shards, if there are any, do."""
+    found, manifest = find_shards(folder), read_manifest(folder)
+    if manifest is not None or not found["train"]:
+        return False
+    index = load_index(folder, found["train"] + found["validation"], None, features=_features(features))
+    return bool(index.records["label"].min() == 1)
 
 
 def _features(given: tuple[str | None, str | None]) -> tuple[str, str]:

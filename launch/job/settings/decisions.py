@@ -14,7 +14,8 @@ class DecisionSettings(Settings):
     metrics: Annotated[tuple[Literal["accuracy", "top5", "precision", "recall", "auc"], ...], Field(min_length=1)] = (
         "accuracy",
     )
-    """Comma-separated: accuracy, top5, precision, recall, auc; of training and validation, exact over all workers."""
+    """Comma-separated: accuracy, top5, precision, recall, auc; of training and validation, exact over all workers. The
+    last three are over all pairs of example and class, at 0.5 where a threshold is needed."""
     validation_every: Positive = 1
     """Epochs between two validations, as Keras' validation_freq; the last epoch has one in any case. Best, stop and
     plateau are decided there alone, so that their patience counts validations."""

@@ -44,8 +44,9 @@ class OptimizationSettings(Settings):
     """Epochs over which the rate grows: from the unscaled to the scaled one where that is higher, else from a hundredth
     of it; default: 1 from the unscaled one."""
     schedule: Literal["constant", "cosine", "step", "polynomial"] | FileFunction = "cosine"
-    """Shape of the rate after the warmup. Or your own: FILE.py:FUNCTION, called with (epoch), (epoch, lr) or (step),
-    all counted from 0, gives what stands in the place of learning-rate."""
+    """Shape of the rate after the warmup: step is a tenth from half of the steps on and a hundredth from three quarters
+    on, polynomial the square of the part that is left. Or your own: FILE.py:FUNCTION, called with (epoch),
+    (epoch, lr) or (step), all counted from 0, gives what stands in the place of learning-rate."""
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
     """The rate never falls below it."""
 
