@@ -150,6 +150,17 @@ def test_what_mpirun_binds_by_itself_is_noticed():
     assert free.stdout.split()[1:] == [], free.stdout + free.stderr
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_sums_do_not_depend_on_what_else_is_ready(deterministic):
+    words = (
+        "import os\nfrom distributed.world import World\nfrom launch.job import environment\n"
+        f"environment.prepare(World(), verbose=False, deterministic={deterministic})\n"
+        "print(os.environ.get('HOROVOD_DISABLE_GROUP_FUSION'))"
+    )
+    ended = run_command(sys.executable, "-c", words, PYTHONPATH=str(ROOT))
+    assert ended.stdout == ("1\n" if deterministic else "None\n"), ended.stderr
+
+
 def test_as_many_files_may_be_open_as_the_system_allows():
     words = (
         "import resource\nfrom launch.job.environment.process import raise_file_limit\n"

@@ -116,7 +116,9 @@ def run(
     """
     startup = startup or Startup(time.perf_counter())
     stop_request.patience = 0.0 if world.is_chief else 1.0
-    cores = environment.prepare(world, verbose=config.verbose, cpu=environment.on_cpu(config))
+    cores = environment.prepare(
+        world, verbose=config.verbose, cpu=environment.on_cpu(config), deterministic=config.deterministic
+    )
     launcher = environment.launcher()
     heartbeat.start(world, config.hang_timeout, launcher and launcher.pid, flag="--hang-timeout")
     code = 1

@@ -101,7 +101,8 @@ def record(training_batches, seen: list):
 def main(folder: Path) -> int:
     preemption.listen()  # as the program does, first of all
     world = World.from_environment(os.environ)
-    environment.prepare(world, verbose=False)
+    # Horovod starts once for all of them, and most of them are.
+    environment.prepare(world, verbose=False, deterministic=True)
     with environment.loading(quiet=False):
         import checkpoints
         import deaths

@@ -14,11 +14,12 @@ from launch.job.environment.cores import take_cores
 FILES = 65536  # that this process may open, where the system lets it
 
 
-def prepare(world: World, *, verbose: bool, cpu: bool = False) -> Cores:
+def prepare(world: World, *, verbose: bool, cpu: bool = False, deterministic: bool = False) -> Cores:
     """Set the environment for this worker, and keep it to its cores; what the user has set stays.
 
     Args:
         cpu: whether to compute on the CPU, also where there is a GPU.
+        deterministic: whether sums over workers must not depend on what happens to be ready at the same time.
     """
     raise_file_limit()
     for sentence in (leftovers.too_late(os.environ), leftovers.overrule(os.environ)):
@@ -40,6 +41,10 @@ def prepare(world: World, *, verbose: bool, cpu: bool = False) -> Cores:
     if world.uses_mpi and (prefix / "lib" / "libmpi.so").exists():
         # Started by srun, the MPI of the wheel does not know where it is installed; mpirun tells it.
         settings["OPAL_PREFIX"] = str(prefix)
+    if deterministic:
+        # Horovod would join groups of tensors that are ready in one cycle; and where a number lies in what is summed
+        # decides the order in which MPI's and NCCL's rings add it up over three workers and more.
+        os.environ["HOROVOD_DISABLE_GROUP_FUSION"] = "1"
     if cpu:
         # Not set by default but at all events; CUDA's libraries are not even loaded then.
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
