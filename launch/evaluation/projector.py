@@ -86,4 +86,3 @@ def _config(shape: tuple[int, int]) -> str:
     embedding.sprite.image_path = SPRITE
     embedding.sprite.single_image_dim.extend((THUMBNAIL, THUMBNAIL))
     return text_format.MessageToString(config)
-
