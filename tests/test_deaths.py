@@ -11,7 +11,6 @@ from conftest import ROOT, counted
 from deaths import Job
 
 from distributed.health import heartbeat
-from distributed.health.heartbeat import process_state
 
 LINE = [*"--dataset npz --global-batch-size 12 --steps-per-epoch 12 --epochs 3 --hang-timeout".split(), 10]
 HOROVODRUN = ("horovodrun", "-np", "2")
@@ -75,8 +74,8 @@ def test_a_rank_that_failed_too_waits_for_the_first_one_to_say_why(tmp_path, mon
     assert not heartbeat.accuse()
     assert first.poll() is None
     heartbeat.wait_for_accuser()
-    assert process_state(first.pid)[0] in "XZ"
-    assert first.wait() == 0 and [path.name for path in tmp_path.iterdir()] == ["failed"]
+    # It would go on for two seconds; its claim ends a moment before it does.
+    assert first.wait(1) == 0 and [path.name for path in tmp_path.iterdir()] == ["failed"]
 
 
 PREEMPTIONS = {
