@@ -116,13 +116,13 @@ def open_test(config: DatasetConfig, classes: Sequence[str], progress: Progress 
         progress: as for `load`.
 
     Raises:
-        DataError: it cannot be read, has files that cannot be pictures, or other classes.
+        DataError: it cannot be read, has more files that cannot be pictures than `config` allows, or other classes.
     """
     source = open_test_source(config, classes, progress)
     if source is None or config.kind in NEEDS_NO_DATA_DIR:
         return source
     place = test_place(config.kind, expand(config.data_dir))
-    return adopt(check_pictures([source], progress=progress)[0], classes, place)
+    return adopt(check_pictures([source], config.skip_unreadable, progress)[0], classes, place)
 
 
 def open_test_source(config: DatasetConfig, classes: Sequence[str], progress: Progress | None = None) -> Source | None:

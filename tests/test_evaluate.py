@@ -52,6 +52,18 @@ def done(folder):
         trained.change_state(path, lambda state: state["configuration"].update(data_dir="pictures"))
     shutil.copytree(photos, folder / "no model")
     (folder / "no model/model.json").unlink()
+    # A run that was trained with --skip-unreadable 2, on these training and validation pictures.
+    shutil.copytree(photos, folder / "skipping")
+    (folder / "spoilt").mkdir()
+    for split in ("train", "val"):
+        (folder / "spoilt" / split).symlink_to(pictures / split)
+    shutil.copytree(folder / "subset", folder / "spoilt/test")
+    for name in ("owl/empty.jpg", "dog/page.png"):
+        (folder / "spoilt/test" / name).write_bytes(b"<html>" * ("page" in name))
+    for path in (folder / "skipping/checkpoints").glob("step-*"):
+        trained.change_state(
+            path, lambda state: state["configuration"].update(data_dir=str(folder / "spoilt"), skip_unreadable=2)
+        )
     (folder / "full").mkdir()
     (folder / "full/mine.txt").write_text("dear")
     (folder / "taken").write_text("dear")
@@ -73,6 +85,7 @@ def done(folder):
         "turned": [HERE, own, *val, out / "turned", "--dataset", f"{mine}:turned"],
         "two": [HERE, folder / "two", "--out", out / "two"],
         "again": [HERE, folder / "table", "--check-leakage", "off"],
+        "skipping": [HERE, folder / "skipping"],
         # What cannot be done.
         "no run": [HERE, folder / "nowhere"],
         "no run there": [HERE, folder / "empty"],
@@ -104,7 +117,7 @@ def done(folder):
     return trained.run_programs(folder / "printed", lines)
 
 
-GOOD = "default val train moved subset arrays table own turned two again".split() + ["by name", "one picture"]
+GOOD = "default val train moved subset arrays table own turned two again skipping".split() + ["by name", "one picture"]
 BAD = {
     "no run": "nowhere is no folder; give a run directory or a checkpoint",
     "no run there": "empty is no run directory; give the folder that a run was told to write to",
@@ -213,6 +226,18 @@ def test_a_subset_of_the_classes_is_allowed_and_said(folder, done):
     whole = {row["path"].split("/")[-1]: row for row in table(folder / "out/by name/predictions.csv")}
     for row in table(out / "predictions.csv"):
         assert {**row, "path": ""} == {**whole[row["path"].split("/")[-1]], "path": ""}
+
+
+def test_files_that_are_no_pictures_are_left_out_as_in_training_and_named(folder, done):
+    lines = done.out("skipping").splitlines()
+    assert lines[1].endswith("/spoilt, test, 20 pictures of 2 of the run's 3 classes")
+    place = folder / "spoilt/test"
+    assert lines[2:5] == [
+        "note: 2 left out by --skip-unreadable:",
+        f"  {place}/dog/page.png: is a web page, not a picture",
+        f"  {place}/owl/empty.jpg: is empty",
+    ]
+    assert len(table(folder / "skipping/evaluation-test/predictions.csv")) == 20
 
 
 def test_classes_in_another_order_mean_the_same(folder, done):

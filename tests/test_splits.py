@@ -119,6 +119,22 @@ def test_training_leaves_the_test_split_alone(stored):
         opened(kind, place, "test", classes=CLASSES if kind != "npz" else ("0", "1", "2"))
 
 
+@pytest.mark.parametrize("stored", ["image_folder", "csv"], indirect=True)
+def test_a_run_that_left_out_bad_files_does_so_in_its_test_split(stored):
+    kind, place, classes = stored
+    (place / "test/owl/bad.png").write_bytes(b"")
+    if kind == "csv":
+        with open(place / "test.csv", "a") as table:
+            table.write(f"{place}/test/owl/bad.png,owl\n")
+    config = DatasetConfig(kind, str(place), seed=0, validation_split=0.2, skip_unreadable=1)
+    source = open_part(config, None, classes=classes, own=True).source
+    assert len(source) == 2 and source.note.endswith(
+        f"1 left out by --skip-unreadable:\n  {place}/test/owl/bad.png: is empty"
+    )
+    with pytest.raises(DataError, match="1 of 3 files cannot be pictures"):
+        opened(kind, place, "test")
+
+
 def test_a_test_shard_that_cannot_be_read_is_named_and_the_index_of_others_tells_its_progress(tmp_path):
     shard, told = tmp_path / "test-00000-of-00001", []
     pictures(tmp_path, CLASSES)

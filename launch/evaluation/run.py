@@ -41,6 +41,8 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
         network = workers.together(lambda: load_network(found))
     console.say(f"run: {found.path}, {record.model}, {len(record.classes)} classes")
     console.say(f"data: {data.data_dir or data.dataset}, {data.part.split}, {_counts(source)}")
+    if source.note:
+        console.say(f"note: {source.note}")
 
     began = time.perf_counter()
     batch = options.batch_size or found.config.micro_batch_size or BATCH
