@@ -185,14 +185,16 @@ def test_all_files_that_cannot_be_pictures_are_named_at_once_in_training_and_val
     with pytest.raises(DataError) as caught:
         folder(tmp_path)
     lines = str(caught.value).split("\n")
-    assert lines[0] == "13 of 195 files cannot be pictures; replace or remove them:" and len(lines) == 14
+    assert lines[0] == "13 of 195 files cannot be pictures; replace or remove them:" and len(lines) == 15
+    assert lines[-1] == "  to train without: --skip-unreadable 13; to list all: launch/check_data.py --list bad.txt"
     for name, (_, words) in BAD.items():
         assert any(f"/{name}: {words}" in line for line in lines), name
     put(tmp_path, *(f"train/a/more{number}.jpg" for number in range(100)), content=b"")
     with pytest.raises(DataError) as caught:
         folder(tmp_path)
     lines = str(caught.value).split("\n")
-    assert lines[0].startswith("113 of 295 files") and len(lines) == 22 and lines[-1].strip() == "... and 93 more"
+    assert lines[0].startswith("113 of 295 files") and len(lines) == 23 and lines[-2].strip() == "... and 93 more"
+    assert lines[-1].startswith("  to train without: --skip-unreadable 113;")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])

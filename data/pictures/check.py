@@ -29,7 +29,8 @@ def check_pictures(
         and the sizes of its files.
 
     Raises:
-        DataError: more cannot be pictures; it names the first 20 of them, each with its reason.
+        DataError: more cannot be pictures; it names the first 20 of them, each with its reason, and the two flags that
+            help.
     """
     looked = [look_at(source, progress) if isinstance(source, FileSource) else None for source in sources]
     total = sum(len(source) for source, found in zip(sources, looked, strict=True) if found)
@@ -39,7 +40,8 @@ def check_pictures(
         count = f"{len(problems):,} of {total:,} files"
         many = f", more than the {skip:,} of --skip-unreadable" if skip else ""
         what = f"{count} cannot be pictures{many}; replace or remove them:"
-        raise DataError("\n  ".join([what, *_shown(problems)]))
+        remedy = f"to train without: --skip-unreadable {len(problems)}; to list all: launch/check_data.py --list bad.txt"
+        raise DataError("\n  ".join([what, *_shown(problems), remedy]))
     kept = [
         source.without(found.problems) if found and found.problems else source
         for source, found in zip(sources, looked, strict=True)
