@@ -40,8 +40,9 @@ def check_pictures(
         count = f"{len(problems):,} of {total:,} files"
         many = f", more than the {skip:,} of --skip-unreadable" if skip else ""
         what = f"{count} cannot be pictures{many}; replace or remove them:"
-        remedy = f"to train without: --skip-unreadable {len(problems)}; to list all: launch/check_data.py --list bad.txt"
-        raise DataError("\n  ".join([what, *_shown(problems), remedy]))
+        without = f"to train without: --skip-unreadable {len(problems)}"
+        remedies = f"{without}; to list all: launch/check_data.py --list bad.txt"
+        raise DataError("\n  ".join([what, *_shown(problems), remedies]))
     kept = [
         source.without(found.problems) if found and found.problems else source
         for source, found in zip(sources, looked, strict=True)

@@ -212,14 +212,15 @@ def _check_parameters(function: Callable, ways: tuple[tuple[str, ...], ...], nam
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some that are written in C have none
         return
-    if any(_takes(signature, way) for way in ways):
+    if any(can_take(signature, way) for way in ways):
         return
     takes = ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in signature.parameters.values())
     called = " or ".join(f"{name}({', '.join(way)})" for way in ways)
     raise ConfigError(f"{what} takes ({takes}), but is called as {called}; change its parameters")
 
 
-def _takes(signature: inspect.Signature, arguments: tuple[str, ...]) -> bool:
+def can_take(signature: inspect.Signature, arguments: tuple[str, ...]) -> bool:
+    """Whether a function of that signature can be called with so many arguments, given by place."""
     try:
         signature.bind(*arguments)
     except TypeError:
