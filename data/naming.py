@@ -29,9 +29,10 @@ def split_of(name: str) -> str | None:
     return _SPLIT_OF.get(name.lower())
 
 
-def is_like_split(name: str) -> bool:
-    """Whether a name sounds like a split's, as "test1" and "training_set" do, too."""
-    return _LIKE_SPLIT.fullmatch(name) is not None
+def sounds_like(name: str) -> str | None:
+    """ "train", "val" or "test" where a name sounds like that split's, as "test1" and "training_set" do, too."""
+    found = _LIKE_SPLIT.fullmatch(name)
+    return found and split_of(found[1])
 
 
 def is_litter(name: str) -> bool:

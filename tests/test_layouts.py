@@ -142,6 +142,26 @@ def test_folders_one_level_off_and_splits_that_would_be_classes_are_refused(tmp_
         folder(tmp_path / data_dir)
 
 
+@pytest.mark.parametrize("name", ["test1", "test", "Test_set", "val", "valid", "dev2"])
+def test_flat_pictures_beside_classes_in_a_folder_named_like_a_split_are_a_class_only_by_name(tmp_path, name):
+    put(tmp_path, "cat/1.jpg", "dog/1.jpg", f"{name}/1.jpg")
+    both = {"Test_set": "Test_set,cat,dog"}.get(name, f"cat,dog,{name}" if name > "dog" else f"cat,{name},dog")
+    with pytest.raises(DataError) as caught:
+        folder(tmp_path)
+    assert f" has pictures in {name}/ beside cat, dog: named like a split" in str(caught.value)
+    assert f"--classes cat,dog leaves out {name}, --classes {both} takes all." in str(caught.value)
+    assert folder(tmp_path, classes=("cat", "dog")).train.classes == ("cat", "dog")
+    assert folder(tmp_path, classes=("cat", "dog", name)).train.classes == ("cat", "dog", name)
+
+
+def test_of_many_classes_those_that_are_meant_may_stand_in_a_file(tmp_path):
+    put(tmp_path, *(f"{name}/1.jpg" for name in "abcde"), "testing/1.jpg", "val/1.jpg")
+    with pytest.raises(DataError, match="in testing/, val/ beside a, .*, --classes FILE takes those that"):
+        folder(tmp_path)
+    put(tmp_path / "other", *(f"{name}/1.jpg" for name in ("car", "bus", "train")), "bus/test/1.jpg")
+    assert folder(tmp_path / "other").train.classes == ("bus", "car", "train")  # no doubt about these
+
+
 def test_a_link_to_a_folder_above_is_refused(tmp_path):
     put(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")

@@ -14,7 +14,7 @@ from data.datasets import DataError, Progress
 from data.files.source import FileSource
 from data.files.tree import Folder, Tree
 from data.messages import few, joined
-from data.naming import by_split, is_like_split, refuse_odd_names, split_of
+from data.naming import by_split, refuse_odd_names, sounds_like, split_of
 
 FORMATS = "JPEG, PNG, GIF or BMP files"
 
@@ -33,8 +33,8 @@ def load_image_folder(
         progress: told how many folders are listed.
 
     Raises:
-        DataError: missing folder, empty class, two folders for one split, a class of validation that training lacks, or
-            folders one level too high or too low.
+        DataError: missing folder, empty class, two folders for one split, a class of validation that training lacks,
+            folders one level too high or too low, or one that may be a class or a split.
     """
     tree = Tree(progress)
     root = tree[data_dir]
@@ -42,6 +42,8 @@ def load_image_folder(
     train_dir = os.path.join(data_dir, splits["train"]) if "train" in splits else None
     if train_dir is None or not tree[train_dir].folders:
         _refuse_misplaced(tree, root, train_dir)
+        if chosen is None:
+            _refuse_pictures_of_splits(tree, root)
         train, validation = class_folders(data_dir, chosen, tree=tree), None
     else:
         train, validation = _split_folders(tree, root, splits, chosen)
@@ -170,7 +172,7 @@ def _labelled(source: FileSource, train: FileSource, val_dir: str, train_dir: st
 def _refuse_misplaced(tree: Tree, root: Folder, train_dir: str | None) -> None:
     """Folders that are named like splits and would be taken for classes."""
     names = root.folders
-    like = [name for name in names if is_like_split(name)]
+    like = [name for name in names if sounds_like(name)]
     flat = train_dir and tree[train_dir].pictures
     if flat and (len(like) > 1 or len(names) == 1):
         beside = ", ".join(f"{name}/" for name in names if os.path.join(root.path, name) != train_dir)
@@ -193,6 +195,21 @@ def _refuse_misplaced(tree: Tree, root: Folder, train_dir: str | None) -> None:
                 f"{os.path.join(root.path, name)} has class folders ({few(shared)}) as its neighbours have: expected "
                 "those of training in a folder train/ beside it; move them there."
             )
+
+
+def _refuse_pictures_of_splits(tree: Tree, root: Folder) -> None:
+    """Pictures of no class, as in the test1/ of Kaggle's archives, whose folder would be taken for a class."""
+    like = [name for name in root.folders if sounds_like(name) in ("val", "test")]
+    flat = [name for name in like if tree[os.path.join(root.path, name)].pictures]
+    others = [name for name in root.folders if name not in flat]
+    if flat and others:
+        remedy = f"--classes {','.join(others)} leaves out {few(flat)}, --classes {','.join(root.folders)} takes all"
+        if len(root.folders) > 6:
+            remedy = f"--classes FILE takes those that the file names, one per line, with or without {few(flat)}"
+        raise DataError(
+            f"{root.path} has pictures in {few(f'{name}/' for name in flat)} beside {few(others)}: named like a split, "
+            f"but it would be a class; expected to be told which is meant, {remedy}."
+        )
 
 
 def _refuse_wrong_level(tree: Tree, folder: Folder, names: list[str], empty: list[str]) -> None:
