@@ -17,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.job.config import choices
-from launch.trained.command_line import Parser, at_least_one, expanded, expanded_path
+from launch.job.text_files import expanded
+from launch.trained.command_line import Parser, at_least_one, expanded_path
 from launch.trained.program import OutputError
 
 

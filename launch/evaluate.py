@@ -18,8 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.job.config import choices
+from launch.job.text_files import expanded
 from launch.trained import program
-from launch.trained.command_line import Parser, expanded
+from launch.trained.command_line import Parser
 
 
 def create_parser() -> Parser:

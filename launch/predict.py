@@ -15,8 +15,9 @@ from pathlib import Path
 # The repository's folders come first: `distributed` is also the name of an installed package on many machines.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from launch.job.text_files import expanded
 from launch.trained import program
-from launch.trained.command_line import Parser, at_least_one, expanded
+from launch.trained.command_line import Parser, at_least_one
 
 
 def create_parser() -> Parser:

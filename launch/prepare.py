@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.job.config import choices
 from launch.job.environment import leftovers, loading
-from launch.trained.command_line import Parser, at_least_one, expanded, expanded_path, none_or_more
+from launch.job.text_files import expanded
+from launch.trained.command_line import Parser, at_least_one, expanded_path, none_or_more
 from launch.trained.interrupts import Interrupts
 
 

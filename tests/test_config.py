@@ -40,6 +40,13 @@ def test_flag_beats_file_beats_preset_beats_default(recipe):
     assert parse("--strategy=single", preset={"strategy": "mirrored"}).strategy == "single"
 
 
+@pytest.mark.parametrize("place", ["~", "$HOME", "${HOME}"])
+def test_home_and_variables_in_the_files_path_are_replaced(recipe, monkeypatch, place):
+    path = recipe("epochs: 3\n")
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert parse(f"--config={place}/{path.name}").epochs == 3
+
+
 SPELLINGS = ("--batch-size 8", "--batch_size 8", "--batch-size=8", "--batch_size=8", "--batch-size 4 --batch-size 8")
 
 

@@ -48,7 +48,7 @@ def test_a_function_is_loaded_with_what_lies_beside_it(write, tmp_path, monkeypa
     assert build.sha256 == hashlib.sha256((tmp_path / "net.py").read_bytes()).hexdigest()
     assert build(10, 32) == (10, 32, 3, 4, 1)
     # The same file by another name is the same module.
-    assert load_function("~/net.py:data", "--dataset")() == [1]
+    assert load_function("~/net.py:data", "--dataset")() == load_function("$HOME/net.py:data", "--dataset")() == [1]
     assert sys.path[0] == str(tmp_path)
     with pytest.raises(AttributeError):
         build.name = "other"

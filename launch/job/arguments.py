@@ -10,7 +10,7 @@ from pathlib import Path
 import pydantic
 
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.text_files import TextError, decoded, parse_yaml, read_content, shortened
+from launch.job.text_files import TextError, decoded, expanded, parse_yaml, read_content, shortened
 from launch.job.user import code as user_code
 
 
@@ -43,7 +43,7 @@ def parse_arguments(argv: list[str], *, program: str, description: str, preset: 
         )
     flags = _read_flags(argv)
     path = flags.pop("config", None)
-    values = (preset or {}) | (_read_file(Path(path)) if path else {})
+    values = (preset or {}) | (_read_file(Path(expanded(path))) if path else {})
     for name in _overruled(flags):
         values.pop(name, None)
     values |= flags

@@ -3,7 +3,6 @@
 ``launch/job/arguments.py`` fills it from the command line and a file.
 """
 
-import os
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +12,7 @@ import yaml
 
 from distributed.checkpoint import disk
 from launch.job.settings import batches, data, decisions, files, network, optimization, transfer, workers
+from launch.job.text_files import expanded
 
 
 class ConfigError(ValueError):
@@ -44,8 +44,7 @@ class TrainConfig(
     @pydantic.field_validator("data_dir", "run_dir", "weights", "features_dir", "resume", mode="before")
     @classmethod
     def _expand(cls, value):
-        # A shell leaves --data-dir=~/photos as it is, and nothing expands what stands in a file.
-        return os.path.expandvars(os.path.expanduser(value)) if isinstance(value, str) else value
+        return expanded(value) if isinstance(value, str) else value
 
     @pydantic.field_validator("*", mode="before")
     @classmethod

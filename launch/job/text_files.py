@@ -1,4 +1,5 @@
-"""Small text files that anybody may have written: read up to a bound, and YAML of which nothing is built or run.
+"""Small text files that anybody may have written: found by their paths, read up to a bound, and YAML of which nothing
+is built or run.
 
 No TensorFlow in here.
 """
@@ -12,6 +13,11 @@ import yaml
 
 LARGEST = 1 << 20  # bytes; YAML is parsed at about 100 KB a second
 SHOWN = 200  # characters of somebody's text in a sentence
+
+
+def expanded(path: str) -> str:
+    """The path with `~` and `$VAR` replaced, which shells leave in --flag=~/place, and nothing replaces in a file."""
+    return os.path.expandvars(os.path.expanduser(path))
 
 
 class TextError(ValueError):

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from distributed.world import speaks
 from launch.job.logs.streams import outlive_readers
+from launch.job.text_files import expanded
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,11 +68,6 @@ def none_or_more(text: str) -> int:
     return int(text)
 
 
-def expanded(text: str) -> str:
-    """A path that a flag names, for argparse; `~` and `$VAR` are replaced, which shells leave in --flag=~/place."""
-    return os.path.expandvars(os.path.expanduser(text))
-
-
 def expanded_path(text: str) -> Path:
-    """``expanded`` as a ``Path``."""
+    """``expanded`` as a ``Path``, for argparse."""
     return Path(expanded(text))

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from data.datasets import Source
 from launch.job.config import ConfigError
-from launch.job.text_files import TextError, decoded, parse_pairs, read_content, shortened
+from launch.job.text_files import TextError, decoded, expanded, parse_pairs, read_content, shortened
 
 BALANCED = "balanced"
 LARGEST = 1 << 22  # bytes of a file
@@ -34,7 +33,7 @@ def read_weights(given: str) -> WeightsFile:
     Raises:
         ConfigError: a file that cannot be read, or is neither.
     """
-    path, what = Path(os.path.expandvars(os.path.expanduser(given))), f"--class-weights {given}"
+    path, what = Path(expanded(given)), f"--class-weights {given}"
     try:
         content = read_content(path, LARGEST)
         text = decoded(content)

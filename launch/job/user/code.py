@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from launch.job.config import ConfigError
+from launch.job.text_files import expanded
 from launch.job.user.call import call, defined_in, user_line
 
 # What the function of each flag is called with; one of these.
@@ -64,7 +64,7 @@ def find_file(reference: str, flag: str) -> UserFile:
     """Read the file of a reference.  It needs no TensorFlow, and runs nothing of the file.
 
     Args:
-        reference: ``FILE.py:FUNCTION``, relative to the working directory; ``~`` is the home directory.
+        reference: ``FILE.py:FUNCTION``, relative to the working directory; ``~`` and ``$VAR`` are replaced.
         flag: the one it was given with, a key of ``PARAMETERS``.
 
     Raises:
@@ -74,7 +74,7 @@ def find_file(reference: str, flag: str) -> UserFile:
     place, colon, name = reference.rpartition(":")
     if not colon:
         place, name = reference, ""
-    path = Path(os.path.expanduser(place)).resolve()
+    path = Path(expanded(place)).resolve()
     if path.suffix != ".py":
         raise ConfigError(f"{what} names {path.name}, which is no .py file; write FILE.py:FUNCTION")
     try:
