@@ -10,6 +10,8 @@ from keras.src.trainers.compile_utils import MetricsList
 
 from distributed.decisions import Decisions, Rules
 from distributed.metrics import METRICS
+from launch.job.config import TrainConfig
+from launch.job.preparation.assemble import create_rules
 
 # Values are multiples of 1/64, so that neither float32 nor the side to which min_delta is added rounds them.
 FALLING = [2.0, 1.5, 1.5, 1.25, 1.25, 1.25, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.75, 0.75, 0.75, 0.75]
@@ -19,6 +21,15 @@ SLOWLY = [1.0 - epoch / 64 for epoch in range(16)]
 def by_seed(seed):
     generator = np.random.default_rng(seed)
     return (np.round(64 * (2 * np.exp(-np.arange(40) / 10) + generator.uniform(0, 0.5, 40))) / 64).tolist()
+
+
+def test_each_setting_of_a_run_becomes_its_rule():
+    config = TrainConfig(
+        monitor_mode="max", min_delta=0.01, threshold_mode="rel", early_stopping_patience=3, baseline=0.5,
+        start_from_epoch=4, plateau_patience=2, plateau_factor=0.25, plateau_cooldown=5,
+    )  # fmt: skip
+    assert create_rules(config, "val_accuracy") == Rules("val_accuracy", "max", 0.01, True, 3, 0.5, 4, 2, 0.25, 5)
+    assert create_rules(TrainConfig(), "loss") == Rules("loss")
 
 
 SEQUENCES = {"falling": FALLING, "slowly": SLOWLY, "constant": [0.5] * 12} | {f"seed {s}": by_seed(s) for s in range(5)}

@@ -291,12 +291,12 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path):
 @pytest.mark.parametrize("launcher", [(), ("horovodrun", "-np", "2")])
 def test_ctrl_c_leaves_nothing_half_written(folder, tmp_path, launcher):
     words = [*launcher, BIN / "python", ROOT / "launch/evaluate.py", folder / "photos", "--out", tmp_path / "out"]
-    # Sooner, the launcher has not started its ranks.
-    for seconds in (4, 6, 9) if launcher else (1, 4, 8):
+    for seconds in (0, 2, 5):  # after it has said what it evaluates
         job = subprocess.Popen(
             list(map(str, [*words, "--batch-size", 1])),
             env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
+        assert any("data: " in line for line in job.stdout), job.stderr.read()
         time.sleep(seconds)
         os.killpg(job.pid, signal.SIGINT)
         _, said = job.communicate(timeout=60)

@@ -43,6 +43,7 @@ def runs(tmp_path_factory, tiny_data):
     lines |= {"views": [*views, "--cache-views", 2], "endless": [*views, "--cache-features", "off"]}
     # With the features of "views", and in the middle of an epoch.
     lines["other rate"] = [*lines["views"], "--learning-rate", 0.001, "--features-dir", folder / "views" / "features"]
+    lines["other factor"] = [*line, "--steps-per-epoch", 2, "--unfreeze-learning-rate-factor", 0.5]
     lines["goes on"] = lines["views"]
     plants = {str(step): [["cut", "whole", step]] for step in CUTS} | {"goes on": [["cut", "views", 32]]}
     assert run_jobs(folder, lines, plants=plants) == dict.fromkeys(lines, 0)
@@ -67,10 +68,11 @@ def test_each_phase_trains_its_layers_and_keeps_state_for_no_others(runs):
 
 
 def test_rates_fall_by_the_factor_with_the_thaw(runs):
-    rows = [line.split(",") for line in (runs / "whole" / "metrics.csv").read_text().splitlines()]
-    rates = [float(row[rows[0].index("learning_rate")]) for row in rows[1:]]
-    expected = [0.001 * (1 + np.cos(np.pi * (16 * epoch - 1) / 64)) for epoch in range(1, 5)]
-    assert rates == pytest.approx([*expected[:2], 0.1 * expected[2], 0.1 * expected[3]])
+    for run, steps, factor in (("whole", 16, 0.1), ("other factor", 2, 0.5)):  # a tenth where none is given
+        rows = [line.split(",") for line in (runs / run / "metrics.csv").read_text().splitlines()]
+        rates = [float(row[rows[0].index("learning_rate")]) for row in rows[1:]]
+        whole = [0.001 * (1 + np.cos(np.pi * (steps * epoch - 1) / (4 * steps))) for epoch in range(1, 5)]
+        assert rates == pytest.approx([*whole[:2], factor * whole[2], factor * whole[3]])
 
 
 @pytest.mark.parametrize("step", CUTS)

@@ -62,7 +62,7 @@ def test_an_owner_out_of_sight_is_alive_while_its_heart_beats(tmp_path, start, h
     monkeypatch.setattr(liveness, "OBSERVATION", OBSERVATION)
     began, said = time.monotonic(), []
     assert held(tmp_path, said).is_held() and len(said) == 1
-    assert OBSERVATION <= time.monotonic() - began < PATIENT
+    assert time.monotonic() - began >= OBSERVATION
 
 
 def test_two_containers_of_one_name_on_two_machines_are_two(tmp_path, start, patient, monkeypatch):

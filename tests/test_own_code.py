@@ -34,7 +34,8 @@ def one(project):
 def test_a_callback_sees_each_step_once_and_the_global_metrics(one):
     facts, notes = one
     (first, *epochs, last) = notes
-    assert (first, last) == ("begin", "end")
+    # Exact runs keep Horovod from joining groups of gradients, as the setting reaches what settles the environment.
+    assert (first, last) == (["begin", "1"], "end")
     assert [entry[:2] for entry in epochs] == [[0, 8], [1, 16]] and facts["steps"] == 16
     assert epochs[-1][2:] == [facts["final"]["loss"], facts["final"]["val_accuracy"], facts["parameters"]]
 
@@ -107,8 +108,8 @@ def test_a_script_may_train_twice_after_something_else(project, tmp_path):
 def test_a_script_may_do_something_else_after_training(project, tmp_path):
     """It is not taken for one that hangs, and Ctrl-C means to it again what it means to Python."""
     (tmp_path / "after.py").write_text(
-        (project / "script.py").read_text().replace("deterministic=True", "deterministic=True, hang_timeout=1.5")
-        + "import signal, time\ntime.sleep(6)\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        (project / "script.py").read_text().replace("deterministic=True", "deterministic=True, hang_timeout=5")
+        + "import signal, time\ntime.sleep(12)\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
     )
     (tmp_path / "mine.py").write_text((project / "mine.py").read_text())
     done = run_command(BIN / "python", tmp_path / "after.py", tmp_path / "run", NOTES=str(tmp_path))

@@ -64,4 +64,4 @@ def test_a_number_of_the_users_is_a_bound_and_needs_no_comparison(given):
 def test_never_past_what_is_due():
     steps = StepsPerCall(None, Others())
     calls(steps, 10, 0.001)
-    assert [steps.upto(due) for due in (1, 7, 10**6)][:2] == [1, 7]
+    assert [steps.upto(due) for due in (1, 7)] == [1, 7]

@@ -35,7 +35,7 @@ MINE = """
             self.events, self.steps = [], 0
 
         def on_train_begin(self, logs=None):
-            self.events.append("begin")
+            self.events.append(["begin", os.environ.get("HOROVOD_DISABLE_GROUP_FUSION")])
 
         def on_epoch_begin(self, epoch, logs=None):
             self.next = 0

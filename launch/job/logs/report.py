@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from distributed.checkpoint import disk
+from distributed.health import heartbeat
 from launch.job import config as configuration
 from launch.job import identity
 from launch.job.config import TrainConfig
@@ -122,6 +123,7 @@ def leave(summary: dict, directory: Path, monitor: str, console: Console) -> boo
         # Whoever wants the run gone does not wait for pictures; what counts is the checkpoint.
         console.say(f"preempted at step {summary['steps']}: checkpoint saved; run the same command again to go on")
         return True
+    heartbeat.beat()  # matplotlib is loaded now
     try:
         draw_curves(directory / "metrics.csv", directory / "curves.png")
     except OSError as error:

@@ -65,20 +65,7 @@ class Training:
 def prepare_loop(training: Training) -> None:
     """Put together what trains, decides, saves and looks on."""
     config, strategy, inputs, directory = training.config, training.strategy, training.inputs, training.directory
-    training.decisions = Decisions(
-        Rules(
-            monitor=training.monitor,
-            mode=config.monitor_mode,
-            min_delta=config.min_delta,
-            relative=config.threshold_mode == "rel",
-            stop_patience=config.early_stopping_patience,
-            stop_baseline=config.baseline,
-            stop_from_epoch=config.start_from_epoch,
-            plateau_patience=config.plateau_patience,
-            plateau_factor=config.plateau_factor,
-            plateau_cooldown=config.plateau_cooldown,
-        )
-    )
+    training.decisions = Decisions(create_rules(config, training.monitor))
     observers = create_observers(training) if strategy.is_chief else []
     training.notices = Notices(strategy.control)
     saver = Saver(
@@ -125,6 +112,22 @@ def prepare_loop(training: Training) -> None:
         callbacks=callbacks,
         observers=observers,
         thaw=None if config.unfreeze_epoch is None else lambda: phases.thaw(training),
+    )
+
+
+def create_rules(config: TrainConfig, monitor: str) -> Rules:
+    """By what the run decides, going by the metric ``monitor``."""
+    return Rules(
+        monitor=monitor,
+        mode=config.monitor_mode,
+        min_delta=config.min_delta,
+        relative=config.threshold_mode == "rel",
+        stop_patience=config.early_stopping_patience,
+        stop_baseline=config.baseline,
+        stop_from_epoch=config.start_from_epoch,
+        plateau_patience=config.plateau_patience,
+        plateau_factor=config.plateau_factor,
+        plateau_cooldown=config.plateau_cooldown,
     )
 
 
