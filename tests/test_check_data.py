@@ -10,11 +10,28 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_command
 from PIL import Image
+from rights import rights
 
 from launch.check_data import main
 from launch.data_check import examine
 from launch.data_check.examine import Seen
+from launch.data_check.files import check_target
 from launch.data_check.problems import Picture, emptied, find_problems, table
+from launch.trained.program import OutputError
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "theirs").mkdir()
+    line = ["--dataset", "shapes", "--list", str(tmp_path / "theirs/list")]
+    for mode in (0, 0o555):
+        with rights(tmp_path / "theirs", mode):
+            assert main(line) == 2
+            with pytest.raises(OutputError, match="theirs cannot be written to; give another place with --move-to"):
+                check_target(tmp_path / "theirs/away", tmp_path / "photos")
+        said = capsys.readouterr()
+        assert said.out == "" and "theirs cannot be written to; give another place with --list" in said.err
+    assert main([*line[:3], str(tmp_path)]) == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
 
 
 def encoded(seed: int, kind="JPEG", size=(40, 30)) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, run_command, run_jobs, summary
+from rights import rights
 
 from launch import compare
 from launch.comparison import curves, repeat
@@ -283,6 +284,25 @@ def test_an_out_that_cannot_be_a_folder(copies, capsys):
     Path("file").touch()
     assert compare.main(["one", "--out", "file/out"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_shown_nevertheless(copies, capsys):
+    with rights(copies, 0o555):
+        assert compare.main(["one", "two"]) == 2
+    said = capsys.readouterr()
+    assert "comparison.png cannot be written (Permission denied)" in said.err and "two" in said.out
+    assert not Path("comparison").exists()
+
+
+def test_a_folder_that_may_not_be_entered_is_a_sentence(copies, capsys):
+    assert compare.main(["two"]) == 0  # which loads what it needs
+    with rights(copies / "one", 0):
+        assert compare.main(["one/run", "one", "two"]) == 2
+        assert compare.main(["two", "--out", "one/out"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" cannot be ")[0] for line in lines] == [
+        "error: one/run", "error: one/config.yaml", "error: one/out/report.html"
+    ]  # fmt: skip
 
 
 def test_names_are_the_shortest_that_tell_runs_apart(copies):

@@ -8,10 +8,13 @@ import sys
 
 import pytest
 from conftest import ROOT, run_command
+from rights import rights
 from test_export_formats import FILE, needs_packages, train
 
 from launch.export import FORMATS, main
 from launch.exports import formats
+from launch.exports.run import _check_place
+from launch.trained.program import OutputError
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,13 @@ def refused(capsys, words, *line):
     assert (code, said.out) == (2, "") and said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
     assert words in said.err and "Traceback" not in said.err
     return said.err
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    for mode in (0, 0o555):
+        with rights(tmp_path / "theirs", mode), pytest.raises(OutputError, match="theirs cannot be written to"):
+            _check_place(tmp_path / "theirs/new/model.keras", "keras", False)
 
 
 def test_help_needs_no_tensorflow():

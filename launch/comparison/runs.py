@@ -97,6 +97,9 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
             fields.append(_read(path))
         except ComparisonError as error:
             problems.append(str(error))
+        except OSError as error:
+            place = error.filename or path
+            problems.append(f"{place} cannot be read ({error.strerror}); mend that or leave the run out")
     if problems:
         raise ComparisonError("\n".join(problems))
     short = [path.resolve().name for path in paths]

@@ -32,6 +32,8 @@ def check(options: argparse.Namespace) -> int:
         raise OutputError(
             f"--move-to is for image_folder, as {options.dataset} would then name pictures that are gone; use --list"
         )
+    if options.list:
+        files.check_list(options.list)
     sources = _open(options)
     if options.move_to:
         files.check_target(options.move_to, Path(options.data_dir))

@@ -101,8 +101,10 @@ def _leave(
     folder: Path,
     seconds: float,
 ) -> int:
-    """Write and print; on the chief."""
+    """Print, then write: what is known is said also where it cannot be written; on the chief."""
     console, record, source = workers.console, found.record, data.part.source
+    for line in results.lines(judged.report, record.classes):
+        console.say(line)
     labels = source.labels
     about = {
         "checkpoint": found.path.name,
@@ -123,8 +125,6 @@ def _leave(
             results.show_in_tensorboard(board / folder.absolute().name, folder, found, source, judged.report, features)
         except OSError as error:
             console.warn(f"{board} cannot be written ({error.strerror or error}); the rest is there")
-    for line in results.lines(judged.report, record.classes):
-        console.say(line)
     console.say(f"files: {folder}/ (metrics.json, per_class.csv, predictions.csv, confusion.png, worst.png)")
     if features is not None:
         console.say(f"projector: tensorboard --logdir {board} and choose PROJECTOR")

@@ -21,7 +21,7 @@ from launch.job.preparation import stages
 from launch.job.user import code as user_code
 from launch.trained import record as records
 from launch.trained.load import Found, find, load_network, with_probabilities
-from launch.trained.program import OutputError
+from launch.trained.program import OutputError, check_writable
 from models import applications
 
 PROBABILITIES = "probabilities, one per class"
@@ -99,10 +99,9 @@ def _target(found: Found, format: Format, out: Path | None) -> Path:
 
 def _check_place(target: Path, form: str, overwrite: bool) -> None:
     """Refuse a place that cannot be written to, before the work is done."""
+    check_writable(target.parent, "--out")
     if not target.parent.is_dir():
         raise OutputError(f"there is no folder {target.parent} for {target.name}; make it, or give another --out")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{target.parent} cannot be written to; give another place with --out")
     for path in (target,) if FORMATS[form].has_record else (target, labels_of(target)):
         if not os.path.lexists(path):
             continue

@@ -21,7 +21,7 @@ from launch.prediction.files import Answers, as_csv, as_json, printable
 from launch.prediction.inputs import collect
 from launch.trained.answers import BATCH, answer_all, probabilities
 from launch.trained.load import Found, find, load_network
-from launch.trained.program import OutputError, Workers
+from launch.trained.program import OutputError, Workers, check_writable
 
 FORMATS = {".csv": as_csv, ".json": as_json}
 
@@ -91,8 +91,13 @@ def check_options(options: argparse.Namespace) -> None:
         path = getattr(options, flag) and Path(getattr(options, flag))
         if path and path.suffix.lower() not in suffixes:
             raise OutputError(f"--{flag} {path} is of no known kind; end it with {' or '.join(suffixes)}")
-        if path and not path.absolute().parent.is_dir():
+        if not path:
+            continue
+        check_writable(path.absolute().parent, f"--{flag}")
+        if not os.path.isdir(path.absolute().parent):
             raise OutputError(f"--{flag} {path}: there is no folder {path.absolute().parent}; make it first")
+        if os.path.isdir(path):
+            raise OutputError(f"--{flag} {path} is a folder; name a file")
 
 
 def _reason(source: FileSource, index: int) -> str:
