@@ -192,6 +192,19 @@ def test_the_command_to_repeat_it_gives_the_same_settings(copies):
         assert again.model_copy(update={"run_dir": config.run_dir}) == config
 
 
+def test_a_run_of_an_earlier_version_is_shown_and_repeated_as_it_was(copies):
+    """Of two settings it knew nothing: it let weight decay act on everything, and did not turn photographs."""
+    config_module.save(TrainConfig(weight_decay=0.1, run_dir="two"), Path("two/config.yaml"))
+    settings = yaml.safe_load(Path("two/config.yaml").read_text())
+    del settings["exif"], settings["decay_all"]
+    Path("two/config.yaml").write_text(yaml.safe_dump(settings))
+    (run,) = read_runs([Path("two")])
+    assert (run.settings["exif"], run.settings["decay_all"]) == ("ignore", True)
+    for line in (repeat.by_file(run), repeat.by_flags(run)):
+        again = parse_arguments(shlex.split(line.split(" ", 5)[5]), program="train.py", description="")
+        assert (again.exif, again.decay_all, again.weight_decay) == ("ignore", True, 0.1)
+
+
 def test_what_a_script_gave_is_not_said_to_be_repeatable(copies):
     # The runs of these tests train a network that was given as an object.
     assert repeat.given_from_python(read_runs([Path("one")])[0]) == ["network"]
