@@ -17,6 +17,7 @@ from data.views import evaluation_images
 from distributed.checkpoint.disk import whole_file
 from distributed.control import check_agreement
 from launch.evaluation import sheet
+from launch.job.preparation import same_data
 from launch.prediction.files import Answers, as_csv, as_json, printable
 from launch.prediction.inputs import collect
 from launch.trained.answers import BATCH, answer_all, probabilities
@@ -43,6 +44,8 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
     refused = dict(inputs["refused"])
     readable_paths = [os.devnull if index in refused else path for index, path in enumerate(paths)]
     source = FileSource("files", record.classes, "", readable_paths, np.zeros(len(paths)))
+    if strategy.world.size > 1:  # or another host would answer for pictures of its own
+        same_data.check(strategy, [source], workers.together)
 
     def batches(order, share):
         return prediction_batches(

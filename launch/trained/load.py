@@ -57,6 +57,12 @@ class Found(NamedTuple):
             **{name: field.default for name, field in TrainConfig.model_fields.items()} | self.state["configuration"]
         )
 
+    @property
+    def training_examples(self) -> int:
+        """How many the run was trained on; 0 where its version did not say."""
+        split = (self.state.get("data") or {}).get("train") or {}
+        return sum(split.get("counts", {}).values())
+
     def dataset(self, data_dir: str | None) -> DatasetConfig:
         """The data that the run was trained on, as it opened them; they lie in ``data_dir`` now."""
         config = self.config
