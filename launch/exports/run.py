@@ -92,6 +92,8 @@ def _target(found: Found, format: Format, out: Path | None) -> Path:
         if found.run is None:
             raise OutputError(f"{found.path} stands alone; say with --out where the export shall go")
         return found.run / format.name
+    if not out.name:
+        raise OutputError(f"--out {out} ends with no name of its own; add one, such as {out / format.name}")
     if not out.name.endswith(format.suffix) or out.name == format.suffix:
         raise OutputError(f"--out {out} must end with {format.suffix}, such as {out.parent / format.name}")
     return out
@@ -179,9 +181,15 @@ def _commit(temporary: Path, target: Path) -> None:
         disk.flush(path)
     if (temporary / records.FILE).exists():
         os.replace(temporary / records.FILE, labels_of(target))
-    if target.is_dir():  # which no rename replaces
-        os.rename(target, temporary / "former")
-    os.replace(temporary / target.name, target)
+    former = temporary / "former"
+    try:
+        if target.is_dir():  # which no rename replaces
+            os.rename(target, former)
+        os.replace(temporary / target.name, target)
+    except BaseException:
+        if former.is_dir() and not os.path.lexists(target):
+            os.rename(former, target)
+        raise
     disk.flush(target.parent)
 
 
