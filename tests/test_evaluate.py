@@ -58,7 +58,7 @@ def done(folder):
     (folder / "spoilt").mkdir()
     for split in ("train", "val"):
         (folder / "spoilt" / split).symlink_to(pictures / split)
-    shutil.copytree(folder / "subset", folder / "spoilt/test")
+    shutil.copytree(folder / "subset.2024", folder / "spoilt/test")
     for name in ("owl/empty.jpg", "dog/page.png"):
         (folder / "spoilt/test" / name).write_bytes(b"<html>" * ("page" in name))
     for path in (folder / "skipping/checkpoints").glob("step-*"):
