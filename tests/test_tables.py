@@ -119,6 +119,31 @@ def test_archives_with_names_of_medmnist_and_pixels_from_0_to_1(tmp_path):
         opened("npz", tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("dataset", ["npz", "hdf5"])
+def test_arrays_that_are_not_used_are_said_also_a_test_split_without_labels(tmp_path, dataset):
+    images, labels = np.zeros((2, 5, 5, 3), np.uint8), np.array([0, 1])
+    pairs = {"x_train": images, "y_train": labels}
+    held_out = {"x_val": images[:1], "y_val": labels[:1]}
+
+    def arrays(more):
+        place = tmp_path / f"{'-'.join(more)}.{dataset}"
+        if dataset == "npz":
+            np.savez(place, **pairs, **more)
+        else:
+            with h5py.File(place, "w") as file:
+                for name, array in (pairs | more).items():
+                    file[name] = array
+        return opened(dataset, place)
+
+    train, validation = arrays(held_out | {"x_test": images})
+    assert len(validation) == 1 and train.note == "x_test has no labels and is not used"
+    train, validation = arrays({"x_test": images, "x_extra": images, "ids": labels})
+    assert validation is None and train.note == "x_test has no labels and is not used; not used: ids, x_extra"
+    assert arrays({"y_test": labels}).train.note == "y_test has no images and is not used"
+    with pytest.raises(DataError, match="has no array y_val"):
+        arrays({"x_val": images})
+
+
 def test_archives_with_labels_of_other_types(tmp_path):
     images = np.zeros((4, 5, 5, 3), np.uint8)
     for labels in (np.eye(2, dtype=bool)[[0, 1, 1, 0]], np.array([0.0, 1.0, 1.0, 0.0], np.float32)):

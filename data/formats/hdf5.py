@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from data.datasets import DataError, Source
 from data.formats.arrays.convert import GAP, one_hot_labels, placed, renumber
-from data.formats.arrays.names import find_arrays
+from data.formats.arrays.names import find_arrays, held_out_split, unused_note
 from data.formats.arrays.source import check_range
 from data.messages import joined
 
@@ -76,8 +76,10 @@ def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Sourc
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("it is no regular file")
         with h5py.File(path, "r") as file:
-            names = find_arrays([name for name in file if _is_array(file, name, path)], path)
-            split = next((split for split in ("val", "test") if ("x", split) in names), None)
+            arrays = [name for name in file if _is_array(file, name, path)]
+            names = find_arrays(arrays, path)
+            split = held_out_split(names)
+            unused = unused_note([*arrays, *(f"{name}/" for name in file if name not in arrays)], names)
             labels = {}
             for each in ("train", *([split] if split else [])):
                 _check(file[names["x", each]], names["x", each], path)
@@ -97,10 +99,10 @@ def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Sourc
         classes = [str(label) for label in range(places.max() + 1)]
     train = HDF5Source(path, names["x", "train"], classes, places)
     test = None
-    if ("x", "test") in names:
+    if {("x", "test"), ("y", "test")} <= set(names):
         use = "is not used in training" if split == "val" else "is validated on, as there is no other"
         test = f"{names['x', 'test']} of {path} {use}"
-    train.note = joined(shifted, test)
+    train.note = joined(shifted, unused, test)
     if split is None:
         return train, None
     name = f"{path}: {names['y', split]}"

@@ -14,7 +14,7 @@ import psutil
 from data.datasets import ArraySource, DataError
 from data.formats.arrays.convert import GAP, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
 from data.formats.arrays.mapped import map_array
-from data.formats.arrays.names import find_arrays
+from data.formats.arrays.names import find_arrays, held_out_split, unused_note
 from data.formats.arrays.source import test_source, training_source, validation_source
 from data.messages import joined
 
@@ -37,8 +37,7 @@ def load_npz(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[ArrayS
     path = _find(data_dir)
     with _opened(path) as archive:
         names = find_arrays(archive.files, path)
-        # A test split is validation only where there is no other.
-        split = next((split for split in ("val", "test") if ("x", split) in names), None)
+        split, unused = held_out_split(names), unused_note(archive.files, names)
         x_train, y_train = _pixels(archive, names["x", "train"], path), _labels(archive[names["y", "train"]])
         x_val, y_val = None, None
         if split:
@@ -48,7 +47,7 @@ def load_npz(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[ArrayS
     pixels = to_uint8(x_train, scale, names["x", "train"], path)
     train = training_source("npz", pixels, y_train, place=path, classes=classes, gap=GAP)
     as_val = f"{names['x', 'test']} is validated on, as there is no other" if split == "test" else None
-    train.note = joined(scale_note(scale, x_train, names["x", "train"]), shifted, as_val)
+    train.note = joined(scale_note(scale, x_train, names["x", "train"]), shifted, as_val, unused)
     if split is None:
         return train, None
     x_val = to_uint8(x_val, scale, names["x", split], path)

@@ -1,8 +1,9 @@
 """What the arrays of an archive are called."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from data.datasets import DataError
+from data.messages import few, joined
 from data.naming import split_of
 
 AXES = {
@@ -21,7 +22,8 @@ def find_arrays(names: Iterable[str], place: str, needed: Sequence[str] = ("trai
         needed: splits that must be there; without any, nothing is missed.
 
     Raises:
-        DataError: two arrays mean the same, or an array of what is needed or of a split that is there is missing.
+        DataError: two arrays mean the same, or an array of what is needed or of validation, if it is there, is missing.
+            A test split may lack its labels, as that of a competition: who uses it asks `held_out_split`.
     """
     found: dict[tuple[str, str], str] = {}
     for name in names:
@@ -36,7 +38,7 @@ def find_arrays(names: Iterable[str], place: str, needed: Sequence[str] = ("trai
                     "other."
                 )
             found[axis, split] = name
-    splits = {*needed, *(split for _, split in found if needed)}
+    splits = {*needed, *(split for _, split in found if needed and split != "test")}
     missing = sorted((axis, split) for split in splits for axis in "xy" if (axis, split) not in found)
     if missing:
         shown = ", ".join(sorted(names)) or "none"
@@ -45,3 +47,21 @@ def find_arrays(names: Iterable[str], place: str, needed: Sequence[str] = ("trai
             "train_images and train_labels), and x and y for val."
         )
     return found
+
+
+def held_out_split(found: Mapping[tuple[str, str], str]) -> str | None:
+    """The split that training validates on: "val", else "test" where its labels are there, else None."""
+    if ("x", "val") in found:
+        return "val"
+    return "test" if {("x", "test"), ("y", "test")} <= set(found) else None
+
+
+def unused_note(names: Iterable[str], found: Mapping[tuple[str, str], str]) -> str | None:
+    """Which of the arrays `names` are not used, as they have no meaning or lack their labels; None where all are."""
+    lone = [axis for axis in "xy" if (axis, "test") in found]
+    without = "labels" if lone == ["x"] else "images"
+    others = sorted(set(names) - set(found.values()))
+    return joined(
+        f"{found[lone[0], 'test']} has no {without} and is not used" if len(lone) == 1 else None,
+        f"not used: {few(others)}" if others else None,
+    )
