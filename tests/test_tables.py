@@ -8,8 +8,11 @@ import pytest
 import tensorflow as tf
 from layouts import JPEG, PNG, opened, paths, put, shard
 
+from data import DatasetConfig
 from data.datasets import DataError
 from data.formats.tables.source import labelled_table
+from data.splits import open_test
+from data.splits import test_place as place_of_test
 
 
 @pytest.mark.parametrize(
@@ -17,7 +20,12 @@ from data.formats.tables.source import labelled_table
     [
         (",path,label\n0,1.jpg,cat\n1,2.jpg,dog\n", None),
         ("Unnamed: 0,PATH,Label\n0,1.jpg,cat\n1,2.jpg,dog\n", None),
-        ("width,label,path,split\n4,cat,1.jpg,train\n4,dog,2.jpg,train\n", "columns width, split not used"),
+        ("width,label,path\n4,cat,1.jpg\n4,dog,2.jpg\n", "column width not used"),
+        ("width,label,path,split\n4,cat,1.jpg,train\n4,dog,2.jpg,Train\n", "column split is the split, column width"),
+        ("filepaths,labels,data set\n1.jpg,cat,train\n2.jpg,dog,train\n", "filepaths is the path, column labels is"),
+        ("img_name,emotion\n1.jpg,cat\n2.jpg,dog\n", "column img_name is the path, column emotion is the class"),
+        ("fname,label\n1.jpg,cat\n2.jpg,dog\n", "column fname is the path"),
+        ("image path,label\n1.jpg,cat\n2.jpg,dog\n", "column image path is the path"),
         ("filename,class\n1.jpg,cat\n2.jpg,dog\n", "column filename is the path, column class is the class"),
         ("id,label\n1,cat\n2,dog\n", "the ending .jpg was added"),
         ("path;label\n1.jpg;cat\n2.jpg;dog\n", None),
@@ -54,6 +62,13 @@ def test_all_rows_without_a_file_or_label_are_named_at_once(tmp_path):
         ("image,cat,dog\n1.jpg,1,1\n", "line 2: has a 1 in 2 of the columns cat, dog"),
         ("path,label\n1.jpg,0\n1.jpg,5\n1.jpg,17\n", "--classes 0,5,17"),
         ("label,path,path\n0,1.jpg,1.jpg\n", "more than one column path"),
+        (
+            "path,cat,dog,valid\n1.jpg,1,0,1\n1.jpg,0,1,1\n1.jpg,1,0,0\n1.jpg,0,1,0\n",
+            "in 2 .*\n.* that are none, as valid seems",
+        ),
+        ("path,cat,dog\n1.jpg,1,0\n1.jpg,0,0\n", "1 in 0 .*\n.* remove those that are none, and pictures of no class"),
+        ("path,label,a,b\n1.jpg,x,train,test\n", "names splits in the columns a, b"),
+        ("path,label,part\n1.jpg,x,test\n", "no row of training by its column part"),
         ("path,label\n1.jpg,a,b\n", "line 2 has 3 fields, its header 2"),
     ],
 )
@@ -62,6 +77,29 @@ def test_tables_that_nobody_understands_say_what_would_be(tmp_path, text, words)
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(DataError, match=words):
         opened("csv", tmp_path)
+
+
+def test_a_column_may_name_the_split_of_each_row(tmp_path):
+    put(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    header, rows = "path,label,data set\n", ["1.jpg,a,train\n", "2.jpg,b,Training\n", "3.jpg,b,valid\n"]
+    test = ["gone.jpg,,test\n"]  # neither its file nor its label is asked for in training
+    (tmp_path / "all.csv").write_text(header + "".join(rows + test))
+    train, validation = opened("csv", tmp_path / "all.csv")
+    assert [os.path.basename(path) for path in paths(train)] == ["1.jpg", "2.jpg"]
+    assert [os.path.basename(path) for path in paths(validation)] == ["3.jpg"] and validation.labels.tolist() == [1]
+    assert "column data set is the split" in train.note and "no picture of class a to validate on" in train.note
+    assert place_of_test("csv", str(tmp_path / "all.csv")) == str(tmp_path / "all.csv")
+    (tmp_path / "all.csv").write_text(header + "".join(rows) + "2.jpg,a,test\n")
+    config = DatasetConfig("csv", str(tmp_path / "all.csv"), seed=0, validation_split=0)
+    assert paths(open_test(config, ("a", "b"))) == [str(tmp_path / "2.jpg")]
+    (tmp_path / "all.csv").write_text(header + "".join(rows))
+    assert place_of_test("csv", str(tmp_path / "all.csv")) is None
+    assert len(labelled_table(str(tmp_path / "all.csv"), ("a", "b"))) == 3
+    (tmp_path / "two").mkdir()
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / "two" / name).write_text(header + "".join(f"../{row}" for row in rows))
+    with pytest.raises(DataError, match="train.csv names other splits than train in its column data set.*val.csv"):
+        opened("csv", tmp_path / "two")
 
 
 def test_labels_from_1_keep_their_names_in_tables_and_archives(tmp_path):
@@ -80,6 +118,8 @@ def test_labels_from_1_keep_their_names_in_tables_and_archives(tmp_path):
     ("text", "classes", "labels"),
     [
         ("path,label\n1.jpg,0.0\n2.jpg,1.0\n", ("0.0", "1.0"), [0, 1]),
+        ("path,label\n1.jpg,10.0\n2.jpg,2.0\n", ("2.0", "10.0"), [1, 0]),
+        ("path,label\n1.jpg,10.5\n2.jpg,2.5\n", ("10.5", "2.5"), [0, 1]),
         ("path,label\n1.jpg,[1 0]\n2.jpg,[0 1]\n", ("[0 1]", "[1 0]"), [1, 0]),
         ("path,label\n1.jpg,03\n2.jpg,3\n1.jpg,2\n2.jpg,1\n", ("1", "2", "3"), [2, 2, 1, 0]),
         ("path,label\n1.jpg,20_30\n2.jpg,10_20\n1.jpg,2030\n2.jpg,0\n", ("0", "10_20", "2030", "20_30"), [3, 1, 2, 0]),
