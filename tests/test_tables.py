@@ -10,6 +10,7 @@ from layouts import JPEG, PNG, opened, paths, put, shard
 
 from data import DatasetConfig
 from data.datasets import DataError
+from data.formats import hdf5
 from data.formats.tables.source import labelled_table
 from data.splits import open_test
 from data.splits import test_place as place_of_test
@@ -216,6 +217,32 @@ def test_hdf5_files_are_read_where_they_are_asked_for(tmp_path):
     (tmp_path / "cut.h5").write_bytes((tmp_path / "t.h5").read_bytes()[:500])
     with pytest.raises(DataError, match="cut.h5.*expected a whole HDF5 file"):
         opened("hdf5", tmp_path / "cut.h5")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_hdf5_files_with_float_pixels_and_labels_and_sets_in_their_names(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(hdf5, "PART", 1)  # one image at a time
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 4, 3), dtype=np.uint8)
+    for file, pixels in (("u.h5", images), ("f.h5", images / dtype(255))):
+        with h5py.File(tmp_path / file, "w") as stored:
+            stored["train_set_x"], stored["train_set_y"] = pixels, np.array([0, 1, 1, 0], dtype)
+            stored["test_set_x"], stored["test_set_y"], stored["list_classes"] = pixels[:2], [[1.0], [0.0]], [b"a"]
+    whole, (train, validation) = opened("hdf5", tmp_path / "u.h5"), opened("hdf5", tmp_path / "f.h5")
+    assert train.labels.tolist() == [0, 1, 1, 0] and validation.labels.tolist() == [1, 0]
+    assert [each.fingerprint() for each in (train, validation)] == [each.fingerprint() for each in whole]
+    np.testing.assert_array_equal(train.read(tf.constant([3, 1], tf.int64)), images[[3, 1]])
+    assert f"train_set_x is {np.dtype(dtype)} in the range 0 to 1: multiplied by 255" in train.note
+    assert "not used: list_classes" in train.note and "range" not in whole.train.note
+    for number, (x, val, words) in enumerate([
+        (images / 255.0, images / 1.0, "x_val is not in the range 0 to 1,"),
+        (images, images / 255.0, "x_val is float64: expected uint8"),
+        (images / 127.5 - 1, images, "x_train is float64: expected uint8"),
+        (np.where(images == images[2, 0, 0, 0], np.nan, images), images, "x_train is float64: expected uint8"),
+    ]):  # fmt: skip
+        with h5py.File(tmp_path / f"{number}.h5", "w") as stored:
+            stored["x_train"], stored["y_train"], stored["x_val"], stored["y_val"] = x, [0, 1] * 2, val, [0, 1] * 2
+        with pytest.raises(DataError, match=words):
+            opened("hdf5", tmp_path / f"{number}.h5")
 
 
 def test_shards_of_other_tools(tmp_path):

@@ -1,5 +1,6 @@
 """What the arrays of an archive are called."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from data.datasets import DataError
@@ -10,11 +11,12 @@ AXES = {
     "x": ("x", "images", "image", "imgs", "data", "features", "pixels"),
     "y": ("y", "labels", "label", "targets", "target", "classes"),
 }
+_SET = re.compile("_?set$", re.IGNORECASE)  # as in train_set_x
 _AXIS_OF = {word: axis for axis, words in AXES.items() for word in words}
 
 
 def find_arrays(names: Iterable[str], place: str, needed: Sequence[str] = ("train",)) -> dict[tuple[str, str], str]:
-    """("x" or "y", split) -> name: `x_train` as Keras says, `train_images` as MedMNIST, in any case.
+    """("x" or "y", split) -> name: `x_train` as Keras says, `train_images` as MedMNIST, `train_set_x`, in any case.
 
     Args:
         names: of all arrays.
@@ -29,7 +31,7 @@ def find_arrays(names: Iterable[str], place: str, needed: Sequence[str] = ("trai
     for name in names:
         first, _, second = name.rpartition("_")
         for word, split in ((first, second), (second, first)):
-            axis, split = _AXIS_OF.get(word.lower()), split_of(split)
+            axis, split = _AXIS_OF.get(word.lower()), split_of(_SET.sub("", split))
             if axis is None or split is None:
                 continue
             if (axis, split) in found:
