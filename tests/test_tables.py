@@ -245,6 +245,43 @@ def test_hdf5_files_with_float_pixels_and_labels_and_sets_in_their_names(tmp_pat
             opened("hdf5", tmp_path / f"{number}.h5")
 
 
+@pytest.mark.parametrize("dataset", ["npz", "hdf5"])
+def test_arrays_are_named_by_flags(tmp_path, dataset):
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 4, 3), dtype=np.uint8)
+    photos, coarse = ("photos", "coarse") if dataset == "npz" else ("a/photos", "a/b/coarse")
+
+    def saved(name, **more):
+        place = tmp_path / f"{name}.{dataset}"
+        arrays = {photos: images, coarse: np.array([0, 1, 1, 0]), "x_train": images[::-1]} | more
+        if dataset == "npz":
+            np.savez(place, **arrays)
+        else:
+            with h5py.File(place, "w") as file:
+                for name, array in arrays.items():
+                    file[name] = array
+        return place
+
+    train, validation = opened(dataset, saved("set", x_val=images), features=(photos, coarse))
+    np.testing.assert_array_equal(train.read(tf.constant([0, 3], tf.int64)), images[[0, 3]])
+    assert train.labels.tolist() == [0, 1, 1, 0] and validation is None and train.note == "not used: x_train, x_val"
+    train, _ = opened(dataset, tmp_path / f"set.{dataset}", features=(None, coarse))
+    np.testing.assert_array_equal(train.read(tf.constant([0], tf.int64)), images[[3]])
+    for features, words in (((photos, "fine"), "no array fine .*--label-f"), ((photos, None), "no array y_train")):
+        with pytest.raises(DataError, match=words):
+            opened(dataset, tmp_path / f"set.{dataset}", features=features)
+    with pytest.raises(DataError, match="has x_test and y_test beside"):  # of which labels may mean something else
+        opened(dataset, saved("test", x_test=images, y_test=[0, 1, 1, 0]), features=(photos, coarse))
+
+
+def test_names_within_a_file_do_not_lead_out_of_it(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["in/x"] = np.zeros((2, 4, 4, 3), np.uint8)
+    with h5py.File(tmp_path / "set.h5", "w") as file:
+        file["out"], file["y"] = h5py.ExternalLink("other.h5", "/in"), [0, 1]
+    with pytest.raises(DataError, match="is a link to elsewhere"):
+        opened("hdf5", tmp_path / "set.h5", features=("out/x", "y"))
+
+
 def test_shards_of_other_tools(tmp_path):
     ours = [{"image/encoded": JPEG, "image/class/label": number % 2} for number in range(4)]
     theirs = [{"image": PNG, "class": number % 2} for number in range(4)]

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from data.datasets import DataError, Source
 from data.formats.arrays.convert import GAP, placed, renumber, scale_between, scale_note, to_uint8, whole_labels
-from data.formats.arrays.names import find_arrays, held_out_split, unused_note
+from data.formats.arrays.names import held_out_split, training_arrays, unused_note
 from data.formats.arrays.source import check_range
 from data.messages import joined
 
@@ -64,13 +64,16 @@ class HDF5Source(Source):
         return [zlib.crc32(image) for image in self._read(indices)]
 
 
-def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Source, Source | None]:
+def load_hdf5(
+    data_dir: str, chosen: Sequence[str] | None = None, features: tuple[str | None, str | None] = (None, None)
+) -> tuple[Source, Source | None]:
     """Arrays named as in `npz`; pixels uint8, or numbers 0 to 255 or 0 to 1, of which all are read once to know which;
     labels [n] or [n, 1], whole floats too, or rows with one 1.
 
     Args:
         data_dir: the file, or a folder that holds exactly one.
         chosen: class names; with them labels may have gaps.
+        features: names of the image's and the label's array, a/b within a group, which then are the only split.
 
     Raises:
         DataError: missing or damaged file, missing array, wrong dtype, shape, length or label.
@@ -80,10 +83,11 @@ def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Sourc
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("it is no regular file")
         with h5py.File(path, "r") as file:
-            arrays = [name for name in file if _is_array(file, name, path)]
-            names = find_arrays(arrays, path)
+            asked = {name for name in features if name}
+            arrays = [name for name in sorted({*file, *asked}) if _is_array(file, name, path)]
+            names = training_arrays(arrays, path, features)
             split = held_out_split(names)
-            unused = unused_note([*arrays, *(f"{name}/" for name in file if name not in arrays)], names)
+            unused = unused_note([*arrays, *_groups(file, arrays)], names)
             labels, scale = {}, None
             for each in ("train", *([split] if split else [])):
                 scale = _check(file[names["x", each]], names["x", each], path, scale if labels else math.nan)
@@ -132,10 +136,23 @@ def _reason(error: Exception) -> str:
 
 
 def _is_array(file: h5py.File, name: str, path: str) -> bool:
-    """Whether a name is that of an array; DataError where it is a link, which may lead into other files."""
-    if file.get(name, getclass=True, getlink=True) is not h5py.HardLink:
-        raise DataError(f"{path}: {name} is a link to elsewhere, which is not followed: copy the array into its place.")
-    return isinstance(file[name], h5py.Dataset)
+    """Whether a name, a/b within a group, is that of an array; DataError where part of it is a link, which may lead
+    into other files."""
+    place = file
+    for part in name.split("/"):
+        if not isinstance(place, h5py.Group) or part not in set(place):
+            return False
+        if place.get(part, getclass=True, getlink=True) is not h5py.HardLink:
+            raise DataError(
+                f"{path}: {name} is a link to elsewhere, which is not followed: copy the array into its place."
+            )
+        place = place[part]
+    return isinstance(place, h5py.Dataset)
+
+
+def _groups(file: h5py.File, arrays: Sequence[str]) -> list[str]:
+    """The groups that hold none of the arrays."""
+    return [f"{name}/" for name in file if not any(array.split("/")[0] == name for array in arrays)]
 
 
 def _refuse_elsewhere(dataset: h5py.Dataset, name: str, path: str) -> None:

@@ -14,14 +14,16 @@ import psutil
 from data.datasets import ArraySource, DataError
 from data.formats.arrays.convert import GAP, placed, renumber, scale_note, scale_of, to_uint8, whole_labels
 from data.formats.arrays.mapped import map_array
-from data.formats.arrays.names import find_arrays, held_out_split, unused_note
+from data.formats.arrays.names import find_arrays, held_out_split, training_arrays, unused_note
 from data.formats.arrays.source import test_source, training_source, validation_source
 from data.messages import joined
 
 MAPPED = 2**26  # bytes of pixels from which on they stay in the file; below, reading from memory is faster
 
 
-def load_npz(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[ArraySource, ArraySource | None]:
+def load_npz(
+    data_dir: str, chosen: Sequence[str] | None = None, features: tuple[str | None, str | None] = (None, None)
+) -> tuple[ArraySource, ArraySource | None]:
     """Images [n, height, width] or [n, height, width, 1 or 3] and integer labels [n], 0 or 1 to the largest.
 
     Images are uint8, or numbers 0 to 255 or 0 to 1, which is said. Grey images are repeated to three channels. Labels
@@ -30,13 +32,14 @@ def load_npz(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[ArrayS
     Args:
         data_dir: the .npz file, or a folder that holds exactly one.
         chosen: class names; with them labels may have gaps.
+        features: names of the image's and the label's array, which then are the only split.
 
     Raises:
         DataError: missing or damaged file, missing array, wrong dtype, shape, length or label.
     """
     path = _find(data_dir)
     with _opened(path) as archive:
-        names = find_arrays(archive.files, path)
+        names = training_arrays(archive.files, path, features)
         split, unused = held_out_split(names), unused_note(archive.files, names)
         x_train, y_train = _pixels(archive, names["x", "train"], path), whole_labels(archive[names["y", "train"]])
         x_val, y_val = None, None

@@ -1,7 +1,7 @@
 """What the arrays of an archive are called."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from data.datasets import DataError
 from data.messages import few, joined
@@ -47,6 +47,38 @@ def find_arrays(names: Iterable[str], place: str, needed: Sequence[str] = ("trai
         raise DataError(
             f"{place} has no array {'_'.join(missing[0])} (it has {shown}): expected x_train and y_train (or "
             "train_images and train_labels), and x and y for val."
+        )
+    return found
+
+
+def training_arrays(
+    names: Collection[str], place: str, features: tuple[str | None, str | None]
+) -> dict[tuple[str, str], str]:
+    """The arrays of training and, where nothing is asked for by name, of the other splits; as `find_arrays`.
+
+    Args:
+        names: of all arrays.
+        place: where they lie, for messages.
+        features: the image's and the label's array, as flags name them; the one that is None is found by its name.
+            There are no other splits then.
+
+    Raises:
+        DataError: as `find_arrays`; no array of a name; a test split, whose labels may be others than those named.
+    """
+    if not any(features):
+        return find_arrays(names, place)
+    usual, found = find_arrays(names, place, needed=()), {}
+    for axis, flag, given in zip("xy", ("--image-feature", "--label-feature"), features, strict=True):
+        name = given or usual.get((axis, "train"), f"{axis}_train")
+        if name not in names:
+            shown = ", ".join(sorted(names)) or "none"
+            raise DataError(f"{place} has no array {name} (it has {shown}): name one of these with {flag}.")
+        found[axis, "train"] = name
+    if {("x", "test"), ("y", "test")} <= set(usual):
+        both = f"{usual['x', 'test']} and {usual['y', 'test']}"
+        raise DataError(
+            f"{place} has {both} beside the arrays that --image-feature and --label-feature name: expected no test "
+            "split, as nobody knows whether its labels mean the same; copy the arrays into a file without it."
         )
     return found
 
