@@ -64,7 +64,8 @@ def test_what_was_read_before_is_read_the_same_so_that_old_runs_go_on(tmp_path):
         train, validation = opened(dataset, place)
         held_out = validation and validation.fingerprint()[:16]
         assert (train.fingerprint()[:16], held_out, train.classes) == FROZEN[name], name
-        assert train.note == ("x_test is validated on, as there is no other" if name == "npz" else None)
+        notes = {"npz": "x_test is validated on, as there is no other", "csv": f"not used: numbers.csv in {place}"}
+        assert train.note == notes.get(name)
 
 
 @pytest.mark.parametrize(

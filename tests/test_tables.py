@@ -282,6 +282,17 @@ def test_names_within_a_file_do_not_lead_out_of_it(tmp_path):
         opened("hdf5", tmp_path / "set.h5", features=("out/x", "y"))
 
 
+def test_tables_and_shards_beside_those_of_the_splits_are_said(tmp_path):
+    put(tmp_path / "c", "1.jpg")
+    for name in ("train", "val", "test", "testing", "extra"):
+        (tmp_path / "c" / f"{name}.csv").write_text("path,label\n1.jpg,a\n1.jpg,b\n")
+    assert opened("csv", tmp_path / "c").train.note == f"not used: extra.csv, testing.csv in {tmp_path / 'c'}"
+    ours = [{"image/encoded": JPEG, "image/class/label": label} for label in (0, 1)]
+    for name in ("train-00000-of-00001", "test-00000-of-00001", "extra.tfrec"):
+        shard(tmp_path / "t" / name, ours)
+    assert opened("tfrecord", tmp_path / "t").train.note == f"not used: extra.tfrec in {tmp_path / 't'}"
+
+
 def test_shards_of_other_tools(tmp_path):
     ours = [{"image/encoded": JPEG, "image/class/label": number % 2} for number in range(4)]
     theirs = [{"image": PNG, "class": number % 2} for number in range(4)]

@@ -63,13 +63,14 @@ def load_csv(
     source = _table_source(train, classes)
     # Files are looked at after this: one that goes meanwhile is missed then, one that goes later changes its folder.
     source.folders = before | states_of({_folder_of(table.file, path) for table in read for path in table.paths})
+    unused = _unused(data_dir, {file, *beside.values()})
     if validation is None:
-        source.note = joined(train.note, shifted)
+        source.note = joined(train.note, shifted, unused)
         return source, None
     held_out = _table_source(validation, classes)
     lacking = [classes[label] for label in np.setdiff1d(source.labels, held_out.labels)]
     less = f"{validation.file} has no picture of class {few(lacking)} to validate on" if lacking else None
-    source.note = joined(train.note, validation.note if validation.note != train.note else None, shifted, less)
+    source.note = joined(train.note, validation.note if validation.note != train.note else None, shifted, less, unused)
     return source, held_out
 
 
@@ -116,7 +117,7 @@ def labelled_table(
 
 def _tables(folder: str) -> dict[str, str]:
     """Split -> name of its table; DataError where training has none but other tables lie there."""
-    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(TABLE_SUFFIXES) and not is_litter(name))
+    names = _table_names(folder)
     found = by_split([(name, os.path.splitext(name)[0]) for name in names], folder)
     if names and "train" not in found:
         raise DataError(
@@ -124,6 +125,17 @@ def _tables(folder: str) -> dict[str, str]:
             f"--data-dir at the table itself, such as {os.path.join(folder, names[0])}."
         )
     return found
+
+
+def _table_names(folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.lower().endswith(TABLE_SUFFIXES) and not is_litter(name))
+
+
+def _unused(data_dir: str, known: set[str]) -> str | None:
+    """Which tables of the folder are none of the known ones, in words."""
+    names = _table_names(data_dir) if os.path.isdir(data_dir) else []
+    others = [name for name in names if os.path.join(data_dir, name) not in known]
+    return f"not used: {few(others)} in {data_dir}" if others else None
 
 
 def _parse(file: str) -> tuple[Columns, list[_Row]]:

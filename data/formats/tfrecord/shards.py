@@ -84,9 +84,15 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     return {split: [shards[key] for key in sorted(shards)] for split, shards in sets.items()}
 
 
+def other_shards(folder: Path) -> list[str]:
+    """Names of files that look like shards, but not of which split."""
+    names = sorted(file.name for file in folder.iterdir() if _RECORDS.fullmatch(file.name) and file.is_file())
+    return [name for name in names if not _SHARD.fullmatch(name) and not is_litter(name)]
+
+
 def no_training_shards(folder: Path) -> DataError:
     """The error of a folder without any, which names what looks like shards of another name."""
-    other = [file.name for file in sorted(folder.iterdir()) if _RECORDS.fullmatch(file.name) and file.is_file()]
+    other = other_shards(folder)
     seen = f" but {few(other, 3)}" if other else ""
     return DataError(
         f"{folder} has no training shards{seen}; expected files named like train-00000-of-00016"
