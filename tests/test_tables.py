@@ -293,6 +293,26 @@ def test_tables_and_shards_beside_those_of_the_splits_are_said(tmp_path):
     assert opened("tfrecord", tmp_path / "t").train.note == f"not used: extra.tfrec in {tmp_path / 't'}"
 
 
+def test_shards_in_folders_of_splits_and_two_sets_of_one_split_are_refused(tmp_path):
+    ours = [{"image/encoded": JPEG, "image/class/label": label} for label in (0, 1)]
+    for name in ("train/00.tfrec", "train/01.tfrec", "val/00.tfrec"):
+        shard(tmp_path / "below" / name, ours)
+    with pytest.raises(DataError, match="train has 2 files like them.*`ln -s train/00.tfrec train-0+-of-00002`"):
+        opened("tfrecord", tmp_path / "below")
+    for number in (0, 1):  # as the message says
+        (tmp_path / "below" / f"train-0000{number}-of-00002").symlink_to(f"train/0{number}.tfrec")
+    assert len(opened("tfrecord", tmp_path / "below").train) == 4
+    for one, other in (
+        ("train-00000-of-00002", "training-00001-of-00002"),
+        ("cats-train.tfrecord-00000-of-00002", "dogs-train.tfrecord-00001-of-00002"),
+    ):
+        place = tmp_path / one
+        shard(place / one, ours)
+        shard(place / other, ours)
+        with pytest.raises(DataError, match=f"both .*{one}.* and .*{other}.*: expected one set of train"):
+            opened("tfrecord", place)
+
+
 def test_shards_of_other_tools(tmp_path):
     ours = [{"image/encoded": JPEG, "image/class/label": number % 2} for number in range(4)]
     theirs = [{"image": PNG, "class": number % 2} for number in range(4)]
