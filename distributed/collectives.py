@@ -5,6 +5,7 @@ never calls all-reduce.  Horovod's operations are named, and the workers must na
 from the order of calls, which is the same on every worker.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from distributed.world import World, WorldError
 
 # Bytes summed in one exchange: enough that its latency does not count, few enough that the first one leaves early.
 BUCKET = 4 << 20
+_in_order = False  # whether Horovod was told, as it was started, to join only what is summed together
 
 
 class Collectives:
@@ -64,6 +66,15 @@ class HorovodCollectives(Collectives):
         import horovod.tensorflow as horovod
 
         self._horovod = horovod
+        global _in_order
+        in_order = os.environ.get("HOROVOD_DISABLE_GROUP_FUSION") == "1"
+        if not horovod.is_initialized():
+            _in_order = in_order
+        elif in_order and not _in_order and world.size > 2:
+            raise WorldError(
+                "Horovod was started in this process by what was not deterministic, and may join sums in any order; "
+                "train the deterministic run first, or in a process of its own"
+            )
         if start_mpi is not None:
             start_mpi()
         with waiting():

@@ -140,7 +140,7 @@ class LockstepModel:
         mine = self._strategy.replica_id()
         places = tf.pad(loss[None], [[mine, self._strategy.replicas - 1 - mine]])
         report = tf.concat([places, self._notices.value], 0)
-        report, halted, summed = self.optimizer.step(shares, variables, report, rows)
+        report, halted, summed = self.optimizer.step(shares, variables, report, rows, self.unconnected)
         # A step that was refused will be taken again, by a run that goes on: its examples do not count yet.
         for variable, before in zip(self._metric_variables, metrics, strict=True):
             variable.assign(tf.where(halted > 0, before, variable.value))
@@ -174,6 +174,12 @@ class LockstepModel:
         self._metrics.update(labels, logits, losses)
         shares = self._exchange.gradients(tape, scaled, context.recorded, variables)
         return loss, shares if self._moving is None else [*shares, Rows(self._moving.row(context))]
+
+    @property
+    def unconnected(self) -> list[keras.Variable]:
+        """Weights on which neither the loss nor a penalty depends, once a step has been taken: they do not learn."""
+        penalized = self._penalties or ()
+        return [variable for variable in self._exchange.unconnected if variable not in penalized]
 
     def evaluate(self, batches: Iterator, count: int) -> None:
         """Add ``count`` batches of (images, labels, weights float32 [b]) to the metrics, in one compiled call; weight 0

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from launch.job.config import choices
 from launch.trained.command_line import Parser, at_least_one, expanded, expanded_path
+from launch.trained.interrupts import Interrupts
 from launch.trained.program import OutputError
 
 
@@ -55,12 +56,13 @@ def main(argv: list[str] | None = None) -> int:
         from data.datasets import DataError
         from launch.data_check.run import check
     try:
-        return check(options)
+        with Interrupts().heard():
+            return check(options)
     except (DataError, OutputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted; {str(interrupt) or 'nothing was moved or listed'}", file=sys.stderr)
+        print(f"interrupted; {str(interrupt) or 'give the same command again'}", file=sys.stderr)
         return 130
 
 

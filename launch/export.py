@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from distributed.world import World, WorldError
 from launch.job import environment
 from launch.trained.command_line import Parser, expanded_path
+from launch.trained.interrupts import Interrupts
 
 FORMATS = ("keras", "weights", "savedmodel", "onnx", "tflite")
 
@@ -52,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     with environment.loading(quiet=True):
         from launch.exports.run import USER_ERRORS, export
     try:
-        print(export(options.run, options.format, options.checkpoint, options.out, options.overwrite))
+        with Interrupts().heard():
+            print(export(options.run, options.format, options.checkpoint, options.out, options.overwrite))
         return 0
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)

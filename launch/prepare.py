@@ -80,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
             from launch.shards.run import convert_all
         started = time.perf_counter()
         try:
-            manifest = verify(options.out) if options.verify else convert_all(options)
+            with Interrupts().heard():
+                manifest = verify(options.out) if options.verify else convert_all(options)
         except (DataError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -95,5 +96,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    Interrupts().listen()
     sys.exit(main())

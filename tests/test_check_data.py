@@ -2,13 +2,17 @@
 
 import io
 import itertools
+import os
 import shutil
 import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
-from conftest import ROOT, run_command
+from conftest import ROOT, environment, run_command
 from PIL import Image
 
 from launch.check_data import main
@@ -155,6 +159,30 @@ def test_an_interrupt_says_how_many_were_moved_and_leaves_each_whole(photos, tmp
     assert capsys.readouterr().err.startswith(f"interrupted; {done} of {len(bad)} files were moved; give the command")
     away = [path.name for path in (tmp_path / "away").rglob("*.*")]
     assert len(away) == done and sorted([*away, *(path.name for path in folder.rglob("*.*"))]) == names
+
+
+# Small enough chunks that 60 pictures are worth several processes.
+SEVERAL = """
+import sys
+from launch.data_check import examine
+examine.CHUNK, examine.WORTH = 4, 20
+from launch.check_data import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_terminals_interrupt_is_one_line_whatever_processes_it_reaches(photos):
+    line = ["--dataset", "image_folder", "--data-dir", str(photos[0]), "--workers", "2"]
+    command = [sys.executable, "-c", SEVERAL, *line]
+    check = psutil.Popen(
+        command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while len([child for child in check.children() if "spawn_main" in str(child.cmdline())]) < 2:
+        assert check.poll() is None, check.stderr.read()
+        time.sleep(0.02)
+    os.killpg(check.pid, signal.SIGINT)
+    assert check.communicate(timeout=60)[1] == "interrupted; give the same command again\n"
+    assert check.returncode == 130
 
 
 def test_a_table_names_pictures_and_moves_none(photos, tmp_path, capsys):

@@ -168,6 +168,29 @@ def test_errors_on_the_command_line(capsys, monkeypatch, words, said):
 
 
 @pytest.mark.parametrize(
+    "words",
+    (
+        "--epochs x --seed -3 --strategy double",
+        "--batch-size 4 --global-batch-size 8 --baseline 3 --head average",
+        "--config recipe.yaml --seed -3",
+        "--config unknown.yaml",
+    ),
+)
+def test_all_that_is_wrong_is_named_at_once(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text("epochs: x\nmomentum: 2\n")
+    Path("unknown.yaml").write_text("epoch: 3\nyyy: 2\nzzz: 1\n")
+    with pytest.raises(ConfigError) as error:
+        parse(*words.split())
+    said = str(error.value)
+    if words == "--config unknown.yaml":
+        assert said.startswith("unknown.yaml has unknown settings 'epoch' (did you mean epochs?), 'yyy', 'zzz'; ")
+    else:
+        assert len(said.splitlines()) == 3 and all(word in said for word in words.split() if word.startswith("--b"))
+        assert ("momentum in recipe.yaml is 2" in said and "--seed is '-3'" in said) == ("recipe.yaml" in words)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     (
         ("epochs: many\n", ("epochs in", "recipe.yaml", "'many'", "valid integer")),

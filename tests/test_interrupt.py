@@ -1,4 +1,4 @@
-"""Ctrl-C during evaluate.py, predict.py and export.py, wherever it hits."""
+"""Ctrl-C in the programs beside training, wherever it hits."""
 
 import subprocess
 import sys
@@ -56,6 +56,22 @@ atexit.register(leave)
 raise SystemExit(program.run(argparse.Namespace(strategy="single", cpu=True, cpu_devices=None), lambda workers: 0))
 """
 
+# A converter of an export's says in its own words what hit it.
+EXPORT = """
+import signal
+from launch.exports import run
+from launch.export import main
+
+def export(*arguments):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        raise run.OutputError("the network cannot be written")
+
+run.export = export
+raise SystemExit(main(["run", "--format", "keras"]))
+"""
+
 
 def run(code: str) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -73,6 +89,12 @@ def test_what_an_interrupt_makes_of_a_library_is_an_interrupt_and_a_second_one_w
     done = run(CONFUSED)
     assert (done.returncode, done.stdout) == (130, "cleaned up\n")
     assert done.stderr == "error: interrupted; what has been written so far is whole\n"
+
+
+def test_an_export_says_that_it_was_interrupted_whatever_its_converter_says():
+    done = run(EXPORT)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.endswith("error: interrupted; nothing was written\n") and "cannot be" not in done.stderr
 
 
 def test_one_that_comes_when_all_is_done_changes_nothing():

@@ -92,10 +92,16 @@ def test_an_interrupted_conversion_resumes_to_the_same_bytes(images, tmp_path, o
     assert finished == {name: (out / name).stat().st_mtime_ns for name in finished}
 
 
-ENDS = {"os._exit(9)": (9, ""), "signal.raise_signal(signal.SIGINT)": (130, "interrupted; finished shards are kept")}
+INTERRUPTED = (130, "interrupted; finished shards are kept")
+ENDS = {
+    "os._exit(9)": (9, ""),
+    "signal.raise_signal(signal.SIGINT)": INTERRUPTED,
+    # As TensorFlow does where it is hit within a scope.
+    "try: signal.raise_signal(signal.SIGTERM)\n            finally: raise RuntimeError('lost')": INTERRUPTED,
+}
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("end", ENDS, ids=["kill", "Ctrl-C", "an interrupt that a library hides"])
 def test_a_killed_process_resumes_to_the_same_bytes(images, tmp_path, out, end):
     convert(load_folder(images), "image_folder", tmp_path / "whole", shards=4)
     # The entry file itself, from another folder; the process ends while it writes its ninth record, in shard 2.
@@ -105,7 +111,9 @@ def test_a_killed_process_resumes_to_the_same_bytes(images, tmp_path, out, end):
         "    written = 0\n"
         "    def write(self, record):\n"
         "        Writer.written += 1\n"
-        f"        if Writer.written == 9: self.flush(); {end}\n"
+        "        if Writer.written == 9:\n"
+        "            self.flush()\n"
+        f"            {end}\n"
         "        super().write(record)\n"
         "tf.io.TFRecordWriter = Writer\n"
         "runpy.run_path(sys.argv.pop(1), run_name='__main__')"

@@ -8,6 +8,7 @@ from keras.src.models.functional import Functional
 
 from distributed import step_context
 from distributed.gradients.matmul import multiply
+from distributed.layers.dropout import LayerError
 
 
 def dense_layers(network: keras.Model) -> dict[str, keras.layers.Dense]:
@@ -63,7 +64,7 @@ def record(layer: keras.layers.Dense, name: str) -> None:
         if layer.bias is not None:
             outputs = keras.ops.add(outputs, layer.bias)
         if name in context.recorded:
-            raise ValueError(
+            raise LayerError(
                 f"the dense layer {name} is called twice in a step, from within a layer of yours; call it in the "
                 "network itself, or use two layers"
             )

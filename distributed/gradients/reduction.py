@@ -75,7 +75,11 @@ class Rows(NamedTuple):
 
 
 class Exchange:
-    """Takes gradients from a tape in the form in which they travel, and sums them over the replicas."""
+    """Takes gradients from a tape in the form in which they travel, and sums them over the replicas.
+
+    Attributes:
+        unconnected: variables that the loss does not depend on, once a step is traced.
+    """
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class Exchange:
         assert not (exact and (compress or split))
         self._strategy, self._exact, self.split, self._unroll = strategy, exact, split, unroll
         self._compress = compress and strategy.replicas > 1
+        self.unconnected: list[keras.Variable] = []
         layers = {name: layer for name, layer in dense_layers(network).items() if schemes.get(name) != "split"}
         self._names = {id(layer.kernel): name for name, layer in layers.items()}
         self._factored = {id(layer.kernel): layer for name, layer in layers.items() if schemes.get(name) == "factors"}
@@ -132,8 +137,12 @@ class Exchange:
             factors = Factors(entry[0], gradient)
             return factors if id(variable) in self._factored else factors.multiplied()
 
-        # As in Keras, what the loss does not depend on stays as it is.
-        gradients = tape.gradient(loss, targets, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = tape.gradient(loss, targets)
+        self.unconnected = [pair[0] for pair in zip(variables, gradients, strict=True) if pair[1] is None]
+        gradients = [
+            tf.zeros_like(target) if gradient is None else gradient
+            for target, gradient in zip(targets, gradients, strict=True)
+        ]
         return list(map(share, variables, gradients, entries, parts))
 
     def accumulate(self, count: int, compute: Callable, variables: Sequence[keras.Variable]) -> tuple:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distributed.in_words import VALUES, ranks_in_words
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 ENOUGH_CORES = 4  # per GPU: with fewer, it most likely waits for pictures to be decoded
 
 
@@ -40,14 +41,14 @@ def choose_gpu(local_rank: int, visible: int) -> int | None:
 
 def means_cpu(environment: Mapping[str, str]) -> bool:
     """Whether ``CUDA_VISIBLE_DEVICES`` is -1, which only people write, and only to compute on the CPU."""
-    return environment.get("CUDA_VISIBLE_DEVICES", "").strip() == "-1"
+    return environment.get(VISIBLE, "").strip() == "-1"
 
 
 def hides_gpus(environment: Mapping[str, str]) -> bool:
     """Whether ``CUDA_VISIBLE_DEVICES`` lets CUDA see no GPU: its list ends at the first word that names none."""
-    if "CUDA_VISIBLE_DEVICES" not in environment:
+    if VISIBLE not in environment:
         return False
-    first = environment["CUDA_VISIBLE_DEVICES"].partition(",")[0].strip()
+    first = environment[VISIBLE].partition(",")[0].strip()
     return not (first.isdecimal() or first.startswith(("GPU-", "MIG-")))
 
 

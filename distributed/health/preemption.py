@@ -5,7 +5,8 @@ Under nohup SIGHUP is ignored, and stays so.  Signals are heard by a thread of t
 between two bytecodes of the main thread, which may be in TensorFlow or MPI for minutes.  The signal itself only writes
 its number to a pipe, on which the thread waits.
 
-Before training there is nothing to save, and the process ends at once.  In training the first signal becomes a notice
+Before training there is nothing to save, and the process ends at once; a script or notebook that called ``train`` gets
+the KeyboardInterrupt that it expects.  In training the first signal becomes a notice
 that all workers hear after the same step; a second one ends the process at once, and the last committed checkpoint is
 what is left.  No TensorFlow in here.
 """
@@ -31,8 +32,9 @@ SAME_REQUEST, SAME_SIGNAL = 0.5, 2.0
 class StopRequest:
     """What becomes of signals in one run of this process."""
 
-    def __init__(self, leave: Callable[[int], object] = heartbeat.die):
-        self._exit = leave
+    def __init__(self, leave: Callable[[int], object] = heartbeat.die, *, raises: bool = False):
+        """Args: what ends the process; whether Ctrl-C before training is Python's KeyboardInterrupt instead."""
+        self._exit, self._raises = leave, raises
         self._lock = threading.Lock()
         self._tell: Callable[[str], object] | None = None
         self._first: float | None = None
@@ -45,12 +47,19 @@ class StopRequest:
         with self._lock:
             self._tell = tell
 
+    @property
+    def interrupts(self) -> bool:
+        """Whether Ctrl-C is a KeyboardInterrupt, at this moment."""
+        return self._raises and self._tell is None
+
     def saved(self) -> None:
         """All is saved: whoever ends this process from now on may know that it can go on later."""
         self._saved = True
 
     def hear(self, number: int) -> None:
         """Act on a signal; called by the listening thread."""
+        if number == signal.SIGINT and self.interrupts:
+            return
         name, now = NAMES[number], time.monotonic()
         heartbeat.told()
         with self._lock:
@@ -76,10 +85,14 @@ _stderr = 2
 _current: StopRequest | None = None
 
 
-def listen() -> StopRequest:
-    """Begin to listen for signals, for one run; the main thread calls it first of all, and again for a further run."""
+def listen(*, raises: bool = False) -> StopRequest:
+    """Begin to listen for signals, for one run; the main thread calls it first of all, and again for a further run.
+
+    Args:
+        raises: whether Ctrl-C before training is a KeyboardInterrupt for the caller, and not the end of the process.
+    """
     global _pipe, _write, _stderr, _current
-    _current = StopRequest()
+    _current = StopRequest(raises=raises)
     if threading.current_thread() is not threading.main_thread():
         return _current  # only the main thread may change what signals do: they stay what they are
     if _pipe is None:
@@ -94,7 +107,7 @@ def listen() -> StopRequest:
         for number in (*NAMES, heartbeat.END):
             if number == signal.SIGHUP and nohup:
                 continue
-            _before[number] = signal.signal(number, lambda *_: None)
+            _before[number] = signal.signal(number, _answer)
             # Libraries need not know of signals: what they wait for goes on.
             signal.siginterrupt(number, False)
     return _current
@@ -117,6 +130,12 @@ def say(sentence: str) -> None:
     """Print a line to stderr at once, past whatever the main thread may hold."""
     with contextlib.suppress(OSError):  # nobody reads it any more
         os.write(_stderr, f"{sentence}\n".encode())
+
+
+def _answer(number: int, frame: object) -> None:
+    """Python's own handler, called in the main thread; nearly all is the listening thread's."""
+    if number == signal.SIGINT and _current.interrupts:
+        raise KeyboardInterrupt
 
 
 def _hear_all() -> None:

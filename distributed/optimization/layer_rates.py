@@ -1,6 +1,6 @@
 """Layers that learn at their own parts of the rate (Howard & Ruder 2018, section 3.2), by update and by decay alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import tensorflow as tf
 
@@ -10,6 +10,8 @@ class LayerRates:
 
     # By variable's path what its learning rate is multiplied by; 1 for one that is missing.
     _rate_factors: Mapping[str, float]
+    # Paths of those that the loss does not depend on: as in Keras, they do not decay either.
+    _unconnected: Set[str] = frozenset()
 
     def update_step(self, gradient, variable, learning_rate):
         """One variable's step, at its own part of the rate."""
@@ -27,7 +29,7 @@ class LayerRates:
 
         def apply(distribution, variables):
             for variable in variables:
-                if self._use_weight_decay(variable):
+                if self._use_weight_decay(variable) and variable.path not in self._unconnected:
                     own = decay * self._rate_factors.get(variable.path, 1.0) if self._rate_factors else decay
                     distribution.extended.update(
                         variable.value, lambda weights, own=own: weights.assign_sub(weights * own), group=False

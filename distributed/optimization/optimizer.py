@@ -82,7 +82,12 @@ class LockstepOptimizer(LayerRates):
         return loss * self.loss_scale if self._scaled else loss
 
     def step(
-        self, gradients: Sequence, variables: Sequence, report: tf.Tensor, rows: Rows | None = None
+        self,
+        gradients: Sequence,
+        variables: Sequence,
+        report: tf.Tensor,
+        rows: Rows | None = None,
+        unconnected: Sequence = (),
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Take one step; call it in a replica's context.
 
@@ -93,11 +98,13 @@ class LockstepOptimizer(LayerRates):
             report: float32 [k]: what the step tells the host, summed over the replicas together with the gradients.
                 Any value that is not finite halts the optimizer before this step is applied.
             rows: what the moving statistics follow, where there are any; they move if the step is taken.
+            unconnected: those of the variables that stay as they are, whatever the weight decay.
 
         Returns:
             ``report`` summed over all replicas, whether the optimizer has halted (int32, 0 or 1), and when the sums
             were there, see ``step_times.stamp``.
         """
+        self._unconnected = {variable.path for variable in unconnected}
         # What a worker owns is summed already; the norm, which is exchanged now, is that of the whole gradient.
         gradients = [
             self._penalized(*pair) if isinstance(pair[0], Owned) else pair[0]
@@ -192,7 +199,9 @@ class LockstepOptimizer(LayerRates):
     def _apply_to_parts(self, pairs):
         # Before ``apply``, which counts the step.
         parts = [self._split.part_of(variable) for _, variable in pairs]
-        self._apply_weight_decay(parts)
+        self._apply_weight_decay(
+            [part for part, pair in zip(parts, pairs, strict=True) if pair[1].path not in self._unconnected]
+        )
         for (gradient, variable), part in zip(pairs, parts, strict=True):
             rate = self.learning_rate * self._rate_factors.get(variable.path, 1.0)
             self._of_parts.update_step(gradient.gradient, part, rate)

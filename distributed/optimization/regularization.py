@@ -46,6 +46,9 @@ class Penalties:
     def __bool__(self) -> bool:
         return bool(self._of)
 
+    def __contains__(self, variable: keras.Variable) -> bool:
+        return id(variable) in self._of
+
     @property
     def divisible(self) -> bool:
         """Whether the penalty of a part of a variable is a part of its penalty."""
@@ -53,7 +56,7 @@ class Penalties:
 
     def gradient(self, variable: keras.Variable, part: keras.Variable | None = None) -> tf.Tensor | None:
         """The gradient of a variable's penalty, or of that of a part of it; None where it has none."""
-        if id(variable) not in self._of:
+        if variable not in self:
             return None
         value = tf.convert_to_tensor((variable if part is None else part).value)
         with tf.GradientTape() as tape:

@@ -1,15 +1,20 @@
 """One picture, read and decoded as training does it: what is wrong with it; and many, by several processes."""
 
+import ctypes
 import hashlib
 import multiprocessing
 import os
+import signal
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
+from launch.job.environment import loading
+
 CHUNK = 64  # pictures that a process takes at a time
 WORTH = 2000  # pictures for which one more process, which has to load TensorFlow, pays
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 class Seen(NamedTuple):
@@ -41,13 +46,30 @@ def examine_all(pictures: Sequence[str | bytes], workers: int) -> Iterator[Seen]
         return
     # Forked, a process would inherit TensorFlow's threads without what they hold.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, _load) as pool:
         try:
-            for seen in pool.map(_examine_some, chunks):
+            for seen in _unasked(pool.map, _examine_some, chunks):
                 yield from seen
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _unasked(begin: Callable, *arguments):
+    """Begin with processes that no Ctrl-C reaches: a terminal tells them too, and each would answer at length."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return begin(*arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _load() -> None:
+    """Make a process ready: it ends with the one that began it, says nothing, and leaves the GPUs to others."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with loading(quiet=True):
+        import tensorflow as tf
+    tf.config.set_visible_devices([], "GPU")
 
 
 def _examine_some(pictures: Sequence[str | bytes]) -> list[Seen]:

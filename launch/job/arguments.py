@@ -24,7 +24,8 @@ def parse_arguments(argv: list[str], *, program: str, description: str, preset: 
         preset: values that replace the defaults.
 
     Raises:
-        ConfigError: one sentence about the first thing that is wrong.
+        ConfigError: a flag or a name that is unknown, else all values that are wrong, else all that do not go together;
+            a sentence for each.
     """
     if "--help" in argv or "-h" in argv:
         import tyro  # which a start need not wait for
@@ -50,11 +51,13 @@ def parse_arguments(argv: list[str], *, program: str, description: str, preset: 
     try:
         config = TrainConfig(**values)
     except pydantic.ValidationError as error:
-        first, *more = error.errors()
-        from_file = path and first["loc"] and first["loc"][0] not in flags
         # A value that may be one thing or another has an error for each.
-        ways = [first, *(other for other in more if first["loc"] and other["loc"][:1] == first["loc"][:1])]
-        raise ConfigError(_sentence(ways, path if from_file else None)) from None
+        settings: dict[tuple, list] = {}
+        for one in error.errors():
+            settings.setdefault(one["loc"][:1], []).append(one)
+        from_file = {name: path and name and name[0] not in flags for name in settings}
+        sentences = [_sentence(ways, path if from_file[name] else None) for name, ways in settings.items()]
+        raise ConfigError("\n  ".join(sentences)) from None
     for name in ("model", "dataset", "callbacks", "schedule"):
         reference = getattr(config, name)
         if reference is not None and user_code.is_reference(reference):
@@ -134,17 +137,16 @@ def _read_file(path: Path) -> dict:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"--config {path} holds a {type(values).__name__}; expected lines of the form 'name: value'")
-    for name in values:
-        if name not in TrainConfig.model_fields:
-            raise ConfigError(
-                f"{path} has an unknown setting '{shortened(str(name))}'{_closest(str(name), '')}; "
-                "train.py --help lists all settings"
-            )
+    unknown = [str(name) for name in values if name not in TrainConfig.model_fields]
+    if unknown:
+        names = ", ".join(f"'{shortened(name)}'{_closest(name, '')}" for name in unknown)
+        kind = "an unknown setting" if len(unknown) == 1 else "unknown settings"
+        raise ConfigError(f"{path} has {kind} {names}; train.py --help lists all settings")
     return values
 
 
 def _sentence(errors: list[dict], path: str | None) -> str:
-    """Say in one sentence what pydantic found about one setting."""
+    """Say in one sentence what pydantic found about one setting, or what does not go together."""
     first = errors[0]
     if not first["loc"]:
         return str(first["ctx"]["error"])

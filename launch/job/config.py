@@ -78,9 +78,9 @@ class TrainConfig(
 
     @pydantic.model_validator(mode="after")
     def _check_combinations(self):
-        for group in (data, network, transfer, batches, optimization, decisions, workers, files):
-            for problem in group.problems(self):
-                raise ValueError(problem)
+        groups = (data, network, transfer, batches, optimization, decisions, workers, files)
+        if problems := [problem for group in groups for problem in group.problems(self)]:
+            raise ValueError("\n  ".join(problems))
         return self
 
     @property

@@ -84,6 +84,12 @@ class Loop:
         self.batches: Iterator | None = None
 
     @property
+    def thaws_next(self) -> bool:
+        """Whether the epoch that is to come, or to go on, begins with a thaw."""
+        epoch = self.config.unfreeze_epoch
+        return self.thaw is not None and not self.progress.thawed and self.progress.epoch + 1 >= epoch
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to train or to decide on."""
         decided = self.metric_states is None
@@ -141,7 +147,7 @@ class Loop:
 
     def _begin_epoch(self) -> None:
         epoch = self.progress.epoch
-        if self.thaw and not self.progress.thawed and epoch + 1 >= self.config.unfreeze_epoch:
+        if self.thaws_next:
             self.progress.thawed = True
             self.thaw()
             self.model.shard()

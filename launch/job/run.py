@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distributed.hardware import placement
 from distributed.health import heartbeat, preemption
 from distributed.health.preemption import StopRequest
 from distributed.world import World
@@ -69,17 +70,23 @@ def train(
         ValueError: one sentence about what the user can mend. Where there are several processes, the chief prints it
             and all end with exit code 2 instead; so they do, with 1, after any other error.
         Interrupted: after a signal, with all saved.
+        KeyboardInterrupt: in a single process, Ctrl-C before training has begun.
         RuntimeError: the run ended in another way that its message names.
     """
     config = config or TrainConfig()
     world = World.from_environment(os.environ, config.strategy)
-    stop_request = preemption.listen()
+    stop_request = preemption.listen(raises=world.size == 1)
     outlive_readers()
+    gpus = os.environ.get(placement.VISIBLE)
     try:
         code, result = run(config, world, stop_request, model=model, data=data, callbacks=callbacks, raises=True)
     finally:
         preemption.unlisten()
         heartbeat.rest()
+        # A run on the CPU has hidden them; whoever trains next in this process has not asked for that.
+        os.environ.pop(placement.VISIBLE, None)
+        if gpus is not None:
+            os.environ[placement.VISIBLE] = gpus
     if code and world.size > 1:
         # What it was has been said, once for all.
         raise SystemExit(code)

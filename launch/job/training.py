@@ -129,7 +129,8 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         return 0, result_of(training, summary)
     header.introduce(training)
     training.startup.end("build")
-    phases.look_at_features(training)
+    if not training.loop.thaws_next:  # which looks for those that the next steps need
+        phases.look_at_features(training)
     training.startup.end("features")
     stop_request.deliver_to(training.notices.add)
     stopped_by = run_loop(training)

@@ -1,21 +1,23 @@
 """Ctrl-C and the like, in programs that use a trained run: one KeyboardInterrupt, wherever it hits."""
 
+import contextlib
 import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from distributed.health import heartbeat
 
 PATIENCE = 5.0  # seconds for the way out; who asks again later is not kept waiting
+# horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM, a closed terminal by SIGHUP, but for nohup.
+ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 def answer_signals(answer: Callable) -> None:
     """Call ``answer(number, frame)`` for each signal that asks to end."""
-    # horovodrun hands Ctrl-C on as SIGUSR1, Slurm ends a job by SIGTERM, a closed terminal by SIGHUP, but for nohup.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+    for number in ASKS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, answer)
 
@@ -35,6 +37,22 @@ class Interrupts:
         """From now on, for this process; ``sys.unraisablehook`` is replaced too."""
         sys.unraisablehook = self._raise_again
         answer_signals(self._answer)
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Listen within; what a library makes of an interrupt leaves as KeyboardInterrupt."""
+        answers, hook = {number: signal.getsignal(number) for number in ASKS}, sys.unraisablehook
+        self.listen()
+        try:
+            yield
+        except Exception as error:
+            if self.asked:
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            for number, answer in answers.items():
+                signal.signal(number, answer)
+            sys.unraisablehook = hook
 
     def end(self) -> None:
         """From now on all is written, and what is left is to leave."""

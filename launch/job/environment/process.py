@@ -47,7 +47,7 @@ def prepare(world: World, *, verbose: bool, cpu: bool = False, deterministic: bo
         os.environ["HOROVOD_DISABLE_GROUP_FUSION"] = "1"
     if cpu:
         # Not set by default but at all events; CUDA's libraries are not even loaded then.
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ[placement.VISIBLE] = "-1"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     return cores

@@ -4,7 +4,9 @@ import csv
 import time
 from pathlib import Path
 
+from data.messages import few
 from distributed.checkpoint import disk
+from distributed.model import LockstepModel
 from launch.job.logs.console import Console
 from launch.job.logs.observer import Observer, spared
 from launch.job.logs.stragglers import find_stragglers
@@ -22,6 +24,21 @@ class StartLine(Observer):
             self.said = True
             self.startup.end("first step")
             self.console.say(self.startup.sentence())
+
+
+class UnconnectedLine(Observer):
+    """A warning that names weights which cannot learn, as Keras gives it; again if a thaw brings more of them."""
+
+    def __init__(self, console: Console, model: LockstepModel):
+        self.console, self.model, self.said = console, model, []
+
+    def after_steps(self, steps):
+        names = [variable.path for variable in self.model.unconnected]
+        if names and names != self.said:
+            self.console.warn(
+                f"the loss does not depend on {few(names)}: what has no part in it does not learn; use or freeze it"
+            )
+        self.said = names
 
 
 class EpochLines(Observer):

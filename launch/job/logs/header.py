@@ -29,6 +29,10 @@ def introduce(training: "Training") -> None:
     say(workers_sentence(training))
     for warning in training.cores.warnings:
         training.console.warn(warning)
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    if not config.exact and 0 < threads < training.cores.threads:
+        # It cannot be changed any more.
+        say(f"note: each operation has {threads} of these cores, as an earlier run of this process left it")
     held_out = f"{len(validation):,} validation" if validation else "no validation"
     classes, size = f"{len(train.classes)} classes", f"{inputs.image_size}x{inputs.image_size}"
     say(f"data: {training.code.data_name(config)}, {len(train):,} training and {held_out} images, {classes}, {size}")

@@ -15,7 +15,7 @@ from distributed.model import LockstepModel
 from distributed.strategies import Strategy
 from launch.job.config import TrainConfig
 from launch.job.logs.console import Console
-from launch.job.logs.epochs import EpochLines, EpochTable, StartLine
+from launch.job.logs.epochs import EpochLines, EpochTable, StartLine, UnconnectedLine
 from launch.job.logs.observer import Observer
 from launch.job.logs.times import TimesTable
 from launch.job.loop import Loop
@@ -131,11 +131,17 @@ def prepare_loop(training: Training) -> None:
 def prepare_callbacks(training: Training) -> list[keras.callbacks.Callback]:
     """Those of the user's callbacks that run on this worker, with what Keras' ``fit`` tells them before it begins."""
     plan, network = training.inputs.plan, training.model.network
-    network.optimizer = training.model.optimizer
+    network.optimizer, network.stop_training = training.model.optimizer, False
     params = {"epochs": plan.epochs, "steps": plan.steps_per_epoch, "verbose": 0, "exchange": training.choices}
     callbacks = [
         callback for callback in training.code.callbacks if training.strategy.is_chief or not on_chief_only(callback)
     ]
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
+            training.console.say(
+                "note: EarlyStopping(restore_best_weights=True) puts weights back once all is saved: they are those of "
+                f"the network in memory alone; on disk the best are those by {training.monitor}"
+            )
     call_all(callbacks, "set_model", network)
     call_all(callbacks, "set_params", params)
     return callbacks
@@ -159,6 +165,7 @@ def create_observers(training: Training) -> list[Observer]:
             profile_steps=config.profile_steps,
         ),
         StartLine(console, training.startup),
+        UnconnectedLine(console, training.model),
         EpochLines(
             console,
             epochs=inputs.plan.epochs,

@@ -39,7 +39,7 @@ def thaw(training: "Training") -> None:
         def leave_on_request():
             names, _ = training.notices.ask(None)
             if names:
-                raise Noticed(names, None)
+                raise Noticed(names, training.loop.metric_states)
 
         look_at_features(training, leave_on_request)
 

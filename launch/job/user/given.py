@@ -37,6 +37,11 @@ class UserCode:
         Raises:
             ConfigError, UserCodeError: a file or function that cannot be used.
         """
+        objects = {"model": model, "dataset": data, "callbacks": callbacks or None}
+        for name, given in objects.items():
+            if given is not None and name in config.model_fields_set and getattr(config, name) is not None:
+                setting = f"{name}={getattr(config, name)!r}"
+                raise ConfigError(f"{setting} was given beside a Python object that takes its place; give one of them")
         files = {
             flag: user_code.load_function(reference, f"--{flag}")
             for flag, reference in (
