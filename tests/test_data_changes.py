@@ -53,6 +53,7 @@ def runs(tmp_path_factory, pictures):
     """Each run is begun with the pictures, and gone on with after something has happened to them."""
     folder = tmp_path_factory.mktemp("runs")
     names = ("refused", "accepted", "validation", "validation-refused", "more", "fewer", "older")
+    names += ("renamed", "swapped", "added", "added-refused")
     line = [*LINE.split(), "--early-stopping-patience", "9"]
     begun = [*line, "--data-dir", folder / "begun"]
     shutil.copytree(pictures, folder / "begun")
@@ -67,6 +68,13 @@ def runs(tmp_path_factory, pictures):
             (data / "train/cat/03.png").unlink()
         if name.startswith("validation"):
             shutil.copy(data / "train/dog/04.png", data / "val/dog/44.png")
+        if name == "renamed":
+            for split in ("train", "val"):
+                (data / split / "cat").rename(data / split / "feline")
+        if name == "swapped":
+            jobs[name] += ["--classes", "dog,cat,owl"]
+        if name.startswith("added"):
+            shutil.copytree(data / "train/owl", data / "train/ape")
         if name == "more":
             for index in range(4):
                 shutil.copy(data / f"train/owl/{2 + 3 * index:02}.png", data / f"train/owl/9{index}.png")
@@ -81,7 +89,9 @@ def runs(tmp_path_factory, pictures):
 def test_a_run_refuses_other_data_and_says_what_differs(runs):
     folder, codes, output = runs
     changed = {"refused": 2, "accepted": 0, "validation": 0, "validation-refused": 2}
-    assert codes == changed | {"more": 2, "fewer": 2, "older": 0}
+    assert codes == changed | {"more": 2, "fewer": 2, "older": 0} | dict.fromkeys(
+        ("renamed", "swapped", "added", "added-refused"), 2
+    )
     assert "was made with other data: training: 1 file fewer: train/cat/03.png, cat 9 -> 8; bring that back" in output
     assert summary(folder / "refused")["epochs"] == 2
 
@@ -110,3 +120,17 @@ def test_other_epochs_are_refused_with_the_remedy(runs):
     _, _, output = runs
     assert "was made with steps per epoch 6, this run has 7; use --steps-per-epoch 6, or begin anew" in output
     assert "was made with steps per epoch 6, this run has 5; bring pictures back, or begin anew" in output
+
+
+def test_other_classes_are_refused_also_where_other_data_are_accepted(runs):
+    _, _, output = runs
+    for said in (
+        "has dog, feline, owl ('cat' gone, 'feline' new), and its weights would name the wrong ones; "
+        "give 'cat' back, by that name, or begin a new run",
+        "classes cat, dog, owl, this run has dog, cat, owl (in another order), and its weights would name the wrong "
+        "ones; go on with --classes cat,dog,owl, or begin a new run",
+        "has ape, cat, dog, owl ('ape' new), and its weights would name the wrong ones; go on with --classes "
+        "cat,dog,owl, or begin",
+        "go on with --classes cat,dog,owl, and --data-changed accept, or begin",
+    ):
+        assert output.count(said) == 1, said

@@ -11,12 +11,14 @@ from data import DatasetConfig, Splits, arrange
 from data.datasets import DataError, Source
 from data.files import listing
 from data.files.listing import Listing
+from data.messages import few
 from distributed.checkpoint import disk
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.logs.console import Console
 
 FILE = "data_files.zip"
 SHOWN = 5  # files that are named of each kind of difference
+SHOWN_CLASSES = 20
 _WORDS = {"train": "training", "val": "validation"}
 
 
@@ -70,8 +72,10 @@ def check(
         state, facts: what it says, and what this run would write into its own.
 
     Raises:
-        CheckpointError: something differs that was not ``accepted``, or that makes other epochs.
+        CheckpointError: something differs that was not ``accepted``, or that makes other epochs; or the classes differ,
+            which no weights fit.
     """
+    _refuse_other_classes(path, state, facts, accepted=accepted)
     if "data" in state:
         run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         said = differences(state["data"], facts["data"], lambda: _before(run, state), lambda: _files(splits, data_dir))
@@ -92,6 +96,28 @@ def check(
             f"{more if said else 'use the same --steps-per-epoch and data'}, or begin anew in another --run-dir"
         )
     return said
+
+
+def _refuse_other_classes(path: Path, state: dict, facts: dict, *, accepted: bool) -> None:
+    """Raise ``CheckpointError`` where a label does not mean what it meant: weights load by their shapes alone, and
+    would name the wrong class."""
+    was, now = state.get("record", {}).get("classes"), list(facts["record"]["classes"])
+    if was is None or was == now:
+        return  # a run of before 0.2 has no names
+    gone, new = (few([repr(name) for name in some if name not in others]) for some, others in ((was, now), (now, was)))
+    if gone:
+        remedy = f"give {gone} back, by that name"
+    else:
+        by_file = len(was) > SHOWN_CLASSES or any("," in name for name in was)
+        order = "FILE, which has these names in this order, one per line" if by_file else ",".join(was)
+        # Also where no example is another, a data set of chosen classes is not the one they were chosen from.
+        remedy = f"go on with --classes {order}" + ("" if accepted else ", and --data-changed accept")
+    what = [gone and f"{gone} gone", new and f"{new} new", not gone and not new and "in another order"]
+    raise CheckpointError(
+        f"{path} was made with the classes {few(was, SHOWN_CLASSES)}, this run has {few(now, SHOWN_CLASSES)} "
+        f"({', '.join(filter(None, what))}), and its weights would name the wrong ones; {remedy}, or begin a new run "
+        f"in another --run-dir, with --weights {path} for example"
+    )
 
 
 def differences(was: dict, now: dict, list_before: Callable, list_now: Callable) -> list[str]:
