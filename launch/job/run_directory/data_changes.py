@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from data.messages import few
 from distributed.checkpoint import disk
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.logs.console import Console
+from launch.job.run_directory import held_out
 
 FILE = "data_files.zip"
 SHOWN = 5  # files that are named of each kind of difference
@@ -62,6 +64,11 @@ def _files(splits: Splits, data_dir: Path | None) -> dict[tuple[str, str], int]:
     }
 
 
+def run_of(checkpoint: Path) -> Path:
+    """The run directory that a checkpoint lies in, or the folder that it was copied to."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def check(
     path: Path, state: dict, facts: dict, splits: Splits, data_dir: Path | None, *, accepted: bool
 ) -> list[str]:
@@ -77,7 +84,7 @@ def check(
     """
     _refuse_other_classes(path, state, facts, accepted=accepted)
     if "data" in state:
-        run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        run = run_of(path)
         said = differences(state["data"], facts["data"], lambda: _before(run, state), lambda: _files(splits, data_dir))
     elif state["dataset"] != facts["dataset"]:
         said = [f"training: SHA-256 was {state['dataset'][:12]}, is {facts['dataset'][:12]}"]
@@ -90,10 +97,9 @@ def check(
         )
     before, now = state["steps_per_epoch"], facts["steps_per_epoch"]
     if before != now:
-        more = f"use --steps-per-epoch {before}" if now > before else "bring pictures back"
         raise CheckpointError(
-            f"{path} was made with steps per epoch {before}, this run has {now}; "
-            f"{more if said else 'use the same --steps-per-epoch and data'}, or begin anew in another --run-dir"
+            f"{path} was made with steps per epoch {before}, this run has {now}; use --steps-per-epoch {before}, or "
+            "begin anew in another --run-dir"
         )
     return said
 
@@ -158,7 +164,7 @@ def _before(directory: Path, state: dict) -> dict[tuple[str, str], int] | None:
             validation_split=then["validation_split"],
             classes=classes if then["classes"] else None,
         )
-        splits = arrange(found.sources, dataset)
+        splits = arrange(found.sources, replace(dataset, held_out=held_out.read(directory, dataset)))
     except DataError:
         return None  # it is of other settings than the checkpoint
     return _files(splits, data_dir and Path(data_dir))
