@@ -44,12 +44,13 @@ def main(argv: list[str] | None = None) -> int:
         files = {folder / "report.html": page(runs).encode()}
         if not single:
             files = {folder / "comparison.png": curves.draw(runs)} | files
+        # First, as it needs no folder that can be written.
+        console.show(runs, Console(highlight=False))
         output.write(files)
     except ComparisonError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
-    console.show(runs, Console(highlight=False))
     print("written:", *files)
     return 0
 

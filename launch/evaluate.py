@@ -3,12 +3,13 @@ same files, to the last byte:
 
 python launch/evaluate.py runs/one                                # its test split, or else its validation split
 python launch/evaluate.py runs/one --split val --checkpoint last
-python launch/evaluate.py runs/one --data-dir PHOTOS              # other pictures, a folder per class
+python launch/evaluate.py runs/one --dataset image_folder --data-dir PHOTOS     # other pictures, a folder per class
 horovodrun -np 4 python launch/evaluate.py runs/one
 python launch/evaluate.py runs/one --strategy mirrored            # all GPUs of this machine
 
 Prints loss and metrics, accuracy with its 95 % interval, precision and recall of each class and what was confused;
-leaves metrics.json, per_class.csv, predictions.csv, confusion.png and worst.png in RUN/evaluation-<split>.
+leaves metrics.json, per_class.csv, predictions.csv, confusion.png and worst.png in RUN/evaluation-<split>, of
+other data in RUN/evaluation-<its name>-<split>.
 """
 
 import sys
@@ -34,7 +35,7 @@ def create_parser() -> Parser:
     )
     parser.add_argument("--data-dir", type=expanded, metavar="D", help="where the data lies (default: as in the run)")
     parser.add_argument(
-        "--out", type=expanded, metavar="DIR", help="folder for the files (default: RUN/evaluation-<split>)"
+        "--out", type=expanded, metavar="DIR", help="folder for the files (default: RUN/evaluation-..., see above)"
     )
     parser.add_argument(
         "--check-leakage",

@@ -6,7 +6,8 @@ import json
 
 import pytest
 import trained
-from conftest import summary
+from conftest import BIN, ROOT, run_command, summary
+from PIL import Image
 
 WORKERS = {
     "two": (("horovodrun", "-np", "2"), ()),
@@ -107,10 +108,20 @@ def test_predict_and_evaluate_say_the_same_of_the_same_pictures(one):
     assert [path for path in evaluated if evaluated[path] != predicted[path]] == []
 
 
+def test_hosts_with_other_pictures_of_the_same_names_are_refused(folder, tmp_path):
+    """Each rank is in a folder of its own, as if on a host of its own."""
+    for rank, size in enumerate((30, 31)):
+        (tmp_path / str(rank)).mkdir()
+        Image.new("RGB", (size, 30)).save(tmp_path / str(rank) / "one.bmp")
+    program = f"{BIN}/python {ROOT}/launch/predict.py {folder}/photos one.bmp --out {tmp_path}/p.csv"
+    done = run_command("horovodrun", "-np", 2, "bash", "-c", f"cd {tmp_path}/$OMPI_COMM_WORLD_RANK; exec {program}")
+    assert done.returncode == 2 and not (tmp_path / "p.csv").exists(), done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert "has one.bmp with 2," in line and "expected the same data on all hosts" in line
+
+
 def test_a_picture_of_an_evaluated_split_that_cannot_be_read_ends_all_ranks(folder, tmp_path):
     """One rank finds it, while the others wait: all end, and it is named once."""
-    from conftest import BIN, ROOT, run_command
-
     bad = tmp_path / "data" / "owl" / "bad.jpg"
     for name in trained.NAMES:
         (tmp_path / "data" / name).mkdir(parents=True)

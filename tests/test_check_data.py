@@ -13,12 +13,33 @@ import numpy as np
 import psutil
 import pytest
 from conftest import ROOT, environment, run_command
+from picture_folders import load_folder, make_images
 from PIL import Image
+from rights import rights
 
+from data.formats.tfrecord.source import load_tfrecord
 from launch.check_data import main
 from launch.data_check import examine
 from launch.data_check.examine import Seen
+from launch.data_check.files import check_target
 from launch.data_check.problems import Picture, emptied, find_problems, table
+from launch.data_check.run import _examined_source
+from launch.shards.run import convert
+from launch.trained.program import OutputError
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "theirs").mkdir()
+    line = ["--dataset", "shapes", "--list", str(tmp_path / "theirs/list")]
+    for mode in (0, 0o555):
+        with rights(tmp_path / "theirs", mode):
+            assert main(line) == 2
+            with pytest.raises(OutputError, match="theirs cannot be written to; give another place with --move-to"):
+                check_target(tmp_path / "theirs/away", tmp_path / "photos")
+        said = capsys.readouterr()
+        assert said.out == "" and "theirs cannot be written to; give another place with --list" in said.err
+    assert main([*line[:3], str(tmp_path)]) == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
 
 
 def encoded(seed: int, kind="JPEG", size=(40, 30)) -> bytes:
@@ -212,6 +233,29 @@ def test_several_processes_see_what_one_sees(monkeypatch):
     assert [one.kind for one in alone] == [None, None, None, "empty", "cut"]
     monkeypatch.setattr(examine, "WORTH", 100)
     assert list(examine.examine_all(pictures * 40, 2)) == alone * 40
+
+
+def test_a_process_that_the_system_ends_is_a_sentence(monkeypatch):
+    """A picture that ends the process which unpacks it, as too little memory does."""
+    monkeypatch.setattr(examine, "WORTH", 1)
+    with pytest.raises(OutputError, match="one of 2 processes that decode was ended, .* --workers"):
+        list(examine.examine_all([encoded(0)] * 100 + [Deadly()] * 100, 2))
+
+
+class Deadly:
+    def __reduce__(self):
+        return signal.raise_signal, (signal.SIGKILL,)
+
+
+def test_shards_that_cannot_be_read_are_a_sentence(tmp_path):
+    make_images(tmp_path / "photos", each=2)
+    convert(load_folder(tmp_path / "photos"), "image_folder", tmp_path / "shards", shards=1)
+    train, _ = load_tfrecord(str(tmp_path / "shards"))
+    (shard,) = (tmp_path / "shards").glob("*.tfrecord")
+    refused = pytest.raises(OutputError, match=f"^{shard} at byte 0, or .* cannot be read .*Bad file descriptor")
+    # Like a disk that answers every read with an error.
+    with open(shard, "ab", buffering=0) as train._opened[0], refused:
+        list(_examined_source(train, 1))
 
 
 def test_the_table_is_cut_and_an_emptied_class_is_known():

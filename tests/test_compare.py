@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, run_command, run_jobs, summary
+from rights import rights
 
 from launch import compare
 from launch.comparison import curves, repeat
@@ -191,6 +192,19 @@ def test_the_command_to_repeat_it_gives_the_same_settings(copies):
         assert again.model_copy(update={"run_dir": config.run_dir}) == config
 
 
+def test_a_run_of_an_earlier_version_is_shown_and_repeated_as_it_was(copies):
+    """Of two settings it knew nothing: it let weight decay act on everything, and did not turn photographs."""
+    config_module.save(TrainConfig(weight_decay=0.1, run_dir="two"), Path("two/config.yaml"))
+    settings = yaml.safe_load(Path("two/config.yaml").read_text())
+    del settings["exif"], settings["decay_all"]
+    Path("two/config.yaml").write_text(yaml.safe_dump(settings))
+    (run,) = read_runs([Path("two")])
+    assert (run.settings["exif"], run.settings["decay_all"]) == ("ignore", True)
+    for line in (repeat.by_file(run), repeat.by_flags(run)):
+        again = parse_arguments(shlex.split(line.split(" ", 5)[5]), program="train.py", description="")
+        assert (again.exif, again.decay_all, again.weight_decay) == ("ignore", True, 0.1)
+
+
 def test_what_a_script_gave_is_not_said_to_be_repeatable(copies):
     # The runs of these tests train a network that was given as an object.
     assert repeat.given_from_python(read_runs([Path("one")])[0]) == ["network"]
@@ -283,6 +297,25 @@ def test_an_out_that_cannot_be_a_folder(copies, capsys):
     Path("file").touch()
     assert compare.main(["one", "--out", "file/out"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_shown_nevertheless(copies, capsys):
+    with rights(copies, 0o555):
+        assert compare.main(["one", "two"]) == 2
+    said = capsys.readouterr()
+    assert "comparison.png cannot be written (Permission denied)" in said.err and "two" in said.out
+    assert not Path("comparison").exists()
+
+
+def test_a_folder_that_may_not_be_entered_is_a_sentence(copies, capsys):
+    assert compare.main(["two"]) == 0  # which loads what it needs
+    with rights(copies / "one", 0):
+        assert compare.main(["one/run", "one", "two"]) == 2
+        assert compare.main(["two", "--out", "one/out"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" cannot be ")[0] for line in lines] == [
+        "error: one/run", "error: one/config.yaml", "error: one/out/report.html"
+    ]  # fmt: skip
 
 
 def test_names_are_the_shortest_that_tell_runs_apart(copies):

@@ -1,13 +1,13 @@
 """launch/doctor.py: on one process, on two, and where things are broken; Slurm: test_slurm_cluster.py."""
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import BIN, ROOT, environment, run_command
+from rights import rights
 
 from launch.diagnosis import findings, machine, software, storage, table
 from launch.doctor import create_parser
@@ -117,11 +117,13 @@ def test_a_full_disk_is_a_sentence(tmp_path):
     assert "free some space" in ended.stderr.splitlines()[-1] and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_without_rights_is_a_sentence(tmp_path):
-    (tmp_path / "locked").mkdir(mode=0)
-    with pytest.raises(storage.FolderError, match="locked cannot be read"):
-        storage.read(tmp_path, 0, 1)
+    (tmp_path / "locked").mkdir()
+    with rights(tmp_path / "locked", 0):
+        with pytest.raises(storage.FolderError, match="locked cannot be read"):
+            storage.read(tmp_path, 0, 1)
+        with pytest.raises(storage.FolderError, match="locked cannot be written"):
+            storage.write(tmp_path / "locked/runs/one")
 
 
 def test_an_empty_folder_is_a_sentence(tmp_path):

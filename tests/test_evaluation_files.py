@@ -7,11 +7,13 @@ import os
 
 import numpy as np
 import pytest
+from rights import rights
 from test_classification import answers
 
 from launch.evaluation import files
 from launch.evaluation.classification import EvaluationError, report
 from launch.evaluation.leakage import Twin
+from launch.trained.program import OutputError
 
 ODD = ("plain", 'with "quotes"', "with, comma", "two\nlines", "naïve 猫", "=1+1")
 
@@ -158,6 +160,15 @@ def test_what_is_no_evaluation_is_never_replaced(tmp_path, make, words):
     with pytest.raises(EvaluationError, match=words), files.whole_folder(target):
         raise AssertionError("the work was done for nothing")
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work_is_done(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    for mode in (0, 0o555):
+        for out in ("theirs/out", "theirs/new/out"):
+            refused = pytest.raises(OutputError, match="theirs cannot be written to; give another place with --out")
+            with rights(tmp_path / "theirs", mode), refused:
+                files.check_replaceable(tmp_path / out)
 
 
 def test_what_somebody_puts_there_meanwhile_is_kept(tmp_path):

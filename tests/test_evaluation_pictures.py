@@ -1,10 +1,12 @@
 """The pictures of an evaluation, and what TensorBoard is given of it."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from matplotlib.colors import to_rgba
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.projector import ProjectorConfig
@@ -51,6 +53,25 @@ def test_one_mistake_among_many_classes_has_a_pixel_of_its_own(tmp_path, c):
     changed = np.abs(one - none).max(axis=2)[:, matrix_only]
     cell = confusion.SEPARATE // c
     assert (changed > 30).sum() == cell * cell  # the diagonal's own shade changes by less
+
+
+def test_many_classes_are_merged_into_the_darkest_colours_and_never_coloured_one_by_one():
+    c = 1300
+    found = matrix(c) * np.random.default_rng(1).integers(0, 2, (c, c))
+    found[5:9] = found[40] = 0
+    shares, (right, wrong), own = confusion.row_shares(found), confusion._colours(), np.arange(c)
+    each = wrong.to_rgba(shares)
+    each[own, own] = right.to_rgba(np.diag(shares))
+    each[np.isnan(shares)] = to_rgba(confusion.MISSING)
+    starts = np.unique(np.arange(confusion.SEPARATE) * c // confusion.SEPARATE)
+    expected = np.minimum.reduceat(np.minimum.reduceat(each, starts, axis=0), starts, axis=1)
+    assert np.array_equal(confusion._pixels(found), expected)
+    large = matrix(3000)
+    tracemalloc.start()
+    confusion._pixels(large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * large.nbytes  # colours alone would take 4 times as much
 
 
 def test_shares_are_those_of_the_true_class():

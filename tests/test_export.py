@@ -8,10 +8,16 @@ import sys
 
 import pytest
 from conftest import ROOT, run_command
+from PIL import Image
+from rights import rights
 from test_export_formats import FILE, needs_packages, train
 
 from launch.export import FORMATS, main
-from launch.exports import formats
+from launch.exports import formats, pictures
+from launch.exports.run import _beside, _check_place, _commit
+from launch.trained.load import Found
+from launch.trained.program import OutputError
+from launch.trained.record import Record
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +50,39 @@ def refused(capsys, words, *line):
     assert (code, said.out) == (2, "") and said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
     assert words in said.err and "Traceback" not in said.err
     return said.err
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    for mode in (0, 0o555):
+        with rights(tmp_path / "theirs", mode), pytest.raises(OutputError, match="theirs cannot be written to"):
+            _check_place(tmp_path / "theirs/new/model.keras", "keras", False)
+
+
+def test_a_former_export_stays_where_the_new_one_cannot_take_its_name(tmp_path):
+    target, there = tmp_path / "saved_model", tmp_path / "saved_model/saved_model.pb"
+    target.mkdir()
+    there.write_text("former")
+    with pytest.raises(OutputError, match="cannot be written"), _beside(target) as temporary:
+        _commit(temporary, target)  # without a new one
+    assert there.read_text() == "former" and [*tmp_path.iterdir()] == [target]
+
+
+def test_validation_pictures_that_cannot_be_decoded_are_no_reason_not_to_export(tmp_path):
+    for place in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (tmp_path / place).mkdir(parents=True)
+        path = tmp_path / place / "1.jpg"
+        Image.effect_noise((64, 64), 50).save(path)
+        if place.startswith("val"):
+            path.write_bytes(path.read_bytes()[:-40])
+    configuration = {"dataset": "image_folder", "data_dir": str(tmp_path)}
+    record = Record(
+        classes=("cat", "dog"), image_size=32, pixels={}, outputs="", model="", model_sha256="",
+        dataset="image_folder", data_sha256="", versions={},
+    )  # fmt: skip
+    found = Found(tmp_path, tmp_path, {"configuration": configuration}, record, "")
+    pixels, what = pictures.sample(found)
+    assert pixels.shape == (pictures.COUNT, 32, 32, 3) and what.startswith("generated pictures")
 
 
 def test_help_needs_no_tensorflow():
@@ -81,6 +120,7 @@ def test_it_is_one_process_in_a_shell_of_slurm_and_no_task_of_many(capsys, monke
         ("RUN --format savedmodel --out RUN/tensorboard", "is there already"),
         ("RUN --format savedmodel --out RUN/tensorboard --overwrite", "is no export of this format"),
         ("RUN --format savedmodel --out RUN/labels.json --overwrite", "is no export of this format"),
+        ("RUN --format savedmodel --out .", "--out . ends with no name of its own; add one, such as saved_model"),
         ("ALONE --format keras", "say with --out"),
     ),
 )

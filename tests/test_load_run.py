@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import trained
 from conftest import run_jobs, summary
+from rights import rights
 from trained import change_state
 
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.config import ConfigError
 from launch.job.identity import weights_sha256
 from launch.trained import load_run
+from launch.trained.load import find
 from launch.trained.record import RecordError
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (5, 12, 12, 3), np.uint8)
@@ -24,6 +26,16 @@ LAST = "step-00000006"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return trained.train(tmp_path_factory.mktemp("load"), "photos", "two", "half", "own")
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/step-00000006"])
+def test_a_run_that_may_not_be_entered_is_a_sentence(tmp_path, place):
+    run = tmp_path / "run"
+    (run / "checkpoints" / LAST).mkdir(parents=True)
+    with rights(run / place, 0):
+        for path, checkpoint in ((run, "best"), (run, LAST), (run / "checkpoints" / LAST, "best")):
+            with pytest.raises((ConfigError, CheckpointError), match="Permission denied"):
+                find(path, checkpoint)
 
 
 @pytest.mark.parametrize("name", ["photos", "two", "half", "own"])

@@ -80,8 +80,8 @@ SAID = {
     "unconnected": ["True"],
     "again": [
         "early_stopping",
-        "note: EarlyStopping(restore_best_weights=True) puts weights back once all is saved: they are those of the network "
-        "in memory alone; on disk the best are those by accuracy",
+        "note: EarlyStopping(restore_best_weights=True) puts weights back once all is saved: they are those of the "
+        "network in memory alone; on disk the best are those by accuracy",
         "epochs",
         "model='vgg11' was given beside a Python object that takes its place; give one of them",
         "callbacks='mine.py:callbacks' was given beside a Python object that takes its place; give one of them",

@@ -10,6 +10,11 @@ import pytest
 import trained
 from conftest import BIN, ROOT, run_command
 from PIL import Image
+from rights import rights
+
+from launch.predict import create_parser
+from launch.prediction.run import check_options
+from launch.trained.program import OutputError
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +107,7 @@ BAD = {
     "kind": "p.txt is of no known kind; end it with .csv or .json",
     "kind of sheet": "p.jpg is of no known kind; end it with .png",
     "no folder": "there is no folder ",
-    "a folder": "folder.csv cannot be written (Is a directory); nothing was left; mend that",
+    "a folder": "folder.csv is a folder; name a file",
     "no input": "the following arguments are required: INPUT",
 }
 
@@ -112,6 +117,16 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(folder, done, name)
     lines = done.err(name).splitlines()
     assert done.codes[name] == 2 and done.out(name) == "" and len(lines) == 1, lines
     assert lines[0].startswith("error: ") and BAD[name] in lines[0]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    """Below a folder that may not even be entered as well."""
+    (tmp_path / "theirs").mkdir()
+    for mode in (0, 0o555):
+        for out in ("theirs/p.csv", "theirs/more/p.csv"):
+            options = create_parser().parse_args(["RUN", "a.jpg", "--out", str(tmp_path / out)])
+            with rights(tmp_path / "theirs", mode), pytest.raises(OutputError, match="theirs cannot be written to"):
+                check_options(options)
 
 
 def test_nothing_is_left_of_what_could_not_be_done(folder, done):

@@ -12,8 +12,10 @@ from picture_folders import contents, load_folder, make_images, read_all
 from PIL import Image
 
 from data.datasets import DataError
+from data.diagnose import scan
 from data.formats.tfrecord.source import load_tfrecord, load_tfrecord_test
 from launch import prepare
+from launch.shards import run
 from launch.shards.run import convert
 
 images, out = pytest.fixture(picture_folders.images), pytest.fixture(picture_folders.out)
@@ -100,6 +102,29 @@ def test_all_pictures_that_cannot_be_decoded_are_named_at_once(images, out):
     with pytest.raises(DataError, match=r"2 pictures cannot be decoded; .*:\n  .*0.jpg: .*\n  .*3.jpg: "):
         convert(load_folder(images), "image_folder", out, shards=4)
     assert not [file for file in out.iterdir() if file.name.endswith(".tmp")]
+
+
+def test_what_no_picture_is_to_blame_for_does_not_look_at_all_of_them(images, out, monkeypatch, capsys):
+    """Nor is one looked for in all shards before the one in hand has shown one, and then that is said."""
+    looked_at = []
+
+    def no_memory(source, start, stop, shorter_side):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
+
+    def watched(source, *more):
+        looked_at.append(len(source))
+        return scan(source, *more)
+
+    monkeypatch.setattr(run, "scan", watched)
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"cannot be read \(OOM when .*give the same"):
+        patch.setattr(run, "encoded_images", no_memory)
+        convert(load_folder(images), "image_folder", out, shards=5)
+    assert looked_at == [3] and "looking at" not in capsys.readouterr().out
+    path = images / "class1" / "0.jpg"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DataError, match="0.jpg: "):
+        convert(load_folder(images), "image_folder", out.with_name("other"), shards=5)
+    assert looked_at == [3, 3, 15] and "looking at all 15 for others" in capsys.readouterr().out
 
 
 def test_files_of_the_test_split_are_left_out_too_and_one_without_classes_is_no_error(tmp_path, out, capsys):

@@ -1,6 +1,7 @@
 """What can be checked of the setup in seconds and without a network: the pins, the choices, the stamp."""
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -161,6 +162,21 @@ def test_a_path_with_a_space_is_refused_before_anything_is_made(tmp_path, clone,
     result = setup(moved, moved / "programs")
     assert result.returncode == 2 and "has a space in it" in result.stderr
     assert [entry.name for entry in (moved / ".venv").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_wheel_has_its_name_in_the_cache_only_when_all_of_it_is_there(tmp_path, killed):
+    """A copy to another disk is cut short, as by a kill or by a full disk."""
+    (tmp_path / "horovod-1.whl").write_text("whole wheel")
+    (tmp_path / "cp").write_text(f"#!/bin/sh\nprintf whole >\"$2\"\n{'kill -9 $PPID' if killed else 'exit 1'}\n")
+    (tmp_path / "cp").chmod(0o755)
+    line = "eval \"$(sed -n '/^keep_wheel()/,/^}/p' $SETUP)\"; keep_wheel cache horovod-*.whl"
+    environment = os.environ | {"SETUP": str(ROOT / "launch/install/setup.sh")}
+    cut = environment | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for variables, code, found in ((cut, -9 if killed else 1, []), (environment, 0, ["whole wheel"])):
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=variables)
+        assert done.returncode == code
+        assert [path.read_text() for path in (tmp_path / "cache").glob("horovod-*.whl")] == found
 
 
 @pytest.mark.parametrize(

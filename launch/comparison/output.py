@@ -1,5 +1,6 @@
 """Files that are all written, or none."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def write(files: dict[Path, bytes]) -> None:
             temporary[path].replace(path)
     except OSError as error:
         for file in temporary.values():
-            if file.parent.is_dir():
-                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink()
         for folder in made:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

@@ -7,10 +7,13 @@ from launch.comparison.runs import DEFAULTS, Run
 
 
 def by_file(run: Run) -> str:
-    """The command that reads ``config.yaml``, and writes to another run directory."""
+    """The command that reads ``config.yaml``, and writes to another run directory; with what a run of an earlier
+    version did without a choice."""
     place = run.path if run.path.name not in ("", "..") else run.path.resolve()
     again = place.with_name(f"{place.name}-again")
-    return f"{_program(run)} --config {shlex.quote(str(run.path / 'config.yaml'))} --run-dir {shlex.quote(str(again))}"
+    words = [_program(run), f"--config {shlex.quote(str(run.path / 'config.yaml'))}"]
+    words += [f"--run-dir {shlex.quote(str(again))}", *(_flag(*pair) for pair in run.earlier.items())]
+    return " ".join(words)
 
 
 def by_flags(run: Run) -> str:
@@ -19,12 +22,15 @@ def by_flags(run: Run) -> str:
     for name, value in run.settings.items():
         if name == "run_dir" or name not in DEFAULTS or setting(value) == setting(DEFAULTS[name]):
             continue
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words.append(f"--{flag} {shlex.quote(setting(value))}")
+        words.append(_flag(name, value))
     return " ".join(words)
+
+
+def _flag(name: str, value: object) -> str:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {shlex.quote(setting(value))}"
 
 
 def given_from_python(run: Run) -> list[str]:

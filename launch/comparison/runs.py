@@ -12,7 +12,7 @@ from pathlib import Path
 from launch.comparison import files
 from launch.comparison.files import ComparisonError, Evaluation
 from launch.job.config import ConfigError, TrainConfig
-from launch.job.run_directory import liveness
+from launch.job.run_directory import earlier, liveness
 
 NOT_METRICS = ("epoch", "step", "learning_rate", "images_per_second", "seconds")  # columns of metrics.csv
 DEFAULTS = {name: field.default for name, field in TrainConfig.model_fields.items()}
@@ -27,7 +27,8 @@ class Run:
         name: the shortest that tells it from the others.
         path: as it was given.
         status: finished, running, ...
-        settings: all, with the defaults of what ``config.yaml`` does not name.
+        settings: all, with the defaults of what ``config.yaml`` does not name, as they were for that run.
+        earlier: those of them that are not the defaults of today.
         epochs: the lines of ``metrics.csv``; None where a cell is empty.
         summary: ``summary.json``; empty where it is not there, or older than ``metrics.csv``.
         state: that of the last checkpoint; empty where there is none.
@@ -41,6 +42,7 @@ class Run:
     path: Path
     status: str
     settings: dict
+    earlier: dict
     epochs: list[dict[str, float | None]]
     summary: dict
     state: dict
@@ -97,6 +99,9 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
             fields.append(_read(path))
         except ComparisonError as error:
             problems.append(str(error))
+        except OSError as error:
+            place = error.filename or path
+            problems.append(f"{place} cannot be read ({error.strerror}); mend that or leave the run out")
     if problems:
         raise ComparisonError("\n".join(problems))
     short = [path.resolve().name for path in paths]
@@ -139,6 +144,7 @@ def _read(path: Path) -> dict:
     evaluations = tuple(attempt(files.evaluation, folder.name) for folder in folders)
     if problems:
         raise ComparisonError("\n".join(problems))
+    before = earlier.settings_of(given)
     if summary:
         summary = {"final": {}, "best": {}} | summary
         steps = summary.get("steps")
@@ -146,7 +152,8 @@ def _read(path: Path) -> dict:
             summary = {}  # somebody let the run go on
     return parts | {
         "status": _status(path, summary),
-        "settings": DEFAULTS | given,
+        "settings": DEFAULTS | before | given,
+        "earlier": before,
         "epochs": epochs,
         "summary": summary,
         "evaluations": evaluations,

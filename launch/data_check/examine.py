@@ -8,9 +8,11 @@ import signal
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from launch.job.environment import loading
+from launch.trained.program import OutputError
 
 CHUNK = 64  # pictures that a process takes at a time
 WORTH = 2000  # pictures for which one more process, which has to load TensorFlow, pays
@@ -37,6 +39,9 @@ def examine_all(pictures: Sequence[str | bytes], workers: int) -> Iterator[Seen]
     Args:
         pictures: paths of files, or what stands in them.
         workers: processes; 1 does it in this one.
+
+    Raises:
+        OutputError: a process was ended from outside.
     """
     chunks = [pictures[start : start + CHUNK] for start in range(0, len(pictures), CHUNK)]
     workers = min(workers, -(-len(pictures) // WORTH))
@@ -50,6 +55,11 @@ def examine_all(pictures: Sequence[str | bytes], workers: int) -> Iterator[Seen]
         try:
             for seen in _unasked(pool.map, _examine_some, chunks):
                 yield from seen
+        except BrokenProcessPool as error:
+            raise OutputError(
+                f"one of {workers} processes that decode was ended, as the system does where memory is short; give a "
+                "smaller number to --workers"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

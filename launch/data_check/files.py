@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distributed.checkpoint import disk
-from launch.trained.program import OutputError
+from launch.trained.program import OutputError, check_writable
 
 
 def write_list(path: Path, lines: Sequence[tuple[str, str]]) -> None:
@@ -19,13 +19,20 @@ def write_list(path: Path, lines: Sequence[tuple[str, str]]) -> None:
         raise OutputError(f"--list {path} cannot be written ({error.strerror}); name a file that can") from error
 
 
+def check_list(path: Path) -> None:
+    """Raise ``OutputError`` where a list cannot be written."""
+    if os.path.isdir(path):
+        raise OutputError(f"--list {path} is a folder; name a file")
+    check_writable(path.absolute().parent, "--list")
+
+
 def check_target(target: Path, data_dir: Path) -> None:
-    """Raise ``OutputError`` where pictures in ``target`` would still be part of the data set, or it is no folder."""
+    """Raise ``OutputError`` where pictures in ``target`` would still be part of the data set, or it is no folder
+    that can be written."""
     resolved, data = target.resolve(), data_dir.resolve()
     if resolved == data or data in resolved.parents:
         raise OutputError(f"--move-to {target} lies in {data_dir}, where it would be a class; name a folder beside it")
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"--move-to {target} is no folder; name one, it is made where it is missing")
+    check_writable(target, "--move-to")
 
 
 def move(paths: Sequence[str], data_dir: Path, target: Path) -> None:

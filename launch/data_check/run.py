@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from data import NEEDS_NO_DATA_DIR, DatasetConfig, open_sources
 from data.classes import choose_classes, read_classes
 from data.datasets import Source, UnlabelledError
+from data.diagnose import reason
 from data.files.source import FileSource
 from data.splits import open_test_source
 from launch.data_check import files
@@ -32,6 +33,8 @@ def check(options: argparse.Namespace) -> int:
         raise OutputError(
             f"--move-to is for image_folder, as {options.dataset} would then name pictures that are gone; use --list"
         )
+    if options.list:
+        files.check_list(options.list)
     sources = _open(options)
     if options.move_to:
         files.check_target(options.move_to, Path(options.data_dir))
@@ -97,7 +100,12 @@ def _examined_source(source: Source, workers: int) -> Iterator[Seen]:
         yield from examine_all([source.where(index) for index in range(len(source))], workers)
         return
     for start in range(0, len(source), READ):
-        content = source.read(tf.constant(np.arange(start, min(start + READ, len(source))))).numpy()
+        try:
+            content = source.read(tf.constant(np.arange(start, min(start + READ, len(source))))).numpy()
+        except (OSError, tf.errors.OpError) as error:
+            raise OutputError(
+                f"{source.where(start)}, or a picture soon after, cannot be read ({reason(error)}); restore the file"
+            ) from error
         if source.encoded:
             yield from examine_all(list(content), 1)
         else:

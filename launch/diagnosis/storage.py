@@ -89,7 +89,7 @@ def write(folder: Path) -> dict:
     Raises:
         FolderError: if nothing can be written there.
     """
-    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(parent))
     remedy = "free some space, mend its rights, or name another by --run-dir"
     try:
         with tempfile.TemporaryFile(dir=place, buffering=0) as file:

@@ -98,19 +98,36 @@ def _colours():
     )
 
 
-def _matrix(axes, confusion: np.ndarray, cell: int) -> None:
+def _pixels(confusion: np.ndarray) -> np.ndarray:
+    """The cells' colours, float64 [m, m, 4]; m is c, and at most ``SEPARATE``: neighbours become one, in the darkest of
+    their colours, which is that of the largest share."""
     from matplotlib.colors import to_rgba
 
-    c, shares = len(confusion), row_shares(confusion)
+    c = len(confusion)
+    starts = np.unique(np.arange(min(c, SEPARATE)) * c // min(c, SEPARATE))
+    mistakes, hits, missing = np.empty((len(starts), len(starts))), np.empty(len(starts)), np.empty(len(starts), bool)
+    # A few rows at a time: colours of all cells of 21,841 classes would take 15 GB.
+    for place, (start, stop) in enumerate(zip(starts, [*starts[1:], c], strict=True)):
+        shares = row_shares(confusion[start:stop])
+        missing[place] = np.isnan(shares).any()
+        shares, row = np.nan_to_num(shares), np.arange(stop - start)
+        hits[place] = shares[row, start + row].max()
+        shares[row, start + row] = 0
+        mistakes[place] = np.maximum.reduceat(shares.max(axis=0), starts)
     right, wrong = _colours()
-    pixels, diagonal = wrong.to_rgba(shares), np.arange(c)
-    pixels[diagonal, diagonal] = right.to_rgba(np.diag(shares))
-    pixels[np.isnan(shares)] = to_rgba(MISSING)
-    axes.imshow(_merged(pixels), interpolation="nearest", extent=(-0.5, c - 0.5, c - 0.5, -0.5))
+    pixels, diagonal = wrong.to_rgba(mistakes), np.arange(len(starts))
+    pixels[diagonal, diagonal] = np.minimum(pixels[diagonal, diagonal], right.to_rgba(hits))
+    pixels[missing] = np.minimum(pixels[missing], to_rgba(MISSING))
+    return pixels
+
+
+def _matrix(axes, confusion: np.ndarray, cell: int) -> None:
+    c = len(confusion)
+    axes.imshow(_pixels(confusion), interpolation="nearest", extent=(-0.5, c - 0.5, c - 0.5, -0.5))
     for edge in axes.spines.values():
         edge.set_color(EDGE)
     if c <= COUNTED:
-        _counts(axes, confusion, shares, min(15, cell * 0.3))
+        _counts(axes, confusion, row_shares(confusion), min(15, cell * 0.3))
 
 
 def _step(c: int) -> int:
@@ -125,15 +142,6 @@ def _name(axes, shown: range, words: Sequence[str], letters: int) -> None:
     axes.tick_params(length=0 if shown.step == 1 else 4, color=EDGE)
     axes.set_xlabel("predicted", fontsize=_points(15), color=FAINT)
     axes.set_ylabel("true", fontsize=_points(15), color=FAINT)
-
-
-def _merged(pixels: np.ndarray) -> np.ndarray:
-    """At most ``SEPARATE`` rows and columns: neighbours become one, in the darkest of their colours."""
-    c = len(pixels)
-    if c <= SEPARATE:
-        return pixels
-    starts = np.unique(np.arange(SEPARATE) * c // SEPARATE)
-    return np.minimum.reduceat(np.minimum.reduceat(pixels, starts, axis=0), starts, axis=1)
 
 
 def _counts(axes, confusion: np.ndarray, shares: np.ndarray, letters: float) -> None:

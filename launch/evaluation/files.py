@@ -17,6 +17,7 @@ import numpy as np
 from distributed.checkpoint import disk
 from launch.evaluation.classification import TOP, EvaluationError, Report
 from launch.evaluation.leakage import Twin
+from launch.trained.program import check_writable
 
 METRICS, PER_CLASS, PREDICTIONS, LEAKAGE = "metrics.json", "per_class.csv", "predictions.csv", "leakage.csv"
 CONFUSION, WORST = "confusion.png", "worst.png"
@@ -25,11 +26,14 @@ FORMAT = "lockstep evaluation 1"
 
 
 def check_replaceable(target: Path) -> None:
-    """Refuse a folder that an evaluation must not replace; worth asking before the work is done.
+    """Refuse a folder that cannot be written, or that an evaluation must not replace; worth asking before the work is
+    done.
 
     Raises:
+        OutputError: nothing can be made there.
         EvaluationError: ``target`` is there, and it is neither an empty folder nor an earlier evaluation alone.
     """
+    check_writable(target.absolute().parent, "--out")
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():
@@ -59,7 +63,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     An earlier evaluation of that name is replaced only then.
 
     Raises:
-        EvaluationError: as ``check_replaceable``.
+        OutputError, EvaluationError: as ``check_replaceable``.
         OSError: what could not be written; ``target`` is as it was.
     """
     target = Path(os.path.abspath(target))

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 BATCH = 64
 
 
+class NotLookedFor(Exception):
+    """Why leakage was not looked for, as what follows "not looked for"."""
+
+
 @dataclass(frozen=True)
 class Twin:
     """An evaluated picture that is a training picture: their indices, and how many training pictures equal it."""

@@ -115,10 +115,11 @@ def seen_by(found: Found, source: Source) -> Callable[[int], np.ndarray]:
 
 
 def last_hidden(network: keras.Model) -> keras.Model:
-    """The network up to what its last layer with weights takes in: uint8 pixels -> float32 [b, width]."""
+    """The network up to what its last layer with weights takes in: uint8 pixels -> float32 [b, width], the mean over
+    the axes between."""
     features = _before_last(network)
     if len(features.shape) > 2:
-        features = keras.layers.GlobalAveragePooling2D()(features)
+        features = keras.ops.mean(features, axis=tuple(range(1, len(features.shape) - 1)))
     return keras.Model(network.inputs[0], keras.layers.Activation("linear", dtype="float32")(features))
 
 
@@ -141,7 +142,10 @@ def _before_last(network: keras.Model) -> keras.KerasTensor:
 def show_in_tensorboard(
     board: Path, folder: Path, found: Found, source: Source, report: Report, features: np.ndarray | None
 ) -> None:
-    """Add the pictures of an evaluation's folder to TensorBoard, and the last hidden layer's outputs where given."""
+    """Add the pictures of an evaluation's folder to ``board``, a run's folder for TensorBoard, and the last hidden
+    layer's outputs where given; below a name that is none of the run's own."""
+    name = folder.absolute().name
+    board = board / (name if name.startswith("evaluation-") else f"evaluation-{name}")
     pictures = {"evaluation/confusion": folder / CONFUSION, "evaluation/worst": folder / WORST}
     tensorboard.add_images(board, pictures, found.state["epoch"])
     if features is None:

@@ -1,21 +1,23 @@
 """One evaluation, from a run and a split to its files; all workers go through it together."""
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from data.datasets import DataError, Source, Subset
+from data.diagnose import reason
 from data.pictures.decode import described
 from data.pipeline import validation_batches
 from distributed.control import check_agreement
 from launch.evaluation import files, leakage, projector, results
 from launch.evaluation.split import Data, open_together, open_training
 from launch.job.config import ConfigError
-from launch.job.logs.console import Console
 from launch.job.user.call import UserCodeError
 from launch.trained.answers import BATCH, answer_all
 from launch.trained.load import Found, find, load_network
@@ -40,6 +42,8 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
     with strategy.scope():
         network = workers.together(lambda: load_network(found))
     console.say(f"run: {found.path}, {record.model}, {len(record.classes)} classes")
+    with strategy.scope():
+        hidden = results.last_hidden(network) if options.projector else None
     console.say(f"data: {data.data_dir or data.dataset}, {data.part.split}, {_counts(source)}")
 
     began = time.perf_counter()
@@ -48,9 +52,7 @@ def evaluate(options: argparse.Namespace, workers: Workers) -> int:
     seconds = time.perf_counter() - began
     console.say(f"{len(logits):,} of {len(source):,} pictures evaluated, {rate:,.0f} images/s")
     shown, features = projector.sampled(len(source)), None
-    if options.projector:
-        with strategy.scope():
-            hidden = results.last_hidden(network)
+    if hidden is not None:
         features, _ = _answers(workers, found, hidden, Subset(source, shown), batch, "last hidden layer")
 
     def leave() -> int:
@@ -79,8 +81,8 @@ def _answers(
 
 
 def _default_folder(found: Found, data: Data) -> Path:
-    place = Path(data.data_dir or data.dataset).absolute()
-    name = data.part.split if data.own else f"{place.stem}-{data.part.split}"
+    place = os.path.basename(os.path.abspath(data.data_dir or data.dataset)).replace(":", "-")
+    name = data.part.split if data.own else f"{place}-{data.part.split}"
     return (found.run or Path.cwd()) / f"evaluation-{name}"
 
 
@@ -101,8 +103,10 @@ def _leave(
     folder: Path,
     seconds: float,
 ) -> int:
-    """Write and print; on the chief."""
+    """Print, then write: what is known is said also where it cannot be written; on the chief."""
     console, record, source = workers.console, found.record, data.part.source
+    for line in results.lines(judged.report, record.classes):
+        console.say(line)
     labels = source.labels
     about = {
         "checkpoint": found.path.name,
@@ -115,16 +119,14 @@ def _leave(
     places = [source.where(index) for index in range(len(source))] if source.encoded else range(len(source))
     with files.whole_folder(folder) as writing:
         files.write(writing, judged.report, labels, judged.probabilities, record.classes, places, about)
-        _look_for_leakage(options.check_leakage, console, writing, found, data, places, seconds)
+        _look_for_leakage(options.check_leakage, workers, writing, found, data, places, seconds)
         results.draw(writing, found, source, data.part.split, judged.report, judged.probabilities)
     board = found.run and found.run / "tensorboard"
     if board and (board.is_dir() or features is not None):
         try:
-            results.show_in_tensorboard(board / folder.absolute().name, folder, found, source, judged.report, features)
+            results.show_in_tensorboard(board, folder, found, source, judged.report, features)
         except OSError as error:
             console.warn(f"{board} cannot be written ({error.strerror or error}); the rest is there")
-    for line in results.lines(judged.report, record.classes):
-        console.say(line)
     console.say(f"files: {folder}/ (metrics.json, per_class.csv, predictions.csv, confusion.png, worst.png)")
     if features is not None:
         console.say(f"projector: tensorboard --logdir {board} and choose PROJECTOR")
@@ -132,31 +134,20 @@ def _leave(
 
 
 def _look_for_leakage(
-    how: str, console: Console, folder: Path, found: Found, data: Data, places: Sequence[str | int], seconds: float
+    how: str, workers: Workers, folder: Path, found: Found, data: Data, places: Sequence[str | int], seconds: float
 ) -> None:
     """Find evaluated pictures that are training pictures; say so, and leave their list."""
-    source = data.part.source
+    console, source = workers.console, data.part.source
     if how == "off" or data.own and data.part.split == "train":
         return
     try:
-        training = open_training(found, data)
-    except (ConfigError, DataError, UserCodeError) as error:
-        console.say(f"leakage: not looked for, {error}")
+        twins, training = _twins(how, workers, found, data, seconds)
+    except (leakage.NotLookedFor, ConfigError, DataError, UserCodeError, OSError, tf.errors.OpError) as error:
+        # The evaluation is done: training data that is gone or damaged must not cost it.
+        console.say(f"leakage: not looked for, {reason(error)}")
         return
-    if how == "auto" and source.encoded != training.encoded:
-        console.say("leakage: not looked for between files and arrays; --check-leakage on compares their pixels")
-        return
-    began = time.perf_counter()
-    evaluated = list(leakage.stored_digests(source))
-    expected = (time.perf_counter() - began) * len(training) / len(source)
-    if how == "auto" and expected > max(AT_ONCE, AFFORDABLE * seconds):
-        console.say(f"leakage: not looked for, as it would take about {expected:.0f} s; --check-leakage on does it")
-        return
-    twins = leakage.twins(evaluated, leakage.stored_digests(training))
-    if how == "on":
-        same_pixels = leakage.twins(leakage.decoded_digests(source), leakage.decoded_digests(training))
-        found_twice = {twin.evaluated: twin for twin in (*same_pixels, *twins)}
-        twins = [found_twice[index] for index in sorted(found_twice)]
+    finally:
+        console.stop()
     if not twins:
         console.say(f"leakage: none of the {len(source):,} pictures is a training picture")
         return
@@ -165,3 +156,35 @@ def _look_for_leakage(
     shown = ", ".join(map(str, leaked[:3])) + (f" and {len(leaked) - 3} more" if len(leaked) > 3 else "")
     of_all = f"{len(twins):,} of {len(source):,} pictures"
     console.say(f"leakage: {of_all} found among the training pictures: {shown}; see leakage.csv")
+
+
+def _twins(
+    how: str, workers: Workers, found: Found, data: Data, seconds: float
+) -> tuple[list[leakage.Twin], Source]:
+    """The evaluated pictures that are training pictures, and these.
+
+    Raises:
+        leakage.NotLookedFor, or what opening or reading raises: why that was not done.
+    """
+    source = data.part.source
+    began = time.perf_counter()
+    evaluated = list(leakage.stored_digests(source))
+    of_each = (time.perf_counter() - began) / len(source)
+
+    def weigh(count: int) -> None:
+        if how == "auto" and of_each * count > max(AT_ONCE, AFFORDABLE * seconds):
+            raise leakage.NotLookedFor(f"as it would take about {of_each * count:.0f} s; --check-leakage on does it")
+
+    weigh(found.training_examples)  # before these are opened, which takes as long
+    training = open_training(found, data, workers.opening)
+    if how == "auto" and source.encoded != training.encoded:
+        raise leakage.NotLookedFor(
+            "as files differ from arrays however alike their pixels are; --check-leakage on compares these"
+        )
+    weigh(len(training))
+    twins = leakage.twins(evaluated, leakage.stored_digests(training))
+    if how == "on":
+        same_pixels = leakage.twins(leakage.decoded_digests(source), leakage.decoded_digests(training))
+        found_twice = {twin.evaluated: twin for twin in (*same_pixels, *twins)}
+        twins = [found_twice[index] for index in sorted(found_twice)]
+    return twins, training

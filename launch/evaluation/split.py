@@ -78,8 +78,12 @@ def open_evaluated(options: argparse.Namespace, found: Found, progress: Progress
     data_dir = options.data_dir or (str(config.data_dir) if own and config.data_dir else None)
     if user_code.is_reference(dataset):
         given = open_data(user_code.load_function(dataset, "--dataset"))
-        held_out = hold_out(given, config.seed, config.validation_split)
-        own = own or held_out.train.fingerprint() == record.data_sha256
+        try:
+            held_out = hold_out(given, config.seed, config.validation_split)
+            own = own or held_out.train.fingerprint() == record.data_sha256
+        except DataError:
+            if own:
+                raise
         part = choose(held_out if own else given, options.split, record.classes, dataset, own=own)
         return Data(part, dataset, None, own)
     if own and data_dir and not os.path.exists(data_dir):
@@ -102,7 +106,7 @@ def _holds_the_training_data(data_dir: str | None, found: Found, progress: Progr
         return False
 
 
-def open_training(found: Found, data: Data) -> Source:
+def open_training(found: Found, data: Data, progress: Progress | None = None) -> Source:
     """The pictures that the run was trained on; where they lie is known from ``data`` if that is the run's own.
 
     Raises:
@@ -114,4 +118,5 @@ def open_training(found: Found, data: Data) -> Source:
         return hold_out(splits, config.seed, config.validation_split).train
     if found.record.dataset != config.dataset:
         raise ConfigError(f"the run was trained on Python objects ({found.record.dataset})")
-    return load(found.dataset(data.data_dir if data.own else config.data_dir and str(config.data_dir))).train
+    place = data.data_dir if data.own else config.data_dir and str(config.data_dir)
+    return load(found.dataset(place), progress).train

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from data import hold_out, load
 from data.datasets import DataError, Source, Subset
@@ -32,7 +33,7 @@ def sample(found: Found) -> tuple[np.ndarray, str]:
         source = _validation(found)
         if source is not None:
             return _pixels(source, found, size), "validation pictures"
-    except (DataError, ConfigError, UserCodeError):
+    except (DataError, ConfigError, UserCodeError, OSError, tf.errors.OpError):
         pass
     pixels, _ = shapes.draw(COUNT, 0, stream=1)
     resized = keras.ops.image.resize(pixels.astype(np.float32), (size, size))

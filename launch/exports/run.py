@@ -21,7 +21,7 @@ from launch.job.preparation import stages
 from launch.job.user import code as user_code
 from launch.trained import record as records
 from launch.trained.load import Found, find, load_network, with_probabilities
-from launch.trained.program import OutputError
+from launch.trained.program import OutputError, check_writable
 from models import applications
 
 PROBABILITIES = "probabilities, one per class"
@@ -92,6 +92,8 @@ def _target(found: Found, format: Format, out: Path | None) -> Path:
         if found.run is None:
             raise OutputError(f"{found.path} stands alone; say with --out where the export shall go")
         return found.run / format.name
+    if not out.name:
+        raise OutputError(f"--out {out} ends with no name of its own; add one, such as {out / format.name}")
     if not out.name.endswith(format.suffix) or out.name == format.suffix:
         raise OutputError(f"--out {out} must end with {format.suffix}, such as {out.parent / format.name}")
     return out
@@ -99,10 +101,9 @@ def _target(found: Found, format: Format, out: Path | None) -> Path:
 
 def _check_place(target: Path, form: str, overwrite: bool) -> None:
     """Refuse a place that cannot be written to, before the work is done."""
+    check_writable(target.parent, "--out")
     if not target.parent.is_dir():
         raise OutputError(f"there is no folder {target.parent} for {target.name}; make it, or give another --out")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{target.parent} cannot be written to; give another place with --out")
     for path in (target,) if FORMATS[form].has_record else (target, labels_of(target)):
         if not os.path.lexists(path):
             continue
@@ -180,9 +181,15 @@ def _commit(temporary: Path, target: Path) -> None:
         disk.flush(path)
     if (temporary / records.FILE).exists():
         os.replace(temporary / records.FILE, labels_of(target))
-    if target.is_dir():  # which no rename replaces
-        os.rename(target, temporary / "former")
-    os.replace(temporary / target.name, target)
+    former = temporary / "former"
+    try:
+        if target.is_dir():  # which no rename replaces
+            os.rename(target, former)
+        os.replace(temporary / target.name, target)
+    except BaseException:
+        if former.is_dir() and not os.path.lexists(target):
+            os.rename(former, target)
+        raise
     disk.flush(target.parent)
 
 

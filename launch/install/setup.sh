@@ -114,11 +114,17 @@ install_horovod() {
     if ! ls "$cache"/horovod-*.whl >/dev/null 2>&1; then
         say "compiling Horovod (about 3 minutes on 2 cores)"
         build_horovod "$PWD/.setup-wheels"
-        mkdir -p "$cache" 2>/dev/null && mv .setup-wheels/horovod-*.whl "$cache/" || cache=$PWD/.setup-wheels
+        keep_wheel "$cache" .setup-wheels/horovod-*.whl || cache=$PWD/.setup-wheels
     fi
     wheel=$(ls "$cache"/horovod-*.whl)
     quietly "installing $wheel" pip_install --reinstall --no-cache "$wheel"
     rm -rf .setup-wheels
+}
+
+# Into a folder that may lie on another disk: a setup that is killed must not leave a part of the wheel under its name.
+keep_wheel() {
+    local new=$1/.new.$$
+    mkdir -p "$1" 2>/dev/null && cp "$2" "$new" 2>/dev/null && mv "$new" "$1/${2##*/}" || { rm -f "$new"; return 1; }
 }
 
 build_horovod() {

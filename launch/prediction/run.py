@@ -17,11 +17,12 @@ from data.views import evaluation_images
 from distributed.checkpoint.disk import whole_file
 from distributed.control import check_agreement
 from launch.evaluation import sheet
+from launch.job.preparation import same_data
 from launch.prediction.files import Answers, as_csv, as_json, printable
 from launch.prediction.inputs import collect
 from launch.trained.answers import BATCH, answer_all, probabilities
 from launch.trained.load import Found, find, load_network
-from launch.trained.program import OutputError, Workers
+from launch.trained.program import OutputError, Workers, check_writable
 
 FORMATS = {".csv": as_csv, ".json": as_json}
 
@@ -43,6 +44,8 @@ def predict(options: argparse.Namespace, workers: Workers) -> int:
     refused = dict(inputs["refused"])
     readable_paths = [os.devnull if index in refused else path for index, path in enumerate(paths)]
     source = FileSource("files", record.classes, "", readable_paths, np.zeros(len(paths)))
+    if strategy.world.size > 1:  # or another host would answer for pictures of its own
+        same_data.check(strategy, [source], workers.together)
 
     def batches(order, share):
         return prediction_batches(
@@ -91,8 +94,13 @@ def check_options(options: argparse.Namespace) -> None:
         path = getattr(options, flag) and Path(getattr(options, flag))
         if path and path.suffix.lower() not in suffixes:
             raise OutputError(f"--{flag} {path} is of no known kind; end it with {' or '.join(suffixes)}")
-        if path and not path.absolute().parent.is_dir():
+        if not path:
+            continue
+        check_writable(path.absolute().parent, f"--{flag}")
+        if not os.path.isdir(path.absolute().parent):
             raise OutputError(f"--{flag} {path}: there is no folder {path.absolute().parent}; make it first")
+        if os.path.isdir(path):
+            raise OutputError(f"--{flag} {path} is a folder; name a file")
 
 
 def _reason(source: FileSource, index: int) -> str:

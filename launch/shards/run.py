@@ -5,14 +5,15 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data import NEEDS_NO_DATA_DIR, DatasetConfig, Splits, arrange, open_sources
 from data.classes import read_classes
-from data.datasets import DataError, Source, UnlabelledError
-from data.diagnose import scan
+from data.datasets import DataError, Source, Subset, UnlabelledError
+from data.diagnose import reason, scan
 from data.formats.tfrecord.index import load_index
 from data.formats.tfrecord.shards import MANIFEST, UNFINISHED, Manifest, Shard, find_shards
 from data.formats.tfrecord.source import load_tfrecord
@@ -86,7 +87,7 @@ def convert(
                         images = encoded_images(source, start, stop, shorter_side)
                         shard.bytes, shard.sha256 = write_shard(out / shard.name, source, start, images, report.advance)
                     except tf.errors.OpError as error:
-                        raise damaged(sources) from error
+                        raise damaged(sources, Subset(source, np.arange(start, stop)), error) from error
                     save(out / UNFINISHED, manifest)
                 report.shard(shard, "kept" if whole else "written")
     save(out / MANIFEST, manifest)
@@ -97,12 +98,16 @@ def convert(
     return manifest
 
 
-def damaged(sources: dict[str, Source]) -> DataError:
-    """The error that names all pictures that cannot be decoded."""
+def damaged(sources: dict[str, Source], shard: Source, error: tf.errors.OpError) -> DataError:
+    """The error that names all pictures that cannot be decoded, where one of the shard's is the reason."""
     threads = len(os.sched_getaffinity(0))
+    if not scan(shard, threads, math.inf).problems:  # too little memory, a disk that comes and goes
+        return DataError(f"pictures cannot be read ({reason(error)}); mend that and give the same command again.")
+    total = sum(map(len, sources.values()))
+    print(f"a picture cannot be decoded; looking at all {total:,} for others, which Ctrl-C ends", flush=True)
     places = [place for source in sources.values() for place in scan(source, threads, math.inf).problems]
     if len(places) < 2:
-        return DataError(f"{places[0] if places else 'a picture cannot be read'}; mend or remove it.")
+        return DataError(f"{places[0] if places else reason(error)}; mend or remove it.")
     return DataError("\n  ".join([f"{len(places):,} pictures cannot be decoded; mend or remove them:", *places]))
 
 

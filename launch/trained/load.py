@@ -59,6 +59,12 @@ class Found(NamedTuple):
             **{name: field.default for name, field in TrainConfig.model_fields.items()} | self.state["configuration"]
         )
 
+    @property
+    def training_examples(self) -> int:
+        """How many the run was trained on; 0 where its version did not say."""
+        split = (self.state.get("data") or {}).get("train") or {}
+        return sum(split.get("counts", {}).values())
+
     def dataset(self, data_dir: str | None) -> DatasetConfig:
         """The data that the run was trained on, as it opened them; they lie in ``data_dir`` now."""
         config = self.config
@@ -89,7 +95,20 @@ def load_run(
 
 def find(path: str | Path, checkpoint: str = "best") -> Found:
     """Find a checkpoint and read what it says, without loading it; arguments and errors as for ``load_run``."""
-    place = Path(path)
+    try:
+        folder = _folder(Path(path), checkpoint)
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or path} cannot be read ({error.strerror}); mend its rights or give another run"
+        ) from error
+    manifest, state = commit.verify(folder), _read_state(folder)
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else None
+    own = records.parse(state["record"], folder) if "record" in state else records.read(run or folder)
+    return Found(folder, run, state, own, manifest["files"]["weights.safetensors"]["sha256"])
+
+
+def _folder(place: Path, checkpoint: str) -> Path:
+    """The folder of the checkpoint."""
     if not place.is_dir():
         raise ConfigError(f"{place} is no folder; give a run directory or a checkpoint")
     if checkpoint not in ("best", "last"):
@@ -97,14 +116,8 @@ def find(path: str | Path, checkpoint: str = "best") -> Found:
         folder = next((place.resolve() for place in places if (place / "manifest.json").exists()), None)
         if folder is None:
             raise ConfigError(f"--checkpoint {checkpoint} is no checkpoint; give best, last or a folder step-XXXXXXXX")
-    elif (place / "manifest.json").exists():
-        folder = place.resolve()
-    else:
-        folder = _choose(place, checkpoint)
-    manifest, state = commit.verify(folder), _read_state(folder)
-    run = folder.parent.parent if folder.parent.name == "checkpoints" else None
-    own = records.parse(state["record"], folder) if "record" in state else records.read(run or folder)
-    return Found(folder, run, state, own, manifest["files"]["weights.safetensors"]["sha256"])
+        return folder
+    return place.resolve() if (place / "manifest.json").exists() else _choose(place, checkpoint)
 
 
 def _choose(run: Path, checkpoint: str) -> Path:

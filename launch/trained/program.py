@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distributed.health import heartbeat
@@ -21,6 +22,24 @@ HANG_TIMEOUT = 600.0  # seconds without a sign of life after which a rank counts
 
 class OutputError(ValueError):
     """Something that cannot be made or written; its message is one sentence."""
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Refuse a folder in which nothing can be written, or, while it is missing, cannot be made; worth asking before the
+    work is done.
+
+    Args:
+        flag: that names another.
+
+    Raises:
+        OutputError: the first folder of its path that is there, and why.
+    """
+    folder = folder.absolute()
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not os.path.isdir(there):
+        raise OutputError(f"{there} is no folder; give another place with {flag}")
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+        raise OutputError(f"{there} cannot be written to; give another place with {flag}")
 
 
 class FailedAlone(Exception):

@@ -46,6 +46,9 @@ MINE = """
     def examples():
         return part(40, 0), part(23, 1)
 
+    def single():
+        return part(5, 2), None
+
     def turned():
         return part(40, 0, "edcba"), part(23, 1, "edcba")
 """
