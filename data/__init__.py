@@ -41,7 +41,8 @@ class DatasetConfig:
         validation_split: in [0, 1), the part of each class of the training examples to hold out where the data have
             no validation split of their own; 0 holds out nothing.
         classes: only examples of these, labelled in this order; None for all that the data have.
-        features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's.
+        features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's; of npz
+            and hdf5, of the arrays to train on, beside which there is no other split.
         held_out: hold out the files of these names, as `file_names` gives them, instead of what `seed` and
             `validation_split` draw; of data that are files and have no validation split.
         skip_unreadable: leave out up to so many files that cannot be pictures, which the note of the training examples
@@ -72,8 +73,11 @@ class DatasetConfig:
             raise DataError(f"dataset is {self.kind!r}: expected one of {', '.join(KINDS)}.")
         if self.data_dir is None and self.kind not in NEEDS_NO_DATA_DIR:
             raise DataError(f"dataset {self.kind} needs data_dir: pass --data-dir with the place of its files.")
-        if any(self.features) and self.kind != "tfrecord":
-            raise DataError(f"--image-feature and --label-feature are of tfrecord, not of {self.kind}: leave them out.")
+        if any(self.features) and self.kind not in HAVE_FEATURES:
+            raise DataError(
+                f"--image-feature and --label-feature are of {', '.join(HAVE_FEATURES)}, not of {self.kind}: leave "
+                "them out."
+            )
 
 
 # Kind of data set -> what opens it.
@@ -83,9 +87,10 @@ KINDS: dict[str, Callable[[DatasetConfig, Progress | None], Sources]] = {
     "image_folder": lambda config, progress: load_image_folder(config.data_dir, config.classes, progress),
     "tfrecord": lambda config, progress: load_tfrecord(config.data_dir, config.features, progress, config.reindex),
     "csv": lambda config, progress: load_csv(config.data_dir, config.classes, progress),
-    "npz": lambda config, progress: load_npz(config.data_dir, config.classes),
-    "hdf5": lambda config, progress: load_hdf5(config.data_dir, config.classes),
+    "npz": lambda config, progress: load_npz(config.data_dir, config.classes, config.features),
+    "hdf5": lambda config, progress: load_hdf5(config.data_dir, config.classes, config.features),
 }
+HAVE_FEATURES = ("tfrecord", "npz", "hdf5")
 NEEDS_NO_DATA_DIR = ("shapes", "cifar10")
 
 # Opening these may take long once, for an index or a download that is kept: on each host one process should go first.

@@ -20,8 +20,10 @@ OTHER_IMAGE_SUFFIXES = (".jpe", ".jfif", ".webp", ".tif", ".tiff", ".heic", ".he
 # Of Windows, macOS archives, Synology and QNAP, disks' recovery and notebooks. Hidden names are known by their dot.
 LITTER = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found",
-    "system volume information", "__pycache__", "icon\r", ".@__thumb", "@recycle", "found.000",
+    "system volume information", "__pycache__", "icon\r", ".@__thumb", "@recycle", "#snapshot", "@recently-snapshot",
+    "@tmp", "@sharebin", "network trash folder", "temporary items", "recycler",
 }  # fmt: skip
+_RECOVERED = re.compile(r"found\.\d{3}", re.IGNORECASE)  # of disks that Windows has checked
 
 
 def split_of(name: str) -> str | None:
@@ -36,7 +38,7 @@ def is_like_split(name: str) -> bool:
 
 def is_litter(name: str) -> bool:
     """Whether systems and programs leave files or folders of that name."""
-    return name.startswith(".") or name.lower() in LITTER
+    return name.startswith(".") or name.lower() in LITTER or _RECOVERED.fullmatch(name) is not None
 
 
 def is_picture(name: str) -> bool:

@@ -28,8 +28,8 @@ def create_parser() -> Parser:
     parser.add_argument("--dataset", choices=choices("dataset"), required=True, help="as for launch/train.py")
     parser.add_argument("--data-dir", type=expanded, metavar="PATH", help="as for launch/train.py")
     parser.add_argument("--classes", metavar="NAME,...|FILE", help="look at these classes alone, as launch/train.py")
-    parser.add_argument("--image-feature", metavar="NAME", help="of TFRecords, as for launch/train.py")
-    parser.add_argument("--label-feature", metavar="NAME", help="of TFRecords, as for launch/train.py")
+    parser.add_argument("--image-feature", metavar="NAME", help="as for launch/train.py")
+    parser.add_argument("--label-feature", metavar="NAME", help="as for launch/train.py")
     parser.add_argument(
         "--workers", type=at_least_one, metavar="N", help="processes that decode (default: one per core)"
     )

@@ -45,6 +45,8 @@ def create_parser() -> Parser:
     )
     parser.add_argument("--seed", type=none_or_more, metavar="N", default=0, help="of generated pictures (shapes)")
     parser.add_argument("--classes", metavar="NAME,...|FILE", help="write these classes alone, as launch/train.py")
+    parser.add_argument("--image-feature", metavar="NAME", help="of npz and hdf5, as for launch/train.py")
+    parser.add_argument("--label-feature", metavar="NAME", help="of npz and hdf5, as for launch/train.py")
     parser.add_argument(
         "--skip-unreadable",
         type=none_or_more,

@@ -171,8 +171,8 @@ def test_bad_arguments(dataset, data_dir, split, words):
         load(DatasetConfig(dataset, data_dir, seed=0, validation_split=split))
 
 
-def test_features_are_of_tfrecord_alone():
-    with pytest.raises(DataError, match="--image-feature and --label-feature are of tfrecord, not of csv: leave them"):
+def test_features_are_of_shards_and_arrays_alone():
+    with pytest.raises(DataError, match="--label-feature are of tfrecord, npz, hdf5, not of csv: leave them"):
         DatasetConfig("csv", "here", seed=0, validation_split=0, features=(None, "label"))
 
 

@@ -64,7 +64,8 @@ def test_what_was_read_before_is_read_the_same_so_that_old_runs_go_on(tmp_path):
         train, validation = opened(dataset, place)
         held_out = validation and validation.fingerprint()[:16]
         assert (train.fingerprint()[:16], held_out, train.classes) == FROZEN[name], name
-        assert train.note == ("x_test is validated on, as there is no other" if name == "npz" else None)
+        notes = {"npz": "x_test is validated on, as there is no other", "csv": f"not used: numbers.csv in {place}"}
+        assert train.note == notes.get(name)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,8 @@ def test_pictures_below_a_class_belong_to_it_and_other_files_are_counted(tmp_pat
     put(tmp_path, "cat/in/2.jpg", "cat/in/deep/1.png", "cat/1.gif", "cat/zz.bmp", "dog/out/1.jpeg")
     put(tmp_path, "cat/readme.txt", "dog/out/labels.csv", "licence", "dog/.DS_Store", "dog/@eaDir/1.jpg", content=b"x")
     put(tmp_path, "cat/Thumbs.db", ".ipynb_checkpoints/1.jpg", "$RECYCLE.BIN/1.jpg", "lost+found/x", content=b"x")
+    left = ["#snapshot", "@Recently-Snapshot", "@tmp", "@sharebin", "Network Trash Folder", "Temporary Items"]
+    put(tmp_path, *(f"{name}/1.jpg" for name in [*left, "RECYCLER", "found.001", "FOUND.014"]), content=b"x")
     image = tf.io.encode_jpeg(np.zeros((4, 4, 3), np.uint8)).numpy()
     put(tmp_path, "cat/zz.bmp", "cat/1.gif", content=image)  # the content decides, not the ending
     train, _ = folder(tmp_path)

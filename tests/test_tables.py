@@ -8,8 +8,12 @@ import pytest
 import tensorflow as tf
 from layouts import JPEG, PNG, opened, paths, put, shard
 
+from data import DatasetConfig
 from data.datasets import DataError
+from data.formats import hdf5
 from data.formats.tables.source import labelled_table
+from data.splits import open_test
+from data.splits import test_place as place_of_test
 
 
 @pytest.mark.parametrize(
@@ -17,7 +21,12 @@ from data.formats.tables.source import labelled_table
     [
         (",path,label\n0,1.jpg,cat\n1,2.jpg,dog\n", None),
         ("Unnamed: 0,PATH,Label\n0,1.jpg,cat\n1,2.jpg,dog\n", None),
-        ("width,label,path,split\n4,cat,1.jpg,train\n4,dog,2.jpg,train\n", "columns width, split not used"),
+        ("width,label,path\n4,cat,1.jpg\n4,dog,2.jpg\n", "column width not used"),
+        ("width,label,path,split\n4,cat,1.jpg,train\n4,dog,2.jpg,Train\n", "column split is the split, column width"),
+        ("filepaths,labels,data set\n1.jpg,cat,train\n2.jpg,dog,train\n", "filepaths is the path, column labels is"),
+        ("img_name,emotion\n1.jpg,cat\n2.jpg,dog\n", "column img_name is the path, column emotion is the class"),
+        ("fname,label\n1.jpg,cat\n2.jpg,dog\n", "column fname is the path"),
+        ("image path,label\n1.jpg,cat\n2.jpg,dog\n", "column image path is the path"),
         ("filename,class\n1.jpg,cat\n2.jpg,dog\n", "column filename is the path, column class is the class"),
         ("id,label\n1,cat\n2,dog\n", "the ending .jpg was added"),
         ("path;label\n1.jpg;cat\n2.jpg;dog\n", None),
@@ -54,6 +63,13 @@ def test_all_rows_without_a_file_or_label_are_named_at_once(tmp_path):
         ("image,cat,dog\n1.jpg,1,1\n", "line 2: has a 1 in 2 of the columns cat, dog"),
         ("path,label\n1.jpg,0\n1.jpg,5\n1.jpg,17\n", "--classes 0,5,17"),
         ("label,path,path\n0,1.jpg,1.jpg\n", "more than one column path"),
+        (
+            "path,cat,dog,valid\n1.jpg,1,0,1\n1.jpg,0,1,1\n1.jpg,1,0,0\n1.jpg,0,1,0\n",
+            "in 2 .*\n.* that are none, as valid seems",
+        ),
+        ("path,cat,dog\n1.jpg,1,0\n1.jpg,0,0\n", "1 in 0 .*\n.* remove those that are none, and pictures of no class"),
+        ("path,label,a,b\n1.jpg,x,train,test\n", "names splits in the columns a, b"),
+        ("path,label,part\n1.jpg,x,test\n", "no row of training by its column part"),
         ("path,label\n1.jpg,a,b\n", "line 2 has 3 fields, its header 2"),
     ],
 )
@@ -62,6 +78,29 @@ def test_tables_that_nobody_understands_say_what_would_be(tmp_path, text, words)
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(DataError, match=words):
         opened("csv", tmp_path)
+
+
+def test_a_column_may_name_the_split_of_each_row(tmp_path):
+    put(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    header, rows = "path,label,data set\n", ["1.jpg,a,train\n", "2.jpg,b,Training\n", "3.jpg,b,valid\n"]
+    test = ["gone.jpg,,test\n"]  # neither its file nor its label is asked for in training
+    (tmp_path / "all.csv").write_text(header + "".join(rows + test))
+    train, validation = opened("csv", tmp_path / "all.csv")
+    assert [os.path.basename(path) for path in paths(train)] == ["1.jpg", "2.jpg"]
+    assert [os.path.basename(path) for path in paths(validation)] == ["3.jpg"] and validation.labels.tolist() == [1]
+    assert "column data set is the split" in train.note and "no picture of class a to validate on" in train.note
+    assert place_of_test("csv", str(tmp_path / "all.csv")) == str(tmp_path / "all.csv")
+    (tmp_path / "all.csv").write_text(header + "".join(rows) + "2.jpg,a,test\n")
+    config = DatasetConfig("csv", str(tmp_path / "all.csv"), seed=0, validation_split=0)
+    assert paths(open_test(config, ("a", "b"))) == [str(tmp_path / "2.jpg")]
+    (tmp_path / "all.csv").write_text(header + "".join(rows))
+    assert place_of_test("csv", str(tmp_path / "all.csv")) is None
+    assert len(labelled_table(str(tmp_path / "all.csv"), ("a", "b"))) == 3
+    (tmp_path / "two").mkdir()
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / "two" / name).write_text(header + "".join(f"../{row}" for row in rows))
+    with pytest.raises(DataError, match="train.csv names other splits than train in its column data set.*val.csv"):
+        opened("csv", tmp_path / "two")
 
 
 def test_labels_from_1_keep_their_names_in_tables_and_archives(tmp_path):
@@ -80,6 +119,8 @@ def test_labels_from_1_keep_their_names_in_tables_and_archives(tmp_path):
     ("text", "classes", "labels"),
     [
         ("path,label\n1.jpg,0.0\n2.jpg,1.0\n", ("0.0", "1.0"), [0, 1]),
+        ("path,label\n1.jpg,10.0\n2.jpg,2.0\n", ("2.0", "10.0"), [1, 0]),
+        ("path,label\n1.jpg,10.5\n2.jpg,2.5\n", ("10.5", "2.5"), [0, 1]),
         ("path,label\n1.jpg,[1 0]\n2.jpg,[0 1]\n", ("[0 1]", "[1 0]"), [1, 0]),
         ("path,label\n1.jpg,03\n2.jpg,3\n1.jpg,2\n2.jpg,1\n", ("1", "2", "3"), [2, 2, 1, 0]),
         ("path,label\n1.jpg,20_30\n2.jpg,10_20\n1.jpg,2030\n2.jpg,0\n", ("0", "10_20", "2030", "20_30"), [3, 1, 2, 0]),
@@ -119,6 +160,31 @@ def test_archives_with_names_of_medmnist_and_pixels_from_0_to_1(tmp_path):
         opened("npz", tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("dataset", ["npz", "hdf5"])
+def test_arrays_that_are_not_used_are_said_also_a_test_split_without_labels(tmp_path, dataset):
+    images, labels = np.zeros((2, 5, 5, 3), np.uint8), np.array([0, 1])
+    pairs = {"x_train": images, "y_train": labels}
+    held_out = {"x_val": images[:1], "y_val": labels[:1]}
+
+    def arrays(more):
+        place = tmp_path / f"{'-'.join(more)}.{dataset}"
+        if dataset == "npz":
+            np.savez(place, **pairs, **more)
+        else:
+            with h5py.File(place, "w") as file:
+                for name, array in (pairs | more).items():
+                    file[name] = array
+        return opened(dataset, place)
+
+    train, validation = arrays(held_out | {"x_test": images})
+    assert len(validation) == 1 and train.note == "x_test has no labels and is not used"
+    train, validation = arrays({"x_test": images, "x_extra": images, "ids": labels})
+    assert validation is None and train.note == "x_test has no labels and is not used; not used: ids, x_extra"
+    assert arrays({"y_test": labels}).train.note == "y_test has no images and is not used"
+    with pytest.raises(DataError, match="has no array y_val"):
+        arrays({"x_val": images})
+
+
 def test_archives_with_labels_of_other_types(tmp_path):
     images = np.zeros((4, 5, 5, 3), np.uint8)
     for labels in (np.eye(2, dtype=bool)[[0, 1, 1, 0]], np.array([0.0, 1.0, 1.0, 0.0], np.float32)):
@@ -151,6 +217,100 @@ def test_hdf5_files_are_read_where_they_are_asked_for(tmp_path):
     (tmp_path / "cut.h5").write_bytes((tmp_path / "t.h5").read_bytes()[:500])
     with pytest.raises(DataError, match="cut.h5.*expected a whole HDF5 file"):
         opened("hdf5", tmp_path / "cut.h5")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_hdf5_files_with_float_pixels_and_labels_and_sets_in_their_names(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(hdf5, "PART", 1)  # one image at a time
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 4, 3), dtype=np.uint8)
+    for file, pixels in (("u.h5", images), ("f.h5", images / dtype(255))):
+        with h5py.File(tmp_path / file, "w") as stored:
+            stored["train_set_x"], stored["train_set_y"] = pixels, np.array([0, 1, 1, 0], dtype)
+            stored["test_set_x"], stored["test_set_y"], stored["list_classes"] = pixels[:2], [[1.0], [0.0]], [b"a"]
+    whole, (train, validation) = opened("hdf5", tmp_path / "u.h5"), opened("hdf5", tmp_path / "f.h5")
+    assert train.labels.tolist() == [0, 1, 1, 0] and validation.labels.tolist() == [1, 0]
+    assert [each.fingerprint() for each in (train, validation)] == [each.fingerprint() for each in whole]
+    np.testing.assert_array_equal(train.read(tf.constant([3, 1], tf.int64)), images[[3, 1]])
+    assert f"train_set_x is {np.dtype(dtype)} in the range 0 to 1: multiplied by 255" in train.note
+    assert "not used: list_classes" in train.note and "range" not in whole.train.note
+    for number, (x, val, words) in enumerate([
+        (images / 255.0, images / 1.0, "x_val is not in the range 0 to 1,"),
+        (images, images / 255.0, "x_val is float64: expected uint8"),
+        (images / 127.5 - 1, images, "x_train is float64: expected uint8"),
+        (np.where(images == images[2, 0, 0, 0], np.nan, images), images, "x_train is float64: expected uint8"),
+    ]):  # fmt: skip
+        with h5py.File(tmp_path / f"{number}.h5", "w") as stored:
+            stored["x_train"], stored["y_train"], stored["x_val"], stored["y_val"] = x, [0, 1] * 2, val, [0, 1] * 2
+        with pytest.raises(DataError, match=words):
+            opened("hdf5", tmp_path / f"{number}.h5")
+
+
+@pytest.mark.parametrize("dataset", ["npz", "hdf5"])
+def test_arrays_are_named_by_flags(tmp_path, dataset):
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 4, 3), dtype=np.uint8)
+    photos, coarse = ("photos", "coarse") if dataset == "npz" else ("a/photos", "a/b/coarse")
+
+    def saved(name, **more):
+        place = tmp_path / f"{name}.{dataset}"
+        arrays = {photos: images, coarse: np.array([0, 1, 1, 0]), "x_train": images[::-1]} | more
+        if dataset == "npz":
+            np.savez(place, **arrays)
+        else:
+            with h5py.File(place, "w") as file:
+                for name, array in arrays.items():
+                    file[name] = array
+        return place
+
+    train, validation = opened(dataset, saved("set", x_val=images), features=(photos, coarse))
+    np.testing.assert_array_equal(train.read(tf.constant([0, 3], tf.int64)), images[[0, 3]])
+    assert train.labels.tolist() == [0, 1, 1, 0] and validation is None and train.note == "not used: x_train, x_val"
+    train, _ = opened(dataset, tmp_path / f"set.{dataset}", features=(None, coarse))
+    np.testing.assert_array_equal(train.read(tf.constant([0], tf.int64)), images[[3]])
+    for features, words in (((photos, "fine"), "no array fine .*--label-f"), ((photos, None), "no array y_train")):
+        with pytest.raises(DataError, match=words):
+            opened(dataset, tmp_path / f"set.{dataset}", features=features)
+    with pytest.raises(DataError, match="has x_test and y_test beside"):  # of which labels may mean something else
+        opened(dataset, saved("test", x_test=images, y_test=[0, 1, 1, 0]), features=(photos, coarse))
+
+
+def test_names_within_a_file_do_not_lead_out_of_it(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["in/x"] = np.zeros((2, 4, 4, 3), np.uint8)
+    with h5py.File(tmp_path / "set.h5", "w") as file:
+        file["out"], file["y"] = h5py.ExternalLink("other.h5", "/in"), [0, 1]
+    with pytest.raises(DataError, match="is a link to elsewhere"):
+        opened("hdf5", tmp_path / "set.h5", features=("out/x", "y"))
+
+
+def test_tables_and_shards_beside_those_of_the_splits_are_said(tmp_path):
+    put(tmp_path / "c", "1.jpg")
+    for name in ("train", "val", "test", "testing", "extra"):
+        (tmp_path / "c" / f"{name}.csv").write_text("path,label\n1.jpg,a\n1.jpg,b\n")
+    assert opened("csv", tmp_path / "c").train.note == f"not used: extra.csv, testing.csv in {tmp_path / 'c'}"
+    ours = [{"image/encoded": JPEG, "image/class/label": label} for label in (0, 1)]
+    for name in ("train-00000-of-00001", "test-00000-of-00001", "extra.tfrec"):
+        shard(tmp_path / "t" / name, ours)
+    assert opened("tfrecord", tmp_path / "t").train.note == f"not used: extra.tfrec in {tmp_path / 't'}"
+
+
+def test_shards_in_folders_of_splits_and_two_sets_of_one_split_are_refused(tmp_path):
+    ours = [{"image/encoded": JPEG, "image/class/label": label} for label in (0, 1)]
+    for name in ("train/00.tfrec", "train/01.tfrec", "val/00.tfrec"):
+        shard(tmp_path / "below" / name, ours)
+    with pytest.raises(DataError, match="train has 2 files like them.*`ln -s train/00.tfrec train-0+-of-00002`"):
+        opened("tfrecord", tmp_path / "below")
+    for number in (0, 1):  # as the message says
+        (tmp_path / "below" / f"train-0000{number}-of-00002").symlink_to(f"train/0{number}.tfrec")
+    assert len(opened("tfrecord", tmp_path / "below").train) == 4
+    for one, other in (
+        ("train-00000-of-00002", "training-00001-of-00002"),
+        ("cats-train.tfrecord-00000-of-00002", "dogs-train.tfrecord-00001-of-00002"),
+    ):
+        place = tmp_path / one
+        shard(place / one, ours)
+        shard(place / other, ours)
+        with pytest.raises(DataError, match=f"both .*{one}.* and .*{other}.*: expected one set of train"):
+            opened("tfrecord", place)
 
 
 def test_shards_of_other_tools(tmp_path):

@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import h5py
 import numpy as np
@@ -14,23 +14,26 @@ import psutil
 import tensorflow as tf
 
 from data.datasets import DataError, Source
-from data.formats.arrays.convert import GAP, one_hot_labels, placed, renumber
-from data.formats.arrays.names import find_arrays
+from data.formats.arrays.convert import GAP, placed, renumber, scale_between, scale_note, to_uint8, whole_labels
+from data.formats.arrays.names import held_out_split, training_arrays, unused_note
 from data.formats.arrays.source import check_range
 from data.messages import joined
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")
-ROWS = 1024  # images that are read at once for a fingerprint
+ROWS, PART = 1024, 1 << 26  # images, and their bytes, that are read at once where all are looked at
 LARGEST_CHUNK = 1 << 28  # bytes; HDF5 unpacks whole chunks
 
 
 class HDF5Source(Source):
-    """Images uint8 [n, height, width] or [n, height, width, 1 or 3] of a file's dataset `name`, which is kept open."""
+    """Images [n, height, width] or [n, height, width, 1 or 3] of a file's dataset `name`, which is kept open.
 
-    def __init__(self, path: str, name: str, classes: Sequence[str], labels: np.ndarray):
+    `scale` is what pixels are multiplied by to be 0 to 255, None where they are uint8.
+    """
+
+    def __init__(self, path: str, name: str, classes: Sequence[str], labels: np.ndarray, scale: float | None = None):
         self._pixels, self._reading = h5py.File(path, "r")[name], threading.Lock()
         super().__init__("hdf5", classes, labels, image_size=self._pixels.shape[1:3], encoded=False)
-        self.place = f"{name} of {path}"
+        self.place, self._uint8 = f"{name} of {path}", lambda images: to_uint8(images, scale, name, path)
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
         images = tf.numpy_function(self._read, [indices], tf.uint8, stateful=False)
@@ -41,7 +44,7 @@ class HDF5Source(Source):
         rows, places = np.unique(indices, return_inverse=True)
         with self._reading:
             images = self._pixels[rows] if len(rows) else np.zeros((0, *self._pixels.shape[1:]), np.uint8)
-        return _colour(images)[places.reshape(-1)]
+        return _colour(self._uint8(images))[places.reshape(-1)]
 
     def where(self, index: int) -> str:
         return f"example {index} of {self.place}"
@@ -51,8 +54,8 @@ class HDF5Source(Source):
         digest = hashlib.sha256(repr((self.name, self.classes, self._pixels.shape)).encode())
         digest.update(self.labels.astype("<i4").tobytes())
         try:
-            for start in range(0, len(self), ROWS):
-                digest.update(np.ascontiguousarray(self._pixels[start : start + ROWS]))
+            for part in _parts(self._pixels):
+                digest.update(np.ascontiguousarray(self._uint8(part)))
         except (OSError, RuntimeError) as error:
             raise DataError(f"cannot read {self.place} ({_reason(error)}): expected a whole HDF5 file.") from error
         return digest.hexdigest()
@@ -61,12 +64,16 @@ class HDF5Source(Source):
         return [zlib.crc32(image) for image in self._read(indices)]
 
 
-def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Source, Source | None]:
-    """Arrays named as in `npz`, pixels uint8; labels [n] or [n, 1], or rows with one 1.
+def load_hdf5(
+    data_dir: str, chosen: Sequence[str] | None = None, features: tuple[str | None, str | None] = (None, None)
+) -> tuple[Source, Source | None]:
+    """Arrays named as in `npz`; pixels uint8, or numbers 0 to 255 or 0 to 1, of which all are read once to know which;
+    labels [n] or [n, 1], whole floats too, or rows with one 1.
 
     Args:
         data_dir: the file, or a folder that holds exactly one.
         chosen: class names; with them labels may have gaps.
+        features: names of the image's and the label's array, a/b within a group, which then are the only split.
 
     Raises:
         DataError: missing or damaged file, missing array, wrong dtype, shape, length or label.
@@ -76,13 +83,17 @@ def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Sourc
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("it is no regular file")
         with h5py.File(path, "r") as file:
-            names = find_arrays([name for name in file if _is_array(file, name, path)], path)
-            split = next((split for split in ("val", "test") if ("x", split) in names), None)
-            labels = {}
+            asked = {name for name in features if name}
+            arrays = [name for name in sorted({*file, *asked}) if _is_array(file, name, path)]
+            names = training_arrays(arrays, path, features)
+            split = held_out_split(names)
+            unused = unused_note([*arrays, *_groups(file, arrays)], names)
+            labels, scale = {}, None
             for each in ("train", *([split] if split else [])):
-                _check(file[names["x", each]], names["x", each], path)
+                scale = _check(file[names["x", each]], names["x", each], path, scale if labels else math.nan)
                 labels[each] = _labels(file[names["y", each]], names["y", each], len(file[names["x", each]]), path)
             sizes = {each: file[names["x", each]].shape[1:3] for each in labels}
+            scaled = scale_note(scale, file[names["x", "train"]].dtype, names["x", "train"])
     except DataError:
         raise
     except Exception as error:  # what is damaged can raise almost anything
@@ -95,12 +106,12 @@ def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Sourc
             what = f"the label {places.min()}" if places.min() < 0 else f"no label {gaps[0]} but {places.max()}"
             raise DataError(f"{path}: {names['y', 'train']} has {what}: {GAP}.")
         classes = [str(label) for label in range(places.max() + 1)]
-    train = HDF5Source(path, names["x", "train"], classes, places)
+    train = HDF5Source(path, names["x", "train"], classes, places, scale)
     test = None
-    if ("x", "test") in names:
+    if {("x", "test"), ("y", "test")} <= set(names):
         use = "is not used in training" if split == "val" else "is validated on, as there is no other"
         test = f"{names['x', 'test']} of {path} {use}"
-    train.note = joined(shifted, test)
+    train.note = joined(scaled, shifted, unused, test)
     if split is None:
         return train, None
     name = f"{path}: {names['y', split]}"
@@ -108,7 +119,7 @@ def load_hdf5(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[Sourc
         raise DataError(f"{path} has images of {sizes['train']} and of {sizes[split]} pixels: expected one size.")
     held_out = placed(labels[split], classes, names["y", split], path) if chosen or shifted else labels[split]
     check_range(held_out, len(classes), name, "the labels of training")
-    return train, HDF5Source(path, names["x", split], classes, held_out)
+    return train, HDF5Source(path, names["x", split], classes, held_out, scale)
 
 
 def _find(data_dir: str) -> str:
@@ -125,10 +136,23 @@ def _reason(error: Exception) -> str:
 
 
 def _is_array(file: h5py.File, name: str, path: str) -> bool:
-    """Whether a name is that of an array; DataError where it is a link, which may lead into other files."""
-    if file.get(name, getclass=True, getlink=True) is not h5py.HardLink:
-        raise DataError(f"{path}: {name} is a link to elsewhere, which is not followed: copy the array into its place.")
-    return isinstance(file[name], h5py.Dataset)
+    """Whether a name, a/b within a group, is that of an array; DataError where part of it is a link, which may lead
+    into other files."""
+    place = file
+    for part in name.split("/"):
+        if not isinstance(place, h5py.Group) or part not in set(place):
+            return False
+        if place.get(part, getclass=True, getlink=True) is not h5py.HardLink:
+            raise DataError(
+                f"{path}: {name} is a link to elsewhere, which is not followed: copy the array into its place."
+            )
+        place = place[part]
+    return isinstance(place, h5py.Dataset)
+
+
+def _groups(file: h5py.File, arrays: Sequence[str]) -> list[str]:
+    """The groups that hold none of the arrays."""
+    return [f"{name}/" for name in file if not any(array.split("/")[0] == name for array in arrays)]
 
 
 def _refuse_elsewhere(dataset: h5py.Dataset, name: str, path: str) -> None:
@@ -146,13 +170,36 @@ def _refuse_elsewhere(dataset: h5py.Dataset, name: str, path: str) -> None:
         raise DataError(f"{path}: {name} has chunks of {chunk:,} bytes: expected at most {LARGEST_CHUNK:,}.")
 
 
-def _check(pixels: h5py.Dataset, name: str, path: str) -> None:
+def _check(pixels: h5py.Dataset, name: str, path: str, trained: float | None) -> float | None:
+    """By what pixels are to be multiplied, None where they are uint8: that of training, which is not known where it is
+    NaN.
+
+    Raises:
+        DataError: no pictures by shape or type, or not in the range that training has.
+    """
     _refuse_elsewhere(pixels, name, path)
-    shape = pixels.shape or ()
-    if pixels.dtype != np.uint8:
-        raise DataError(f"{path}: {name} is {pixels.dtype}: expected uint8 pixels 0 to 255; convert it.")
+    shape, first = pixels.shape or (), trained is not None and math.isnan(trained)
     if not (len(shape) == 3 or len(shape) == 4 and shape[3] in (1, 3)) or 0 in shape:
         raise DataError(f"{path}: {name} has shape {shape}: expected [n, height, width] or [n, height, width, 1 or 3].")
+    if pixels.dtype == np.uint8 and (first or trained in (None, 1)):
+        return None if first else trained
+    span = (math.nan, math.nan)
+    if pixels.dtype.kind in "iuf" and trained is not None:
+        ends = np.array([(part.min(), part.max()) for part in _parts(pixels)])
+        span = (ends[:, 0].min(), ends[:, 1].max())
+    scale = scale_between(*span, pixels.dtype) if first else trained
+    if scale is None:
+        raise DataError(f"{path}: {name} is {pixels.dtype}: expected uint8 pixels 0 to 255; convert it.")
+    if not (span[0] >= 0 and span[1] <= 255 / scale):
+        raise DataError(f"{path}: {name} is not in the range 0 to {255 / scale:g}, as training is: scale it.")
+    return scale
+
+
+def _parts(pixels: h5py.Dataset) -> Iterator[np.ndarray]:
+    """All images, so many at a time as memory has room for anywhere."""
+    rows = max(1, min(ROWS, PART // max(1, math.prod(pixels.shape[1:]) * pixels.dtype.itemsize)))
+    for start in range(0, len(pixels), rows):
+        yield pixels[start : start + rows]
 
 
 def _labels(dataset: h5py.Dataset, name: str, count: int, path: str) -> np.ndarray:
@@ -161,8 +208,7 @@ def _labels(dataset: h5py.Dataset, name: str, count: int, path: str) -> np.ndarr
     if size > free:
         raise DataError(f"{path}: {name} takes {size:,} bytes, of which {free:,} are free here: make it smaller.")
     one_per_image = dataset.ndim in (1, 2) and len(dataset) == count and dataset.dtype.kind in "biuf"
-    labels = one_hot_labels(dataset[()]) if one_per_image else np.zeros(0)
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    labels = whole_labels(dataset[()]) if one_per_image else np.zeros(0)
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{path}: {name} is {dataset.dtype} of shape {dataset.shape}: expected {count} integers.")
     return labels

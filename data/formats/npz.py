@@ -12,16 +12,18 @@ import numpy as np
 import psutil
 
 from data.datasets import ArraySource, DataError
-from data.formats.arrays.convert import GAP, one_hot_labels, placed, renumber, scale_note, scale_of, to_uint8
+from data.formats.arrays.convert import GAP, placed, renumber, scale_note, scale_of, to_uint8, whole_labels
 from data.formats.arrays.mapped import map_array
-from data.formats.arrays.names import find_arrays
+from data.formats.arrays.names import find_arrays, held_out_split, training_arrays, unused_note
 from data.formats.arrays.source import test_source, training_source, validation_source
 from data.messages import joined
 
 MAPPED = 2**26  # bytes of pixels from which on they stay in the file; below, reading from memory is faster
 
 
-def load_npz(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[ArraySource, ArraySource | None]:
+def load_npz(
+    data_dir: str, chosen: Sequence[str] | None = None, features: tuple[str | None, str | None] = (None, None)
+) -> tuple[ArraySource, ArraySource | None]:
     """Images [n, height, width] or [n, height, width, 1 or 3] and integer labels [n], 0 or 1 to the largest.
 
     Images are uint8, or numbers 0 to 255 or 0 to 1, which is said. Grey images are repeated to three channels. Labels
@@ -30,25 +32,25 @@ def load_npz(data_dir: str, chosen: Sequence[str] | None = None) -> tuple[ArrayS
     Args:
         data_dir: the .npz file, or a folder that holds exactly one.
         chosen: class names; with them labels may have gaps.
+        features: names of the image's and the label's array, which then are the only split.
 
     Raises:
         DataError: missing or damaged file, missing array, wrong dtype, shape, length or label.
     """
     path = _find(data_dir)
     with _opened(path) as archive:
-        names = find_arrays(archive.files, path)
-        # A test split is validation only where there is no other.
-        split = next((split for split in ("val", "test") if ("x", split) in names), None)
-        x_train, y_train = _pixels(archive, names["x", "train"], path), _labels(archive[names["y", "train"]])
+        names = training_arrays(archive.files, path, features)
+        split, unused = held_out_split(names), unused_note(archive.files, names)
+        x_train, y_train = _pixels(archive, names["x", "train"], path), whole_labels(archive[names["y", "train"]])
         x_val, y_val = None, None
         if split:
-            x_val, y_val = _pixels(archive, names["x", split], path), _labels(archive[names["y", split]])
+            x_val, y_val = _pixels(archive, names["x", split], path), whole_labels(archive[names["y", split]])
     scale = scale_of(x_train)
     classes, y_train, shifted = renumber(y_train, chosen)
     pixels = to_uint8(x_train, scale, names["x", "train"], path)
     train = training_source("npz", pixels, y_train, place=path, classes=classes, gap=GAP)
     as_val = f"{names['x', 'test']} is validated on, as there is no other" if split == "test" else None
-    train.note = joined(scale_note(scale, x_train, names["x", "train"]), shifted, as_val)
+    train.note = joined(scale_note(scale, x_train.dtype, names["x", "train"]), shifted, as_val, unused)
     if split is None:
         return train, None
     x_val = to_uint8(x_val, scale, names["x", split], path)
@@ -77,7 +79,7 @@ def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
     path = _find(data_dir)
     with _opened(path) as archive:
         names = find_arrays(archive.files, path, needed=())
-        pixels, labels = _pixels(archive, names["x", "test"], path), _labels(archive[names["y", "test"]])
+        pixels, labels = _pixels(archive, names["x", "test"], path), whole_labels(archive[names["y", "test"]])
         trained = _pixels(archive, names["x", "train"], path) if ("x", "train") in names else pixels
     pixels = to_uint8(pixels, scale_of(trained), names["x", "test"], path)
     if list(classes) != [str(label) for label in range(len(classes))] and all(name.isdecimal() for name in classes):
@@ -89,13 +91,6 @@ def _pixels(archive: np.lib.npyio.NpzFile, name: str, path: str) -> np.ndarray:
     large = archive.zip.getinfo(f"{name}.npy").file_size >= MAPPED
     mapped = map_array(path, name) if large else None
     return archive[name] if mapped is None else mapped
-
-
-def _labels(labels: np.ndarray) -> np.ndarray:
-    labels = one_hot_labels(labels)
-    if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, np.rint(labels)):
-        labels = labels.astype(np.int64)  # 0.0, 1.0, ...
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 @contextlib.contextmanager

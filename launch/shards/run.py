@@ -35,6 +35,7 @@ def convert_all(options: argparse.Namespace) -> Manifest:
         seed=options.seed,
         validation_split=0,
         classes=read_classes(options.classes) if options.classes else None,
+        features=(options.image_feature, options.label_feature),
         skip_unreadable=options.skip_unreadable,
     )
     splits, test = _open(dataset)

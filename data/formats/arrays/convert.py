@@ -14,10 +14,14 @@ def scale_of(pixels: np.ndarray) -> float | None:
     """What pixels must be multiplied by to be 0 to 255; None for uint8, and for what is no picture."""
     if pixels.dtype == np.uint8 or not _is_real(pixels):
         return None
-    low, high = pixels.min(), pixels.max()
+    return scale_between(pixels.min(), pixels.max(), pixels.dtype)
+
+
+def scale_between(low: float, high: float, dtype: np.dtype) -> float | None:
+    """`scale_of` for pixels of which the least and the largest are known."""
     if not (low >= 0 and high <= 255):  # also for NaN
         return None
-    if np.issubdtype(pixels.dtype, np.floating):
+    if np.issubdtype(dtype, np.floating):
         return 255.0 if high <= 1 else 1.0
     return 1.0
 
@@ -43,12 +47,12 @@ def _is_real(pixels: np.ndarray) -> bool:
     return pixels.ndim > 2 and pixels.size > 0 and pixels.dtype.kind in "iuf"
 
 
-def scale_note(scale: float | None, pixels: np.ndarray, name: str) -> str | None:
+def scale_note(scale: float | None, dtype: np.dtype, name: str) -> str | None:
     """How the pixels were understood, or None where they are uint8."""
     if scale is None:
         return None
     how = "0 to 1: multiplied by 255 and rounded" if scale == 255 else "0 to 255: rounded"
-    return f"{name} is {pixels.dtype} in the range {how}"
+    return f"{name} is {dtype} in the range {how}"
 
 
 def one_hot_labels(labels: np.ndarray) -> np.ndarray:
@@ -57,6 +61,14 @@ def one_hot_labels(labels: np.ndarray) -> np.ndarray:
         return labels
     bits = np.all((labels == 0) | (labels == 1)) and np.all(labels.sum(axis=1) == 1)
     return labels.argmax(axis=1) if bits else labels
+
+
+def whole_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels [n] of [n, 1], of rows with one 1, and integers of 0.0, 1.0, ...; others as they are."""
+    labels = one_hot_labels(labels)
+    if labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, np.rint(labels)):
+        labels = labels.astype(np.int64)
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def renumber(labels: np.ndarray, chosen: Sequence[str] | None) -> tuple[list[str] | None, np.ndarray, str | None]:

@@ -6,9 +6,8 @@ No row is skipped in silence: one without its file or label ends the run, and al
 import csv
 import errno
 import os
-import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +16,16 @@ from data.datasets import DataError, Progress
 from data.files.source import FileSource
 from data.files.tree import states_of
 from data.formats.tables.columns import HEADER, Columns, find_columns, find_delimiter
+from data.formats.tables.labels import class_names, integer, label_of, no_classes, plain
 from data.formats.tables.paths import Finder
 from data.messages import few, joined, shortened
-from data.naming import IMAGE_SUFFIXES, by_split, is_litter, is_picture
+from data.naming import IMAGE_SUFFIXES, by_split, is_litter, is_picture, split_of
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 SHOWN = 20  # rows that are named in one message
-NAMED = 20  # labels with gaps up to which the remedy can be typed
+
+
+_Row = tuple[int, list[str]]  # a row's line in the file, and its fields
 
 
 class _Table(NamedTuple):
@@ -52,26 +54,23 @@ def load_csv(
     Raises:
         DataError: a missing table or column, a row without its file, a label out of range, naming file and line.
     """
-    if not os.path.isdir(data_dir):
-        files = [data_dir]
-    else:
-        tables = _tables(data_dir)
-        names = [tables.get("train", "train.csv"), *([tables["val"]] if "val" in tables else [])]
-        files = [os.path.join(data_dir, name) for name in names]
-    before = states_of([data_dir, *files])
-    read = [_read_table(file, progress) for file in files]
+    file, beside = _files(data_dir)
+    before = states_of([data_dir, file, *(path for split, path in beside.items() if split == "val")])
+    read = _read_rows(file, beside, progress)
     train, validation = [*(_only(table, chosen) for table in read), None][:2]
-    classes, shifted = _table_classes(train, chosen)
+    in_order = (tuple(train.order), None) if train.order else None
+    classes, shifted = in_order or class_names(train.file, train.lines, train.labels, chosen)
     source = _table_source(train, classes)
     # Files are looked at after this: one that goes meanwhile is missed then, one that goes later changes its folder.
     source.folders = before | states_of({_folder_of(table.file, path) for table in read for path in table.paths})
+    unused = _unused(data_dir, {file, *beside.values()})
     if validation is None:
-        source.note = joined(train.note, shifted)
+        source.note = joined(train.note, shifted, unused)
         return source, None
     held_out = _table_source(validation, classes)
     lacking = [classes[label] for label in np.setdiff1d(source.labels, held_out.labels)]
-    less = f"{validation.file} has no picture of class {few(lacking)}" if lacking else None
-    source.note = joined(train.note, validation.note if validation.note != train.note else None, shifted, less)
+    less = f"{validation.file} has no picture of class {few(lacking)} to validate on" if lacking else None
+    source.note = joined(train.note, validation.note if validation.note != train.note else None, shifted, less, unused)
     return source, held_out
 
 
@@ -79,16 +78,28 @@ def _folder_of(file: str, path: str) -> str:
     return os.path.join(os.path.dirname(file), path[: path.rfind("/") + 1])
 
 
+def _files(data_dir: str) -> tuple[str, dict[str, str]]:
+    """The table of training, and split -> table of those that lie beside it in the folder."""
+    if not os.path.isdir(data_dir):
+        return data_dir, {}
+    tables = {split: os.path.join(data_dir, name) for split, name in _tables(data_dir).items()}
+    return tables.pop("train", os.path.join(data_dir, "train.csv")), tables
+
+
 def test_table(data_dir: str) -> str | None:
-    """The table of test pictures beside that of training, or None."""
-    tables = _tables(data_dir) if os.path.isdir(data_dir) else {}
-    return os.path.join(data_dir, tables["test"]) if "test" in tables else None
+    """The table of test pictures beside that of training, or that of all pictures where its rows name their splits;
+    None where there is none."""
+    file, beside = _files(data_dir)
+    if beside:
+        return beside.get("test")
+    return file if _of_split(*_parse(file), "test") else None
 
 
 def labelled_table(
     file: str, classes: Sequence[str], *, chosen: bool = False, progress: Progress | None = None
 ) -> FileSource:
-    """The pictures of one table as for `load_csv`, labelled by `classes`, of which some may not occur.
+    """The pictures of one table as for `load_csv`, labelled by `classes`, of which some may not occur.  Where its rows
+    name their splits, and some of them test, these alone.
 
     Args:
         file: the table.
@@ -99,12 +110,14 @@ def labelled_table(
     Raises:
         DataError: as `load_csv`; a label that is not among the classes.
     """
-    return _table_source(_only(_read_table(file, progress), classes if chosen else None), classes)
+    columns, rows = _parse(file)
+    table = _checked(file, columns, _of_split(columns, rows, "test") or rows, progress)
+    return _table_source(_only(table, classes if chosen else None), classes)
 
 
 def _tables(folder: str) -> dict[str, str]:
     """Split -> name of its table; DataError where training has none but other tables lie there."""
-    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(TABLE_SUFFIXES) and not is_litter(name))
+    names = _table_names(folder)
     found = by_split([(name, os.path.splitext(name)[0]) for name in names], folder)
     if names and "train" not in found:
         raise DataError(
@@ -114,7 +127,19 @@ def _tables(folder: str) -> dict[str, str]:
     return found
 
 
-def _read_table(file: str, progress: Progress | None = None) -> _Table:
+def _table_names(folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.lower().endswith(TABLE_SUFFIXES) and not is_litter(name))
+
+
+def _unused(data_dir: str, known: set[str]) -> str | None:
+    """Which tables of the folder are none of the known ones, in words."""
+    names = _table_names(data_dir) if os.path.isdir(data_dir) else []
+    others = [name for name in names if os.path.join(data_dir, name) not in known]
+    return f"not used: {few(others)} in {data_dir}" if others else None
+
+
+def _parse(file: str) -> tuple[Columns, list[_Row]]:
+    """A table's columns and rows, of which no file is looked for yet."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", file)
@@ -137,12 +162,43 @@ def _read_table(file: str, progress: Progress | None = None) -> _Table:
     columns = find_columns(file, header, [row for _, row in rows])
     if not rows:
         raise DataError(f"{file} has no rows below its header: expected one row of {HEADER} per image; add them.")
-    return _checked(file, columns, rows, progress)
+    return columns, rows
 
 
-def _checked(
-    file: str, columns: Columns, rows: list[tuple[int, list[str]]], progress: Progress | None
-) -> _Table:
+def _of_split(columns: Columns, rows: list[_Row], split: str) -> list[_Row]:
+    """The rows of a split by the column that names it; without one none but those of training, which are all."""
+    if columns.split is None:
+        return rows if split == "train" else []
+    return [(line, row) for line, row in rows if split_of(row[columns.split].strip()) == split]
+
+
+def _read_rows(file: str, beside: Mapping[str, str], progress: Progress | None) -> list[_Table]:
+    """The tables of training and, where there is one, validation; `beside` are the files of splits that have one.
+
+    Raises:
+        DataError: no row of training, or a column that names other splits than the files do.
+    """
+    if not beside:
+        columns, rows = _parse(file)
+        parts = {split: _of_split(columns, rows, split) for split in ("train", "val")}
+        if not parts["train"]:
+            name = columns.names[columns.split]
+            raise DataError(f"{file} has no row of training by its column {name}: expected some; write train there.")
+        return [_checked(file, columns, part, progress) for part in parts.values() if part]
+    read = []
+    for split, path in {"train": file, **{split: path for split, path in beside.items() if split == "val"}}.items():
+        columns, rows = _parse(path)
+        if columns.split is not None and len(_of_split(columns, rows, split)) < len(rows):
+            raise DataError(
+                f"{path} names other splits than {split} in its column {columns.names[columns.split]}, and there is "
+                f"{os.path.basename(next(iter(beside.values())))} beside it: expected one of both; point --data-dir at "
+                "the table, or remove the column."
+            )
+        read.append(_checked(path, columns, rows, progress))
+    return read
+
+
+def _checked(file: str, columns: Columns, rows: list[_Row], progress: Progress | None) -> _Table:
     """The rows' paths and labels; DataError naming all rows that have none."""
     find, problems = Finder(file), []
     order = [columns.names[at] for at in columns.one_hot]
@@ -150,7 +206,7 @@ def _checked(
     table = _Table(file, [], [], [], order, None)
     for (line, row), written, there in zip(rows, paths, find.as_written(paths, progress), strict=True):
         path = written if there else find(written)
-        label, fault = _label(columns, row)
+        label, fault = label_of(columns, row)
         if not written:
             fault = "has an empty path"
         elif not fault and path is None:
@@ -163,8 +219,9 @@ def _checked(
         table.paths.append(path)
         table.labels.append(label)
     if problems:
+        remedy = no_classes(columns, [row for _, row in rows])
         more = f"\n  ... and {len(problems) - SHOWN:,} more lines" if len(problems) > SHOWN else ""
-        raise DataError(f"{file} " + "\n  ".join(problems[:SHOWN]) + more)
+        raise DataError(f"{file} " + "\n  ".join(problems[:SHOWN]) + more + remedy)
     folder = f"{file}: pictures were found in {find.folder}/ beside it" if find.folder else None
     ending = f"{file}: the ending {find.suffix} was added to paths" if find.suffix else None
     slashes = f"{file}: \\ in paths is read as /" if find.backslashes else None
@@ -176,7 +233,7 @@ def _only(table: _Table, chosen: Sequence[str] | None) -> _Table:
     """The rows of the chosen classes; DataError where none is left."""
     if chosen is None:
         return table
-    kept = [at for at, label in enumerate(table.labels) if label in chosen or _plain(label) in chosen]
+    kept = [at for at, label in enumerate(table.labels) if label in chosen or plain(label) in chosen]
     if not kept:
         raise DataError(f"{table.file} has no row of the classes {few(chosen)}: expected some; correct --classes.")
     lines, paths, labels = ([column[at] for at in kept] for column in (table.lines, table.paths, table.labels))
@@ -186,59 +243,12 @@ def _only(table: _Table, chosen: Sequence[str] | None) -> _Table:
     return _Table(table.file, lines, paths, labels, order, joined(table.note, note))
 
 
-def _label(columns: Columns, row: list[str]) -> tuple[str, str | None]:
-    """The label of a row, and what is wrong with it."""
-    if columns.label is not None:
-        label = row[columns.label].strip()
-        return label, None if label else "has an empty label: expected a class name or an integer"
-    ones = [columns.names[at] for at in columns.one_hot if float(row[at])]
-    if len(ones) != 1:
-        return "", f"has a 1 in {len(ones)} of the columns {few(columns.names[at] for at in columns.one_hot)}, not in 1"
-    return ones[0], None
-
-
-def _integer(label: str) -> int | None:
-    # int() also takes 20_30, +1 and digits of other scripts, which are names. Longer numbers it refuses.
-    return int(label) if re.fullmatch("-?[0-9]{1,4300}", label) else None
-
-
-def _plain(label: str) -> str:
-    """The label as the name of a class, where classes are numbers: "03" is class "3"."""
-    number = _integer(label)
-    return label if number is None else str(number)
-
-
-def _table_classes(train: _Table, chosen: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
-    """Class names, and a note on how labels were understood."""
-    if train.order:
-        return tuple(train.order), None
-    numbers = [_integer(label) for label in train.labels]
-    if None in numbers:
-        return tuple(sorted(set(train.labels))), None
-    for line, number in zip(train.lines, numbers, strict=True):
-        if number < 0:
-            raise DataError(f"{train.file} line {line}: label {number} is negative; integer labels start at 0.")
-    present = sorted(set(numbers))
-    names = tuple(map(str, present))
-    if chosen is not None or present == list(range(len(present))):
-        return names, None
-    if present == list(range(1, len(present) + 1)):
-        return names, f"{train.file}: labels are 1 to {len(present)}; class 1 is the first"
-    gap = next(number for number in range(len(present)) if number != present[number])
-    line = train.lines[numbers.index(max(numbers))]
-    listed = shortened(",".join(names)) if len(names) <= NAMED else "FILE with one label per line"
-    raise DataError(
-        f"{train.file} line {line}: label {shortened(str(max(numbers)))} is out of range, as no row has label {gap}; "
-        f"integer labels must cover 0, or 1, to the largest; if the gaps are meant, pass --classes {listed}."
-    )
-
-
 def _table_source(table: _Table, classes: Sequence[str]) -> FileSource:
     index_of = {name: index for index, name in enumerate(classes)}
-    numbered = all(_integer(name) is not None and _plain(name) == name for name in classes)
+    numbered = all(integer(name) is not None and plain(name) == name for name in classes)
     labels = []
     for line, label in zip(table.lines, table.labels, strict=True):
-        index = index_of.get(_plain(label) if numbered else label)
+        index = index_of.get(plain(label) if numbered else label)
         if index is None:
             raise DataError(
                 f"{table.file} line {line}: label {shortened(label)} is out of range, expected one of {len(classes)} "

@@ -60,7 +60,8 @@ class Manifest(BaseModel):
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
     """The shards of "train", "validation" and "test" in order, each perhaps none; DataError where one of a set is
-    missing."""
+    missing, or where two sets mean one split."""
+    first: dict[str, tuple[str, str]] = {}  # split -> what its first shard is called before its number, and in whole
     sets: dict[str, dict[tuple[int, int], Path]] = {"train": {}, "validation": {}, "test": {}}
     for file in sorted(folder.iterdir()):
         match = None if is_litter(file.name) else _SHARD.fullmatch(file.name)
@@ -70,6 +71,12 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
             known = sets["validation" if split == "val" else split]
             if (number, count) in known:
                 raise DataError(f"{file} and {known[number, count].name} are the same shard; remove one of them.")
+            stem = (file.name[: match.start("m")] if match["b"] else match["a"] or match["c"]).lower()
+            if first.setdefault(split, (stem, file.name))[0] != stem:
+                raise DataError(
+                    f"{folder} holds both {first[split][1]} and {file.name}: expected one set of {split} shards, all "
+                    "called alike; move the other away or rename it."
+                )
             known[number, count] = file
     for split, shards in sets.items():
         counts = sorted({count for _, count in shards})
@@ -84,9 +91,23 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     return {split: [shards[key] for key in sorted(shards)] for split, shards in sets.items()}
 
 
+def other_shards(folder: Path) -> list[str]:
+    """Names of files that look like shards, but not of which split."""
+    names = sorted(file.name for file in folder.iterdir() if _RECORDS.fullmatch(file.name) and file.is_file())
+    return [name for name in names if not _SHARD.fullmatch(name) and not is_litter(name)]
+
+
 def no_training_shards(folder: Path) -> DataError:
     """The error of a folder without any, which names what looks like shards of another name."""
-    other = [file.name for file in sorted(folder.iterdir()) if _RECORDS.fullmatch(file.name) and file.is_file()]
+    for below in sorted(path for path in folder.iterdir() if split_of(path.name) == "train" and path.is_dir()):
+        files = sorted(path.name for path in below.iterdir() if _RECORDS.fullmatch(path.name))
+        if files:
+            link = f"ln -s {below.name}/{files[0]} train-00000-of-{len(files):05d}"
+            return DataError(
+                f"{folder} has no training shards, but {below} has {len(files)} files like them: expected the shards "
+                f"of all splits in one folder; make links in {folder}, the first of them by `{link}`."
+            )
+    other = other_shards(folder)
     seen = f" but {few(other, 3)}" if other else ""
     return DataError(
         f"{folder} has no training shards{seen}; expected files named like train-00000-of-00016"

@@ -24,8 +24,10 @@ from data.formats.tfrecord.shards import (
     check_shards,
     find_shards,
     no_training_shards,
+    other_shards,
     read_manifest,
 )
+from data.messages import few, joined
 
 
 class TFRecordSource(Source):
@@ -114,7 +116,9 @@ def load_tfrecord(
         raise DataError(f"{folder} holds an unfinished conversion; run the same launch/prepare.py command again.")
     files = found["train"] + found["validation"]
     index = load_index(folder, files, progress, features=_features(features), anew=reindex)
-    classes, labels, note = _classes_and_labels(files, index, manifest)
+    classes, labels, shifted = _classes_and_labels(files, index, manifest)
+    others = other_shards(folder)
+    note = joined(shifted, f"not used: {few(others)} in {folder}" if others else None)
     _allow_open_files(len(files))
     # Records are in the order of the shards: a slice stays where it lies, in a file that is mapped into memory.
     count = int(np.searchsorted(index.records["shard"], len(found["train"])))

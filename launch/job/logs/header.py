@@ -46,7 +46,7 @@ def introduce(training: "Training") -> None:
         say(f"note: {turned:,} photograph{'s have' if turned > 1 else ' has'} an orientation tag (EXIF), {done}")
     data_dir = config.data_dir and str(config.data_dir)
     if training.code.data is None and (place := test_place(config.dataset, data_dir)):
-        say(f"note: training leaves {place} alone; launch/evaluate.py uses it")
+        say(f"note: training leaves the test split ({place}) alone; launch/evaluate.py uses it")
     say(plan.sentence())
     if norms := convert.batch_norm_layers(training.model.network):
         whole = plan.micro_batch if config.exact else plan.micro_batch * plan.replicas

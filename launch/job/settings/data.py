@@ -18,9 +18,11 @@ class DataSettings(Settings):
     classes: str | None = None
     """Train on these classes alone, in this order: names with commas between, or a file with one per line."""
     image_feature: str | None = None
-    """Name of the feature of TFRecords that holds the encoded image; default: image/encoded."""
+    """Name of the feature of TFRecords that holds the encoded image; default: image/encoded. Of npz and hdf5, name of
+    the array to train on, a/b within a group, beside which no other split is used; default: x_train and the like."""
     label_feature: str | None = None
-    """Name of the feature of TFRecords that holds the label; default: image/class/label."""
+    """Name of the feature of TFRecords that holds the label; default: image/class/label. Of npz and hdf5, name of the
+    array of labels; default: y_train and the like."""
     skip_unreadable: Count = 0
     """Train without up to so many files that cannot be pictures by their size and first bytes; they are named; of
     image_folder and csv."""
@@ -43,8 +45,8 @@ def problems(c) -> Iterator[str]:
     if c.dataset in ("image_folder", "tfrecord", "csv", "npz", "hdf5") and c.data_dir is None:
         yield f"--dataset {c.dataset} was given without --data-dir; name the folder or file it lies in"
     for flag, given in (("image", c.image_feature), ("label", c.label_feature)):
-        if given is not None and c.dataset != "tfrecord":
-            yield f"--{flag}-feature {given} belongs to --dataset tfrecord, not to {c.dataset}; leave it out"
+        if given is not None and c.dataset not in ("tfrecord", "npz", "hdf5"):
+            yield f"--{flag}-feature {given} belongs to tfrecord, npz and hdf5, not to {c.dataset}; leave it out"
     if c.skip_unreadable and c.dataset not in ("image_folder", "csv"):
         yield (
             f"--skip-unreadable {c.skip_unreadable} belongs to image_folder and csv, where each picture is a file, "
