@@ -8,6 +8,7 @@ import numpy as np
 
 from data.classes import choose_classes
 from data.datasets import DataError, Progress, Source, Subset, opening
+from data.files.source import FileSource
 from data.formats.cifar10.source import load_cifar10
 from data.formats.hdf5 import load_hdf5
 from data.formats.image_folder import load_image_folder
@@ -42,6 +43,8 @@ class DatasetConfig:
         classes: only examples of these, labelled in this order; None for all that the data have.
         features: of TFRecords, the names of the image's and the label's feature where they are not ImageNet's; of npz
             and hdf5, of the arrays to train on, beside which there is no other split.
+        held_out: hold out the files of these names, as `file_names` gives them, instead of what `seed` and
+            `validation_split` draw; of data that are files and have no validation split.
         skip_unreadable: leave out up to so many files that cannot be pictures, which the note of the training examples
             names; the fingerprints are those of data without them.
         reindex: look at TFRecord shards again, also where an index of them fits; of other data nothing is kept here.
@@ -56,6 +59,7 @@ class DatasetConfig:
     seed: int
     validation_split: float
     classes: tuple[str, ...] | None = None
+    held_out: frozenset[str] | None = None
     features: tuple[str | None, str | None] = (None, None)
     skip_unreadable: int = 0
     reindex: bool = False
@@ -120,7 +124,29 @@ def arrange(sources: Sources, config: DatasetConfig) -> Splits:
         raise DataError(
             f"{config.kind} has the single class {train.classes[0]!r}: expected at least two to tell apart."
         )
+    if config.held_out is not None and validation is None:
+        return _hold_out_named(train, config.held_out)
     return hold_out(Splits(train, validation), config.seed, config.validation_split)
+
+
+def file_names(source: Source) -> list[str] | None:
+    """The name of each example's file as its folder or table gives it; None where examples are no files."""
+    indices = np.arange(len(source))
+    while isinstance(source, Subset):
+        indices, source = source.indices[indices], source.source
+    return [source.paths[index] for index in indices.tolist()] if isinstance(source, FileSource) else None
+
+
+def _hold_out_named(train: Source, names: frozenset[str]) -> Splits:
+    found = np.array([name in names for name in file_names(train) or ()], bool)
+    if not found.any() or found.all():
+        raise DataError(
+            f"of the {len(names):,} files that were held out for validation {found.sum():,} are left, and "
+            f"{(~found).sum():,} to train on: expected some of each; bring them back."
+        )
+    chosen = Subset(train, np.flatnonzero(~found))
+    chosen.note = train.note
+    return Splits(chosen, Subset(train, np.flatnonzero(found)))
 
 
 def open_sources(config: DatasetConfig, progress: Progress | None = None) -> Sources:

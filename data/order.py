@@ -59,6 +59,8 @@ class Order:
         replicas: model copies in the run.
         turns: equal parts in which the examples of a step are dealt.
         cap: the most steps of an epoch; None for all full ones.
+        fill: the least steps of an epoch, also where the examples are too few: behind the last position of an epoch its
+            first ones come again. None for full ones alone.
 
     Raises:
         DataError: if there is not one full global batch.
@@ -70,6 +72,7 @@ class Order:
     replicas: int
     turns: int = 1
     cap: int | None = None
+    fill: int | None = None
 
     def __post_init__(self):
         _check_batch(self.replica_batch, self.replicas)
@@ -83,7 +86,7 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        return steps_per_epoch(self.examples, self.global_batch, self.cap)
+        return steps_per_epoch(self.examples, self.global_batch, self.cap, self.fill)
 
     def positions(self, element):
         """The epoch of an element (like `element`) and its positions in that epoch (int64 [replica_batch])."""
@@ -97,7 +100,7 @@ class Order:
     def indices(self, element):
         """The epoch of an element and the examples that it holds (int64 [replica_batch], indices into the source)."""
         epoch, positions = self.positions(element)
-        return epoch, sample_indices(positions, self.examples, self.seed, epoch)
+        return epoch, sample_indices(positions % self.examples, self.examples, self.seed, epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,18 +140,19 @@ def _check_batch(replica_batch: int, replicas: int) -> None:
     assert min(replica_batch, replicas) >= 1, f"{replica_batch} examples x {replicas} replicas: expected 1 or more each"
 
 
-def steps_per_epoch(n: int, global_batch: int, cap: int | None = None) -> int:
-    """Full global batches in `n` training examples, at most `cap`.
+def steps_per_epoch(n: int, global_batch: int, cap: int | None = None, fill: int | None = None) -> int:
+    """Full global batches in `n` training examples, at least `fill` and at most `cap`.
 
     The remainder (fewer than `global_batch` examples, others in each epoch) is left out, so that all replicas take
-    the same number of full steps. Raises DataError if there is not one full batch.
+    the same number of full steps. Raises DataError if there is not one full batch,
+    and no example to `fill` it with.
     """
-    if n < global_batch:
+    if n < (1 if fill else global_batch):
         raise DataError(
             f"{n} training examples are fewer than one global batch of {global_batch}; "
             f"give more examples or lower the batch size (or the number of workers) to at most {n} examples per step."
         )
-    steps = n // global_batch
+    steps = max(n // global_batch, fill or 0)
     return steps if cap is None else min(steps, cap)
 
 

@@ -22,7 +22,7 @@ from launch.job.notices import Noticed
 from launch.job.preparation import exchange, opening, phases, stages
 from launch.job.preparation.assemble import Training, begin, prepare_loop
 from launch.job.run import Result
-from launch.job.run_directory import data_changes, resume
+from launch.job.run_directory import data_changes, held_out, resume
 from launch.job.run_directory.checkpointing import SaveFailed
 from launch.job.timing.startup import Startup
 from launch.job.user.callbacks import CallbackError
@@ -94,7 +94,9 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
     training.startup.end("workers")
     opened = opening.open_data(config, strategy, console, code)
     training.splits, training.fingerprints = opened.splits, opened.fingerprints
-    training.inputs, training.monitor = stages.plan_inputs(config, strategy, training.splits, threads, code)
+    training.inputs, training.monitor = stages.plan_inputs(
+        config, strategy, training.splits, threads, code, opened.before
+    )
     training.class_weights = stages.weigh_classes(config, strategy, training.splits, code)
     training.startup.end("data")
     training.directory, training.lock = stages.take_directory(config, strategy, console, code)
@@ -116,6 +118,8 @@ def train(training: Training, stop_request: StopRequest, given: dict) -> tuple[i
         settings = config.model_copy(update={"run_dir": training.directory} | code.named(config))
         report.keep_settings(settings, training.directory, console)
         exchange.keep(measured, training.directory)
+        # Before the listing of today, which would draw others.
+        held_out.keep(opened.held_out, training.directory, config, console)
         data_changes.keep(opened.listing, training.directory, console)
     del opened  # the listing is as large as all names together
     if strategy.is_chief:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from launch.job.config import ConfigError, TrainConfig
 from launch.job.identity import model_sha256
 from launch.job.logs.report import MODEL
 from launch.job.preparation.build import create_network
+from launch.job.run_directory import held_out
 from launch.job.user import code as user_code
 from launch.job.user.call import UserCodeError
 from launch.trained import record as records
@@ -66,7 +68,7 @@ class Found(NamedTuple):
     def dataset(self, data_dir: str | None) -> DatasetConfig:
         """The data that the run was trained on, as it opened them; they lie in ``data_dir`` now."""
         config = self.config
-        return DatasetConfig(
+        dataset = DatasetConfig(
             config.dataset,
             data_dir,
             seed=config.seed,
@@ -75,6 +77,7 @@ class Found(NamedTuple):
             features=(config.image_feature, config.label_feature),
             skip_unreadable=config.skip_unreadable,
         )
+        return dataset if self.run is None else replace(dataset, held_out=held_out.read(self.run, dataset))
 
 
 def load_run(
@@ -172,9 +175,7 @@ def _build(found: Found, precision: str) -> tuple[keras.Model, list[str]]:
                 raise
     same = own_model is not None if own_file else record.model == name
     if same:
-        network = create_network(
-            config, classes=len(record.classes), image_size=record.image_size, own_model=own_model
-        )
+        network = create_network(config, classes=len(record.classes), image_size=record.image_size, own_model=own_model)
         return network, [weight.path for weight in network.weights]
     if not (saved and saved.exists()):
         what = f"{name} has changed since" if own_file else f"its network, {record.model}, came as a Python object"

@@ -227,6 +227,11 @@ def begin(training: Training) -> bool:
     keep_warmup(training, state.get("warmup_from", "base"))
     for note in state["notes"]:
         console.say(note)
+    if (full := plan.steps_per_epoch * plan.global_batch) > (examples := len(training.splits.train)):
+        console.say(
+            f"note: an epoch keeps its {plan.steps_per_epoch} steps, which take {full:,} of the {examples:,} training "
+            f"examples: its first {full - examples:,} come again at its end"
+        )
     done = progress.step - progress.epoch * plan.steps_per_epoch
     of_all = f"{done} of {plan.steps_per_epoch} steps done"
     console.say(f"resumed from {state['path']}: epoch {progress.epoch + 1}, {of_all}")

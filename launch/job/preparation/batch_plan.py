@@ -60,7 +60,12 @@ class BatchPlan:
 
 
 def create_batch_plan(
-    config: TrainConfig, *, examples: int, replicas: int, own_schedule: UserFunction | None = None
+    config: TrainConfig,
+    *,
+    examples: int,
+    replicas: int,
+    own_schedule: UserFunction | None = None,
+    before: tuple[int, int] | None = None,
 ) -> BatchPlan:
     """Work out the batch, the steps and the rates.
 
@@ -69,6 +74,8 @@ def create_batch_plan(
         examples: size of the training set.
         replicas: model copies in the run.
         own_schedule: the user's function that gives the learning rates.
+        before: global batch and steps per epoch of the run that is gone on with. With the same batch an epoch has no
+            fewer steps than then, so that epochs, rates and decisions stay where they were.
 
     Raises:
         ConfigError: if the global batch cannot be dealt out evenly, or a micro-batch not be cut into spans; or the
@@ -102,7 +109,8 @@ def create_batch_plan(
             f"divisor of {micro}, for example {near}, or global"
         )
     global_batch = micro * replicas * accumulate
-    steps = steps_per_epoch(examples, global_batch, config.steps_per_epoch)
+    fill = before[1] if before is not None and before[0] == global_batch else None
+    steps = steps_per_epoch(examples, global_batch, config.steps_per_epoch, fill)
     given, every = None, 1
     if own_schedule is not None:
         given, every = rates(own_schedule, config.learning_rate, epochs=config.epochs, steps_per_epoch=steps)

@@ -43,6 +43,7 @@ class Inputs:
             # In exact mode what one replica computes one after the other stands in the order of the examples.
             turns=1 if self.config.exact else self.plan.accumulate,
             cap=self.config.steps_per_epoch,
+            fill=self.plan.steps_per_epoch,
         )
 
     @cached_property

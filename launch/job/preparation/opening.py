@@ -7,7 +7,7 @@ that their host has the same.  What was found is kept in the run directory, for 
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data import BUILT_ONCE, DatasetConfig, Sources, Splits, arrange, hold_out, open_checked
@@ -23,7 +23,8 @@ from launch.job.config import TrainConfig
 from launch.job.logs.console import Console
 from launch.job.preparation import same_data
 from launch.job.preparation.stages import USER_ERRORS, together
-from launch.job.run_directory import data_changes
+from launch.job.run_directory import data_changes, resume
+from launch.job.run_directory import held_out as held_out_files
 from launch.job.user.data import open_data as open_user_data
 from launch.job.user.given import UserCode
 
@@ -36,11 +37,15 @@ class Opened:
         splits: what is trained and validated on.
         fingerprints: of each split, None for one that is missing.
         listing: on the chief, the files that were found, where the data consists of files.
+        before: of ``create_batch_plan``.
+        held_out: of ``DatasetConfig``.
     """
 
     splits: Splits
     fingerprints: list[str | None]
     listing: Listing | None = None
+    before: tuple[int, int] | None = None
+    held_out: frozenset[str] | None = None
 
 
 def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: UserCode) -> Opened:
@@ -50,18 +55,42 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
         DataError, UserCodeError, WorldError: on all workers.
     """
     classes = together(strategy, lambda: read_classes(config.classes) if config.classes else None)
-    found = None
+    found = held_out = None
+    earlier = _on_chief(strategy, lambda: resume.peek(config.resume, config.run_dir))
+    before = strategy.control.agree(earlier and _steps(earlier.state))
     if code.data is not None:
         splits = together(strategy, lambda: _open_users(config, code, classes))
     else:
         dataset = _dataset(config, classes)
+        names = _on_chief(
+            strategy, lambda: earlier and _held_out(earlier.run, dataset, config.data_changed == "accept")
+        )
+        names = strategy.control.agree(names and sorted(names))
+        held_out = None if names is None else frozenset(names)
+        dataset = replace(dataset, held_out=held_out)
         found = _on_chief(strategy, lambda: _find(dataset, config.run_dir, console))
         sources = _share(dataset, strategy, console, found)
         splits = together(strategy, lambda: arrange(sources, dataset))
     fingerprints = together(strategy, lambda: [source and source.fingerprint() for source in splits])
     names = ("training data", "validation data")
     control.check_agreement(strategy.control, dict(zip(names, fingerprints, strict=True)))
-    return Opened(splits, fingerprints, found if isinstance(found, Listing) else None)
+    found = found if isinstance(found, Listing) else None
+    return Opened(splits, fingerprints, found, before and tuple(before), held_out)
+
+
+def _steps(state: dict) -> list[int] | None:
+    """Global batch and steps per epoch by a checkpoint's state; where it says none, whoever loads it says so."""
+    found = [state.get("global_batch"), state.get("steps_per_epoch")]
+    return found if all(isinstance(number, int) and number > 0 for number in found) else None
+
+
+def _held_out(run: Path, dataset: DatasetConfig, accepted: bool) -> frozenset[str] | None:
+    """The names of the files that a run which is gone on with has held out: by its own record, else, where other data
+    are ``accepted``, by its listing. None where they are drawn as ever."""
+    names = held_out_files.read(run, dataset)
+    if names is None and accepted and dataset.validation_split:
+        names = held_out_files.draw(listing.read(run / data_changes.FILE), dataset)
+    return names
 
 
 def _on_chief(strategy: Strategy, function: Callable):

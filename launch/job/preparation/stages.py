@@ -76,14 +76,24 @@ def agree_on_settings(config: TrainConfig, strategy: Strategy, code: UserCode) -
 
 
 def plan_inputs(
-    config: TrainConfig, strategy: Strategy, splits: Splits, threads: int, code: UserCode
+    config: TrainConfig,
+    strategy: Strategy,
+    splits: Splits,
+    threads: int,
+    code: UserCode,
+    before: tuple[int, int] | None,
 ) -> tuple[Inputs, str]:
-    """The arithmetic of batches and steps, the size of the images, and the metric that decides."""
+    """The arithmetic of batches and steps, the size of the images, and the metric that decides; ``before`` is of
+    ``create_batch_plan``."""
 
     def plan():
         monitor = choose_monitor(config, validated=splits.validation is not None)
         batches = create_batch_plan(
-            config, examples=len(splits.train), replicas=strategy.replicas, own_schedule=code.schedule
+            config,
+            examples=len(splits.train),
+            replicas=strategy.replicas,
+            own_schedule=code.schedule,
+            before=before,
         )
         size = choose_image_size(config, splits.train, own_model=code.model is not None)
         return Inputs(config, batches, strategy, splits, size, threads, decode.Decoding(config.exif)), monitor

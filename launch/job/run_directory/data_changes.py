@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ from data import DatasetConfig, Splits, arrange
 from data.datasets import DataError, Source
 from data.files import listing
 from data.files.listing import Listing
+from data.messages import few
 from distributed.checkpoint import disk
 from distributed.checkpoint.commit import CheckpointError
 from launch.job.logs.console import Console
+from launch.job.run_directory import held_out
 
 FILE = "data_files.zip"
 SHOWN = 5  # files that are named of each kind of difference
+SHOWN_CLASSES = 20
 _WORDS = {"train": "training", "val": "validation"}
 
 
@@ -60,6 +64,11 @@ def _files(splits: Splits, data_dir: Path | None) -> dict[tuple[str, str], int]:
     }
 
 
+def run_of(checkpoint: Path) -> Path:
+    """The run directory that a checkpoint lies in, or the folder that it was copied to."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def check(
     path: Path, state: dict, facts: dict, splits: Splits, data_dir: Path | None, *, accepted: bool
 ) -> list[str]:
@@ -70,10 +79,12 @@ def check(
         state, facts: what it says, and what this run would write into its own.
 
     Raises:
-        CheckpointError: something differs that was not ``accepted``, or that makes other epochs.
+        CheckpointError: something differs that was not ``accepted``, or that makes other epochs; or the classes differ,
+            which no weights fit.
     """
+    _refuse_other_classes(path, state, facts, accepted=accepted)
     if "data" in state:
-        run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        run = run_of(path)
         said = differences(state["data"], facts["data"], lambda: _before(run, state), lambda: _files(splits, data_dir))
     elif state["dataset"] != facts["dataset"]:
         said = [f"training: SHA-256 was {state['dataset'][:12]}, is {facts['dataset'][:12]}"]
@@ -86,12 +97,33 @@ def check(
         )
     before, now = state["steps_per_epoch"], facts["steps_per_epoch"]
     if before != now:
-        more = f"use --steps-per-epoch {before}" if now > before else "bring pictures back"
         raise CheckpointError(
-            f"{path} was made with steps per epoch {before}, this run has {now}; "
-            f"{more if said else 'use the same --steps-per-epoch and data'}, or begin anew in another --run-dir"
+            f"{path} was made with steps per epoch {before}, this run has {now}; use --steps-per-epoch {before}, or "
+            "begin anew in another --run-dir"
         )
     return said
+
+
+def _refuse_other_classes(path: Path, state: dict, facts: dict, *, accepted: bool) -> None:
+    """Raise ``CheckpointError`` where a label does not mean what it meant: weights load by their shapes alone, and
+    would name the wrong class."""
+    was, now = state.get("record", {}).get("classes"), list(facts["record"]["classes"])
+    if was is None or was == now:
+        return  # a run of before 0.2 has no names
+    gone, new = (few([repr(name) for name in some if name not in others]) for some, others in ((was, now), (now, was)))
+    if gone:
+        remedy = f"give {gone} back, by that name"
+    else:
+        by_file = len(was) > SHOWN_CLASSES or any("," in name for name in was)
+        order = "FILE, which has these names in this order, one per line" if by_file else ",".join(was)
+        # Also where no example is another, a data set of chosen classes is not the one they were chosen from.
+        remedy = f"go on with --classes {order}" + ("" if accepted else ", and --data-changed accept")
+    what = [gone and f"{gone} gone", new and f"{new} new", not gone and not new and "in another order"]
+    raise CheckpointError(
+        f"{path} was made with the classes {few(was, SHOWN_CLASSES)}, this run has {few(now, SHOWN_CLASSES)} "
+        f"({', '.join(filter(None, what))}), and its weights would name the wrong ones; {remedy}, or begin a new run "
+        f"in another --run-dir, with --weights {path} for example"
+    )
 
 
 def differences(was: dict, now: dict, list_before: Callable, list_now: Callable) -> list[str]:
@@ -132,7 +164,7 @@ def _before(directory: Path, state: dict) -> dict[tuple[str, str], int] | None:
             validation_split=then["validation_split"],
             classes=classes if then["classes"] else None,
         )
-        splits = arrange(found.sources, dataset)
+        splits = arrange(found.sources, replace(dataset, held_out=held_out.read(directory, dataset)))
     except DataError:
         return None  # it is of other settings than the checkpoint
     return _files(splits, data_dir and Path(data_dir))

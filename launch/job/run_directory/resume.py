@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -89,15 +90,42 @@ def began_with(resume: str, directory: Path) -> dict | None:
 
     None on a run that begins anew, or whose checkpoints ``restore`` will refuse.
     """
-    path = directory if resume in ("auto", "never") or manager.committed(directory) else Path(resume)
-    try:
-        places = [*reversed(manager.committed(path)), *reversed(manager.committed(path / "checkpoints")), path]
-    except OSError:
-        return None
-    for place in places:
+    for place in _places(resume, directory):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
             return commit.read_json(place / "state.json").get("record", {}).get("pixels", {})
     return None
+
+
+class Earlier(NamedTuple):
+    """The checkpoint that a run would go on from: its state, and the run directory that it lies in."""
+
+    state: dict
+    run: Path
+
+
+def peek(resume: str, run_dir: Path | None) -> Earlier | None:
+    """What ``restore`` would go on from, before the run directory is taken: nothing is touched.
+
+    None on a run that begins anew, or whose checkpoints ``restore`` will refuse.
+    """
+    if run_dir is None and resume in ("auto", "never"):
+        return None
+    for place in _places(resume, run_dir and run_dir / "checkpoints"):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            state = commit.read_json(place / "state.json")
+            if isinstance(state, dict):
+                return Earlier(state, data_changes.run_of(place))
+    return None
+
+
+def _places(resume: str, directory: Path | None) -> list[Path]:
+    """Where the newest checkpoint may lie, the likeliest first."""
+    try:
+        own = directory is not None and (resume in ("auto", "never") or bool(manager.committed(directory)))
+        path = directory if own else Path(resume)
+        return [*reversed(manager.committed(path)), *reversed(manager.committed(path / "checkpoints")), path]
+    except OSError:
+        return []
 
 
 def has_thawed(config: TrainConfig, strategy: Strategy, directory: Path) -> bool | None:
