@@ -144,8 +144,7 @@ def steps_per_epoch(n: int, global_batch: int, cap: int | None = None, fill: int
     """Full global batches in `n` training examples, at least `fill` and at most `cap`.
 
     The remainder (fewer than `global_batch` examples, others in each epoch) is left out, so that all replicas take
-    the same number of full steps. Raises DataError if there is not one full batch,
-    and no example to `fill` it with.
+    the same number of full steps. Raises DataError if there is not one full batch, or with `fill` not one example.
     """
     if n < (1 if fill else global_batch):
         raise DataError(
