@@ -10,7 +10,7 @@ from data.classes import choose_classes
 from data.datasets import DataError, Progress, Source, Subset, opening
 from data.files.source import FileSource
 from data.formats.cifar10.source import load_cifar10
-from data.formats.hdf5 import load_hdf5
+from data.formats.hdf5.source import load_hdf5
 from data.formats.image_folder import load_image_folder
 from data.formats.npz import load_npz
 from data.formats.shapes import load_shapes

@@ -51,18 +51,18 @@ def by_split(named: Iterable[tuple[str, str]], place: str) -> dict[str, str]:
     """Split -> name, of (name, its part that may name a split).
 
     Raises:
-        DataError: two names mean the same split, which only `test`, that training leaves alone, may have.
+        DataError: two names mean the same split.
     """
     found: dict[str, str] = {}
     for name, word in named:
         split = split_of(word)
-        if split in found and split != "test":
+        if split in found:
             raise DataError(
                 f"{place} holds both {found[split]} and {name}: expected one of them for the {split} split; remove or "
                 "rename the other."
             )
         if split is not None:
-            found.setdefault(split, name)
+            found[split] = name
     return found
 
 

@@ -17,6 +17,7 @@ from data.datasets import DataError, Progress, Source, Subset, UnlabelledError, 
 from data.files.source import FileSource
 from data.files.tree import Tree
 from data.formats.cifar10.source import load_cifar10
+from data.formats.hdf5.source import hdf5_test, load_hdf5_test
 from data.formats.image_folder import class_folders, named_splits, test_folder
 from data.formats.npz import load_npz_test, test_arrays
 from data.formats.shapes import draw_test
@@ -97,6 +98,8 @@ def test_place(kind: str, data_dir: str | None) -> str | None:
             return test_table(data_dir)
         if kind == "npz":
             return test_arrays(data_dir)
+        if kind == "hdf5":
+            return hdf5_test(data_dir)
         if kind == "tfrecord":
             return "its test shards" if find_shards(Path(data_dir))["test"] else None
     except (DataError, OSError):
@@ -149,6 +152,8 @@ def open_test_source(config: DatasetConfig, classes: Sequence[str], progress: Pr
         known = open_sources(config, progress)[0].classes if chosen else classes  # labels count the others, too
         if config.kind == "npz":
             source = load_npz_test(data_dir, known)
+        elif config.kind == "hdf5":
+            source = load_hdf5_test(data_dir, known)
         else:
             source = load_tfrecord_test(data_dir, known, config.features, progress)
         return Chosen(source, config.classes) if chosen else source

@@ -88,6 +88,7 @@ def test_splits_have_one_meaning_whatever_they_are_called(tmp_path, train, val):
 
 def test_two_candidates_for_a_split_are_refused(tmp_path):
     put(tmp_path / "f", "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "Valid/a/1.jpg")
+    put(tmp_path / "t", "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "Testing/a/1.jpg")
     put(tmp_path / "c", "1.jpg")
     for name in ("train", "dev", "val"):
         (tmp_path / "c" / f"{name}.csv").write_text("path,label\n1.jpg,a\n")
@@ -95,6 +96,7 @@ def test_two_candidates_for_a_split_are_refused(tmp_path):
     np.savez(tmp_path / "s.npz", x_train=images, train_images=images, y_train=labels)
     for dataset, place, words in (
         ("image_folder", "f", "both Valid and val"),
+        ("image_folder", "t", "both Testing and test: .* for the test split"),
         ("csv", "c", "both dev.csv and val.csv"),
         ("npz", "s.npz", "both x_train and train_images"),
     ):

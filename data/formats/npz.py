@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 
 from data.datasets import ArraySource, DataError
-from data.formats.arrays.convert import GAP, placed, renumber, scale_note, scale_of, to_uint8, whole_labels
+from data.formats.arrays.convert import GAP, as_known, placed, renumber, scale_note, scale_of, to_uint8, whole_labels
 from data.formats.arrays.mapped import map_array
-from data.formats.arrays.names import find_arrays, held_out_split, training_arrays, unused_note
+from data.formats.arrays.names import find_arrays, held_out_split, kept_apart, training_arrays, unused_note
 from data.formats.arrays.source import test_source, training_source, validation_source
 from data.messages import joined
 
@@ -63,11 +63,7 @@ def test_arrays(data_dir: str) -> str | None:
     """The test arrays of the archive, in words; None if it has none that training leaves alone."""
     path = _find(data_dir)
     with _opened(path) as archive:
-        names = find_arrays(archive.files, path, needed=())
-        # Beside x_train, without x_val, it is what training validates on.
-        alone = ("x", "val") in names or ("x", "train") not in names
-        both = ("x", "test") in names and ("y", "test") in names
-        return f"{names['x', 'test']} of {path}" if alone and both else None
+        return kept_apart(find_arrays(archive.files, path, needed=()), path)
 
 
 def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
@@ -82,8 +78,7 @@ def load_npz_test(data_dir: str, classes: Sequence[str]) -> ArraySource:
         pixels, labels = _pixels(archive, names["x", "test"], path), whole_labels(archive[names["y", "test"]])
         trained = _pixels(archive, names["x", "train"], path) if ("x", "train") in names else pixels
     pixels = to_uint8(pixels, scale_of(trained), names["x", "test"], path)
-    if list(classes) != [str(label) for label in range(len(classes))] and all(name.isdecimal() for name in classes):
-        labels = placed(labels, classes, names["y", "test"], path)
+    labels = as_known(labels, classes, names["y", "test"], path)
     return test_source("npz", pixels, labels, classes, place=path)
 
 

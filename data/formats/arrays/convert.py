@@ -99,3 +99,10 @@ def placed(labels: np.ndarray, classes: Sequence[str], name: str, place: str) ->
             f"{classes[0]} to {classes[-1]}."
         )
     return order[places]
+
+
+def as_known(labels: np.ndarray, classes: Sequence[str], name: str, place: str) -> np.ndarray:
+    """`placed` among the classes of a run; labels as they are where these are 0, 1, ..., or no numbers."""
+    if list(classes) == [str(label) for label in range(len(classes))] or not all(map(str.isdecimal, classes)):
+        return labels
+    return placed(labels, classes, name, place)

@@ -90,6 +90,13 @@ def held_out_split(found: Mapping[tuple[str, str], str]) -> str | None:
     return "test" if {("x", "test"), ("y", "test")} <= set(found) else None
 
 
+def kept_apart(found: Mapping[tuple[str, str], str], place: str) -> str | None:
+    """The test images in words where training leaves them alone: beside x_train, without x_val, it validates on
+    them."""
+    alone = ("x", "val") in found or ("x", "train") not in found
+    return f"{found['x', 'test']} of {place}" if alone and {("x", "test"), ("y", "test")} <= set(found) else None
+
+
 def unused_note(names: Iterable[str], found: Mapping[tuple[str, str], str]) -> str | None:
     """Which of the arrays `names` are not used, as they have no meaning or lack their labels; None where all are."""
     lone = [axis for axis in "xy" if (axis, "test") in found]
