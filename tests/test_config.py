@@ -7,6 +7,7 @@ import pytest
 from distributed.health import preemption
 from launch.job import arguments, config
 from launch.job.config import ConfigError, TrainConfig
+from launch.job.settings.idle import idle
 from launch.train import main
 
 ROOT = Path(__file__).parent.parent
@@ -122,6 +123,28 @@ def test_the_saved_configuration_gives_the_equal_one(tmp_path, flags):
         parse("--config", tmp_path / "config.yaml", preset={"strategy": "mirrored", "batch_size": 1, "seed": 9})
         == saved
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    (
+        ("", []),
+        ("--min-delta 0.1 --threshold-mode rel", ["--min-delta 0.1", "--threshold-mode rel"]),
+        ("--min-delta 0.1 --early-stopping-patience 1", []),
+        ("--threshold-mode rel --plateau-patience 1", []),
+        ("--lr-scaling none --base-batch-size 8", ["--base-batch-size 8"]),
+        ("--lr-scaling sqrt --base-batch-size 8", []),
+        ("--freeze base --features-dir f --augment flip_crop", ["--features-dir f"]),
+        ("--freeze base --features-dir f --augment flip_crop --cache-views 2 --epochs 9", []),
+        ("--freeze base --features-dir f", []),
+        ("--features-dir f", ["--features-dir f"]),
+        ("--profile-steps 10,12", []),
+        ("--profile-steps 11,12", ["--profile-steps 11,12"]),
+    ),
+)
+def test_settings_without_effect_are_named(words, flags):
+    found = list(idle(parse(*words.split()), 10, freezes="--freeze" in words))
+    assert [sentence.split(" has no effect")[0] for sentence in found] == flags
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def runs(tmp_path_factory, tiny_data):
     tiny = [*TINY, "--data-dir", tiny_data]
     jobs = {
         "whole": [*tiny, "--checkpoint-every-steps", 5, "--keep-checkpoints", 9],
-        "again": tiny,
+        "again": [*tiny, *"--min-delta 0.5 --profile-steps 900,901 --features-dir none_here".split()],
         "nan": [*tiny, "--learning-rate", "1e20"],
         "metrics": [*tiny, "--metrics", "accuracy,auc"],
         "bfloat16": [*tiny, "--precision", "bfloat16"],
@@ -119,6 +119,17 @@ def test_weights_digest_is_over_float32_bytes_in_model_order(runs):
 
 def test_deterministic_reruns_are_bit_identical(runs):
     assert summary(runs[0] / "again")["weights_sha256"] == summary(runs[0] / "whole")["weights_sha256"]
+
+
+def test_settings_that_do_nothing_are_said_and_do_nothing(runs):
+    """The second of the runs that are compared above has them."""
+    said = [line for line in (runs[0] / "output.txt").read_text().splitlines() if "has no effect" in line]
+    steps = summary(runs[0] / "again")["steps"]
+    assert said == [
+        "warning: --min-delta 0.5 has no effect without --early-stopping-patience or --plateau-patience",
+        "warning: --features-dir none_here has no effect, as no layer is frozen",
+        f"warning: --profile-steps 900,901 has no effect, as the last step is {steps}",
+    ]
 
 
 def test_saved_configuration_is_complete(runs):

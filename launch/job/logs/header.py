@@ -10,6 +10,7 @@ from data.datasets import Source
 from data.splits import test_place
 from distributed.layers import convert
 from launch.job.preparation import exchange, freezing
+from launch.job.settings.idle import idle
 
 if TYPE_CHECKING:
     from launch.job.preparation.assemble import Training
@@ -23,7 +24,8 @@ def introduce(training: "Training") -> None:
     plan, (train, validation) = inputs.plan, training.splits
     parameters = f"{training.model.network.count_params():,} parameters"
     say(f"model: {training.code.model_name(config)}, {parameters}, {config.precision}")
-    for sentence in (*training.begun_with, freezing.sentence(training.model.network)):
+    frozen = freezing.sentence(training.model.network)
+    for sentence in (*training.begun_with, frozen):
         if sentence:
             say(sentence)
     say(workers_sentence(training))
@@ -58,6 +60,8 @@ def introduce(training: "Training") -> None:
         network, may_split = training.model.network, not training.code.has_callbacks
         why = exchange.why_not_split(config, plan, training.strategy, network, may_split)
         training.console.warn(f"--exchange split cannot be had: {why}")
+    for sentence in idle(config, plan.total_steps, freezes=bool(frozen)):
+        training.console.warn(sentence)
     say(f"run directory: {training.directory}")
 
 
