@@ -60,8 +60,13 @@ def runs(tmp_path_factory, pictures):
     line = [*LINE.split(), "--early-stopping-patience", "9"]
     begun = [*line, "--data-dir", folder / "begun"]
     shutil.copytree(pictures, folder / "begun")
-    assert run_jobs(folder, {"begun-run": begun}) == {"begun-run": 0}
-    jobs = {}
+    pixels, labels = np.random.default_rng(0).integers(0, 256, (25, 32, 32, 3), np.uint8), np.arange(25) % 3
+    np.savez(folder / "arrays.npz", x_train=pixels, y_train=labels)
+    arrays = [*line, *"--dataset npz --steps-per-epoch 5 --validation-split 0.2".split()]
+    arrays += ["--data-dir", folder / "arrays.npz"]
+    assert run_jobs(folder, {"begun-run": begun, "arrays": arrays}) == {"begun-run": 0, "arrays": 0}
+    np.savez(folder / "arrays.npz", x_train=pixels[:-1], y_train=labels[:-1])
+    jobs = {"arrays": [*arrays, "--epochs", "3", "--data-changed", "accept"]}
     for name in names:
         data = shutil.copytree(pictures, folder / f"data-{name}")
         run = shutil.copytree(folder / "begun-run", folder / name, symlinks=True)
@@ -92,7 +97,7 @@ def runs(tmp_path_factory, pictures):
 def test_a_run_refuses_other_data_and_says_what_differs(runs):
     folder, codes, output = runs
     changed = {"refused": 2, "accepted": 0, "validation": 0, "validation-refused": 2}
-    assert codes == changed | {"more": 2, "fewer": 0, "older": 0} | dict.fromkeys(
+    assert codes == changed | {"more": 2, "fewer": 0, "older": 0, "arrays": 0} | dict.fromkeys(
         ("renamed", "swapped", "added", "added-refused"), 2
     )
     assert "was made with other data: training: 1 file fewer: train/cat/03.png, cat 9 -> 8; bring that back" in output
@@ -113,10 +118,15 @@ def test_validation_that_changed_begins_its_decisions_anew(runs):
     folder, _, output = runs
     assert "validation: 1 file more: val/dog/44.png, dog 2 -> 3" in output
     assert "was made with other data: validation: 1 file more: val/dog/44.png, dog 2 -> 3; bring that back" in output
-    assert output.count("validation has changed: best, patience and plateau begin anew") == 1
+    assert output.count("validation has changed: best, patience and plateau begin anew") == 2  # and of arrays
     state = json.loads((folder / "validation/checkpoints/last/state.json").read_text())
     assert state["decisions"]["best_epoch"] == 2 and state["decisions"]["stop_wait"] <= 1
     assert summary(folder / "validation")["validation_examples"] == 6
+
+
+def test_where_examples_have_no_names_it_says_that_validation_is_drawn_anew(runs):
+    (said,) = [line for line in runs[2].splitlines() if "drawn anew" in line]
+    assert "training: 0 7 -> 6; validation: other contents; validation is drawn anew, also from what was" in said
 
 
 def test_other_epochs_are_refused_with_the_remedy(runs):
@@ -166,8 +176,11 @@ def dealt(tmp_path_factory, pictures):
         jobs = {f"{name}-3": [*line, "--epochs", 3, "--data-changed", "accept"], f"{name}-4": [*line, "--epochs", 4]}
         jobs = {job: [*words, "--run-dir", folder / name] for job, words in jobs.items()}
         if name == "one":
+            refused = [*line, "--epochs", 3, "--run-dir", folder / name]
+            jobs = {"refused": refused} | jobs
             jobs["elsewhere"] = [*line, "--epochs", 5, "--resume", folder / name, "--run-dir", folder / "elsewhere"]
-        assert run_jobs(folder / f"jobs-{name}", jobs, *launcher) == dict.fromkeys(jobs, 0)
+        codes = dict.fromkeys(jobs, 0) | ({"refused": 2} if name == "one" else {})
+        assert run_jobs(folder / f"jobs-{name}", jobs, *launcher) == codes
     return folder, before, gone
 
 
@@ -184,6 +197,10 @@ def test_what_was_held_out_stays_held_out(dealt):
         output = (folder / f"jobs-{run}" / "output.txt").read_text()
         assert output.count("the data has changed, from epoch 3 on") == 1 and "trained on before" not in output
     assert not (folder / "begun" / "held_out.json").exists()
+    # Refused, it says what accepting it will do.
+    errors = (folder / "jobs-one" / "errors.txt").read_text()
+    assert "training: 3 files fewer" in errors and "1 file more: cat/001.png" in errors
+    assert f"validation: 1 file fewer: {min(validated)}" in errors and "trained on before" not in errors
 
 
 @pytest.mark.faults

@@ -62,16 +62,13 @@ def open_data(config: TrainConfig, strategy: Strategy, console: Console, code: U
         splits = together(strategy, lambda: _open_users(config, code, classes))
     else:
         dataset = _dataset(config, classes)
-        names = _on_chief(
-            strategy, lambda: earlier and _held_out(earlier.run, dataset, config.data_changed == "accept")
-        )
+        found = _on_chief(strategy, lambda: _find(dataset, config.run_dir, console))
+        names = _on_chief(strategy, lambda: earlier and _held_out(earlier.run, dataset, found))
         names = strategy.control.agree(names and sorted(names))
         held_out = None if names is None else frozenset(names)
-        dataset = replace(dataset, held_out=held_out)
-        found = _on_chief(strategy, lambda: _find(dataset, config.run_dir, console))
         sources = _share(dataset, strategy, console, found)
-        splits = together(strategy, lambda: arrange(sources, dataset))
-    fingerprints = together(strategy, lambda: [source and source.fingerprint() for source in splits])
+        splits = together(strategy, lambda: arrange(sources, replace(dataset, held_out=held_out)))
+    fingerprints = together(strategy, lambda: _fingerprints(splits))
     names = ("training data", "validation data")
     control.check_agreement(strategy.control, dict(zip(names, fingerprints, strict=True)))
     found = found if isinstance(found, Listing) else None
@@ -84,13 +81,19 @@ def _steps(state: dict) -> list[int] | None:
     return found if all(isinstance(number, int) and number > 0 for number in found) else None
 
 
-def _held_out(run: Path, dataset: DatasetConfig, accepted: bool) -> frozenset[str] | None:
-    """The names of the files that a run which is gone on with has held out: by its own record, else, where other data
-    are ``accepted``, by its listing. None where they are drawn as ever."""
+def _held_out(run: Path, dataset: DatasetConfig, found: Listing | Sources) -> frozenset[str] | None:
+    """The names of the files that a run which is gone on with has held out: by its own record, else, where other files
+    are there ``found`` now, by its listing. None where they are drawn as ever."""
     names = held_out_files.read(run, dataset)
-    if names is None and accepted and dataset.validation_split:
-        names = held_out_files.draw(listing.read(run / data_changes.FILE), dataset)
+    if names is None and dataset.validation_split and isinstance(found, Listing):
+        before = listing.read(run / data_changes.FILE)
+        if before is not None and _fingerprints(before.sources) != _fingerprints(found.sources):
+            names = held_out_files.draw(before, dataset)
     return names
+
+
+def _fingerprints(splits: Splits | Sources) -> list[str | None]:
+    return [source and source.fingerprint() for source in splits]
 
 
 def _on_chief(strategy: Strategy, function: Callable):

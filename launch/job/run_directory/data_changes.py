@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data import DatasetConfig, Splits, arrange
-from data.datasets import DataError, Source
+from data.datasets import DataError, Source, Subset
 from data.files import listing
 from data.files.listing import Listing
 from data.messages import few
@@ -86,6 +86,8 @@ def check(
     if "data" in state:
         run = run_of(path)
         said = differences(state["data"], facts["data"], lambda: _before(run, state), lambda: _files(splits, data_dir))
+        if said and state["data"].get("val") != facts["data"]["val"] and _is_drawn(splits):
+            said.append("validation is drawn anew, also from what was trained on before")
     elif state["dataset"] != facts["dataset"]:
         said = [f"training: SHA-256 was {state['dataset'][:12]}, is {facts['dataset'][:12]}"]
     else:
@@ -102,6 +104,13 @@ def check(
             "begin anew in another --run-dir"
         )
     return said
+
+
+def _is_drawn(splits: Splits) -> bool:
+    """Whether validation is a part of training examples that have no names, as arrays and shards have none."""
+    train, validation = splits
+    both = isinstance(train, Subset) and isinstance(validation, Subset) and train.source is validation.source
+    return both and next(train.files(), None) is None
 
 
 def _refuse_other_classes(path: Path, state: dict, facts: dict, *, accepted: bool) -> None:
