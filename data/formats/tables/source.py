@@ -5,6 +5,7 @@ No row is skipped in silence: one without its file or label ends the run, and al
 
 import csv
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,9 @@ def test_table(data_dir: str) -> str | None:
     file, beside = _files(data_dir)
     if beside:
         return beside.get("test")
+    # A column of splits names one in each row, so the first tells most tables that have none from those that may.
+    if _parse(file, 1)[0].split is None:
+        return None
     return file if _of_split(*_parse(file), "test") else None
 
 
@@ -138,8 +142,8 @@ def _unused(data_dir: str, known: set[str]) -> str | None:
     return f"not used: {few(others)} in {data_dir}" if others else None
 
 
-def _parse(file: str) -> tuple[Columns, list[_Row]]:
-    """A table's columns and rows, of which no file is looked for yet."""
+def _parse(file: str, first: int | None = None) -> tuple[Columns, list[_Row]]:
+    """A table's columns and rows, perhaps the first ones alone, of which no file is looked for yet."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", file)
@@ -149,7 +153,7 @@ def _parse(file: str) -> tuple[Columns, list[_Row]]:
             stream.seek(0)
             reader = csv.reader(stream, delimiter=delimiter)
             header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if row]
+            rows = list(itertools.islice(((reader.line_num, row) for row in reader if row), first))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"cannot read {file} ({reason}): expected a UTF-8 file with header {HEADER}.") from error
