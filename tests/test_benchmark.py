@@ -12,6 +12,8 @@ from launch.bench import arguments
 from launch.bench.comparisons.one_host import overhead
 from launch.bench.contestants import parse_models
 
+pytestmark = pytest.mark.timeout(1200)
+
 BENCHMARK = ROOT / "launch" / "benchmark.py"
 CONTESTANTS = {
     "throughput": {"lockstep", "keras fit"},
@@ -36,7 +38,7 @@ CONTESTANTS = {
 
 def run_quick(command, tmp_path, *words):
     path = tmp_path / f"{command}.json"
-    done = run_command(sys.executable, BENCHMARK, command, "--quick", "--json", path, *words, timeout=580)
+    done = run_command(sys.executable, BENCHMARK, command, "--quick", "--json", path, *words, timeout=1100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / f"{command}.png").read_bytes().startswith(b"\x89PNG")
     result = json.loads(path.read_text())
@@ -77,7 +79,7 @@ def test_quick_comparison_shows_and_saves_all_contestants(command, tmp_path):
 @pytest.mark.faults
 def test_quick_start_shows_the_phases(tmp_path):
     words = ["start", "--quick", "--rounds", 1, "--json", tmp_path / "start.json"]
-    done = run_command(sys.executable, BENCHMARK, *words, timeout=580)
+    done = run_command(sys.executable, BENCHMARK, *words, timeout=1100)
     assert done.returncode == 0, done.stdout + done.stderr
     by_hand, *rows = json.loads((tmp_path / "start.json").read_text())["rows"]
     assert by_hand["contestant"] == "one step by hand" and by_hand["start_seconds"] > 0

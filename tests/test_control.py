@@ -15,7 +15,7 @@ class Ranks:
     """Threads that exchange bytes through a list and a barrier; the wait is bounded, lest a rank left alone hangs."""
 
     def __init__(self, size):
-        self.size, self.board, self.barrier = size, [None] * size, threading.Barrier(size, timeout=10)
+        self.size, self.board, self.barrier = size, [None] * size, threading.Barrier(size, timeout=120)
 
     def run(self, function):
         """``function(control, rank)`` on every rank: its result, or the exception it raised, by rank."""

@@ -12,6 +12,8 @@ from rights import rights
 from launch.diagnosis import findings, machine, software, storage, table
 from launch.doctor import create_parser
 
+pytestmark = pytest.mark.timeout(1100)  # the first one waits for the doctor on one process and on two
+
 DOCTOR = ROOT / "launch" / "doctor.py"
 PRECISIONS = {"float32", "bfloat16", "float16"}
 
@@ -22,7 +24,7 @@ def done(tmp_path_factory, tiny_data):
     folder, results = tmp_path_factory.mktemp("doctor"), {}
     for name, launcher in (("one", ()), ("two", ("horovodrun", "-np", "2"))):
         words = ("--data-dir", tiny_data.parent, "--run-dir", folder / "run", "--json", folder / f"{name}.json")
-        ended = run_command(*launcher, BIN / "python", DOCTOR, *words)
+        ended = run_command(*launcher, BIN / "python", DOCTOR, *words, timeout=500)
         lines = [re.sub(r"^\[1,\d+\]<stdout>:", "", line) for line in ended.stdout.splitlines()]
         assert "Traceback" not in ended.stderr, ended.stderr
         results[name] = (ended.returncode, lines, json.loads((folder / f"{name}.json").read_text()))
@@ -58,7 +60,8 @@ def test_the_numbers_are_those_that_the_cost_model_reads(done):
     assert done["one"][2]["allreduce"] is None and done["one"][2]["allgather"] is None
     for collective in ("allreduce", "allgather"):
         measured = done["two"][2][collective]
-        assert measured["latency_s"] >= 0 and measured["bytes_per_s"] > 0
+        # None where more bytes took no longer.
+        assert measured["latency_s"] >= 0 and (measured["bytes_per_s"] is None or measured["bytes_per_s"] > 0)
     assert abs(done["two"][2]["facts"][1]["clock"]) < 1.0
 
 

@@ -128,7 +128,7 @@ def runs(tiny_data, tmp_path_factory):
         "nobody": [alike],
         "compute": [alike, ["compute", 1, 0.6]],
         "input": [alike, ["input", 1, 0.6]],
-        "saving": [alike, ["saving", 0, 1.5]],
+        "saving": [alike, ["saving", 0, 6.0]],
         "deterministic": [["compute", 1, 0.1]],  # the last one: TensorFlow stays so
     }
     more = {"compute": ["--steps-per-call", "3"], "deterministic": ["--deterministic", "--epochs", "1"]}
@@ -181,8 +181,10 @@ def test_the_table_has_each_rank_of_each_epoch(runs):
     # TensorFlow, told to be deterministic, refuses to tell the time.
     assert table(runs / "deterministic") == [] and summary(runs / "deterministic")["time"] is None
     fast, slow = table(runs / "compute")[2:]
-    assert float(slow["compute"]) > 6 * 0.9 and float(fast["exchange"]) > 6 * 0.3
-    assert float(table(runs / "saving")[2]["saving"]) > 1.5
+    # Both end each step together: in all that the fast one does, most of it waiting, is as much.
+    assert float(slow["compute"]) > 6 * 0.9 and sum(float(fast[part]) for part in PARTS) > 6 * 0.9
+    assert float(fast["exchange"]) > float(slow["exchange"])
+    assert float(table(runs / "saving")[2]["saving"]) > 6
 
 
 @pytest.mark.faults
@@ -191,8 +193,12 @@ def test_each_replica_of_one_process_has_its_times(tiny_data, tmp_path):
     line = ["--dataset", "npz", "--data-dir", tiny_data, "--epochs", "1", "--global-batch-size", "32"]
     line += ["--strategy", "mirrored", "--cpu-devices", "2", "--batch-norm-span", "global", "--steps-per-call", "2"]
     codes = run_jobs(tmp_path, {"run": line}, plants={"run": [["compute", None, 0.2]]})
-    assert codes == {"run": 0} and summary(tmp_path / "run")["time"]["slow"] == []
+    assert codes == {"run": 0}
     rows = table(tmp_path / "run")
+    # A busy machine's replica is named in truth.
+    named = find_stragglers([RankTimes(row["host"], {part: float(row[part]) for part in PARTS}) for row in rows])
+    said = [(found["ranks"], found["cause"]) for found in summary(tmp_path / "run")["time"]["slow"]]
+    assert said == ([] if named is None else [(named.ranks, named.cause)])
     assert [(row["epoch"], row["rank"]) for row in rows] == [("1", "0"), ("1", "1")]
     for row in rows:
         # Of six steps the first call's two are left out.

@@ -184,8 +184,9 @@ def test_a_file_that_does_not_load_is_deleted(run, capsys, monkeypatch):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_full_disk_leaves_nothing(form, run, tmp_path, capsys):
+def test_a_full_disk_leaves_nothing(form, run, tmp_path, capsys, monkeypatch):
     needs_packages(form)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python would keep half of a module
     limits, out = resource.getrlimit(resource.RLIMIT_FSIZE), tmp_path / f"x{formats.FORMATS[form].suffix}"
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
     try:

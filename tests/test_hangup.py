@@ -81,7 +81,7 @@ def test_a_terminal_is_closed(tmp_path, tiny_data, launcher, before):
             except OSError:
                 time.sleep(0.1)
         os.close(terminal)
-        assert process.wait(240) == (0 if before else 85)
+        assert process.wait(400) == (0 if before else 85)
         facts = summary(tmp_path / "run")
         assert facts["stopped_by"] == ("epochs" if before else "preempted")
         assert (tmp_path / "run" / "checkpoints" / f"step-{facts['steps']:08d}").is_dir()

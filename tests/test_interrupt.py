@@ -12,12 +12,13 @@ WITHIN = {
     "destructor": "C.__del__ = lambda self: interrupt(); C()",
 }
 PROGRAM = """
-import signal, sys, time
+import signal, sys, threading, time
 from launch.trained.interrupts import Interrupts
 
 class C: pass
 def interrupt(): signal.raise_signal(signal.SIGINT)
 Interrupts().listen()
+{before}
 try:
     {within}
     time.sleep(20)
@@ -75,13 +76,18 @@ raise SystemExit(main(["run", "--format", "keras"]))
 
 def run(code: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240
     )
 
 
+# What starts a thread waits long for it, in which the thread's signal comes.
+STALLED = "wait = threading.Event.wait; threading.Event.wait = lambda *given: (wait(*given), time.sleep(0.1))[0]"
+
+
+@pytest.mark.parametrize("before", ("", STALLED), ids=("at once", "stalled"))
 @pytest.mark.parametrize("place", WITHIN)
-def test_an_interrupt_is_not_lost(place):
-    done = run(PROGRAM.format(within=WITHIN[place]))
+def test_an_interrupt_is_not_lost(place, before):
+    done = run(PROGRAM.format(within=WITHIN[place], before=before))
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 

@@ -70,7 +70,7 @@ def outcome(run_dir) -> list:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("workers", SETS)
 def test_killed_twenty_times_equals_undisturbed(tmp_path, tiny_data, workers):
     launcher, more = SETS[workers]
@@ -107,7 +107,7 @@ def whole_arrays(folder) -> dict:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_killed_while_features_are_computed_equals_undisturbed(tmp_path, tiny_data):
     """Two views of the training pictures take four pieces each, the validation pictures two."""
     line, launcher = [*FEATURES, "--data-dir", tiny_data], ("horovodrun", "-np", "2")

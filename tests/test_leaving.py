@@ -9,7 +9,7 @@ MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "-np")
 
 
 def leave(tmp_path, ranks, **variables):
-    return run_command(*MPIRUN, ranks, sys.executable, HELPERS / "leaving.py", tmp_path, timeout=120, **variables)
+    return run_command(*MPIRUN, ranks, sys.executable, HELPERS / "leaving.py", tmp_path, timeout=240, **variables)
 
 
 @pytest.mark.parametrize("ranks", (2, pytest.param(3, marks=pytest.mark.thorough)))

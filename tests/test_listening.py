@@ -1,5 +1,6 @@
 """Who may reach a run: what its processes listen on; and what it leaves, for whom to read, and of whose secrets."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -33,15 +34,17 @@ def listeners(process: subprocess.Popen) -> tuple[set[tuple[str, str]], str]:
     """(program, address) of every socket that the process and those below it have listened on, and what was printed."""
     found, root = set(), psutil.Process(process.pid)
     while process.poll() is None:
-        try:
-            for one in (root, *root.children(recursive=True)):
-                name = Path(one.cmdline()[0]).name if one.cmdline() else one.name()
+        family = [root]
+        with contextlib.suppress(psutil.Error):
+            family += root.children(recursive=True)
+        for one in family:
+            with contextlib.suppress(psutil.Error, OSError):  # it has ended meanwhile
+                words = one.cmdline()
+                name = Path(words[0]).name if words else one.name()
                 for socket in one.net_connections("inet"):
                     # Of UDP's sockets each hears whoever knows where it is.
                     if socket.status in (psutil.CONN_LISTEN, psutil.CONN_NONE):
                         found.add((name, socket.laddr.ip))
-        except psutil.Error:
-            continue  # one of them has ended meanwhile
         time.sleep(0.3)
     return found, process.stdout.read()
 
@@ -97,7 +100,7 @@ def test_no_value_of_the_environment_is_in_its_files_nor_in_what_it_prints(run):
 def test_what_opens_a_door_is_warned_of_at_the_launch(flags, words):
     """Also of a program's own flag of that name nothing is said."""
     process = started(*HOROVODRUN, "-np", 1, *flags, "true" if flags else "echo", "x.py", "--gloo")
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     warnings = [line for line in said.splitlines() if "warning" in line]
     assert len(warnings) == bool(words) and all(words in line and "takes MPI" in line for line in warnings), said
 
@@ -106,6 +109,6 @@ def test_no_shell_sees_what_horovodrun_is_given(tmp_path):
     """Names of variables and words of the program go as they are."""
     odd = {f"A{'B'}": "$(touch executed)"}
     words = [*HOROVODRUN, "-np", "1", "echo", "$(touch executed)", "`touch executed`", ";touch executed", "a  b"]
-    done = subprocess.run(words, env=environment() | odd, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, env=environment() | odd, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert "$(touch executed) `touch executed` ;touch executed a  b" in done.stdout, done
     assert os.listdir(tmp_path) == []

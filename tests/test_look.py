@@ -1,5 +1,6 @@
 """The first look at many files, by processes without TensorFlow: what one process would have found."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -64,18 +65,26 @@ def test_processes_find_what_one_finds(source, monkeypatch, many):
         check.check_pictures([source])
 
 
-def test_a_process_that_somebody_ends_is_replaced_by_this_one(source, monkeypatch, many):
+@pytest.mark.parametrize("moment", ["before it is asked", "before it answers"])
+def test_a_process_that_somebody_ends_is_replaced_by_this_one(source, monkeypatch, many, moment):
     expected = looked(source)
-    real, looks = headers.look_at_each, []
+    real, looks, asked, send = headers.look_at_each, [], itertools.count(), look._send
     monkeypatch.setattr(headers, "look_at_each", lambda places: looks.append(len(places)) or real(places))
 
-    def end(what, done, total):
-        for process in many[-2:]:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+    def ended(pipe, message):
+        if next(asked) != 3:
+            return send(pipe, message)
+        (process,) = [one for one in many if one.stdin is pipe]
+        process.send_signal(signal.SIGKILL if moment == "before it is asked" else signal.SIGSTOP)
+        if moment == "before it is asked":
+            process.wait()
+        send(pipe, message)
+        process.kill()
 
-    assert check.look_at(source, end) == expected[0] and source.sizes.tolist() == expected[1]
-    assert looks
+    monkeypatch.setattr(look, "_send", ended)
+    assert looked(source) == expected
+    # And what the process would have been asked for later.
+    assert looks and set(looks) <= {64, 1000 % 64}
 
 
 def test_where_no_process_can_be_started_this_one_looks(source, monkeypatch, many):

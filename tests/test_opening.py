@@ -91,7 +91,7 @@ def test_a_slow_file_system_is_asked_by_many_threads(photos, monkeypatch):
     """How many calls wait together is by how much it is faster than one by one."""
     for number in range(60):
         put(photos / "train", *(f"more{number:02}/{n}.jpg" for n in range(12)))
-    files = Files(monkeypatch, 0.005)
+    files = Files(monkeypatch, 0.02)
     splits = load(DatasetConfig("image_folder", str(photos), seed=0, validation_split=0))
     assert len(splits.train) == 920
     assert np.mean(files.in_flight) >= 20

@@ -32,7 +32,7 @@ from parity import (
 )
 from safetensors.numpy import load_file
 
-pytestmark = pytest.mark.timeout(1600)  # the first test of a set of workers waits for all of its rows
+pytestmark = pytest.mark.timeout(3100)  # the first test of a set of workers waits for all rows of it and of one process
 
 
 @pytest.fixture(scope="module")

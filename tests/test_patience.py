@@ -255,7 +255,7 @@ def test_news_travel_between_hosts(tmp_path):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 1
     assert all((tmp_path / f"worked-{rank}").exists() for rank in range(4)), done.stderr

@@ -78,7 +78,7 @@ def bare(tmp_path):
 def setup(clone, path, **choices):
     environment = {"HOME": str(clone), "PATH": str(path)} | choices
     command = [shutil.which("bash"), "launch/install/setup.sh"]
-    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.parametrize(

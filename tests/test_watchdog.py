@@ -201,6 +201,7 @@ def test_sweeps_what_killed_monitors_left(tmp_path):
 
 def test_monitors_end_with_their_rank(tmp_path):
     run = Run(tmp_path, "wait@read", limit=0)
+    wait_until(lambda: len(run.monitors()) == 2)
     monitors = run.monitors()
     run.release()
     code, said = run.wait()

@@ -47,11 +47,11 @@ class Watch:
 
     def run(self, pipe: int) -> None:
         """Watch until the rank is gone; ``pipe`` ends with it."""
-        last = time.monotonic()
-        while not select.select([pipe], [], [], min(TICK, self.record.limit / 10 or TICK))[0]:
+        last, tick = time.monotonic(), min(TICK, self.record.limit / 10 or TICK)
+        while not select.select([pipe], [], [], tick)[0]:
             now = time.monotonic()
             # A monitor that did not get to run saw nothing: neither did the time pass.
-            self.look(min(now - last, 2 * TICK))
+            self.look(min(now - last, 2 * tick))
             last = now
             if os.getppid() != self.pid:
                 break

@@ -77,11 +77,13 @@ class Running(Timing):
     def take(self, steps: int, meter: Callable[[], float] = lambda: 0.0) -> Sample:
         """A turn of so many steps, or a few more; ``meter`` counts something."""
         before = meter(), self._cpu_seconds()
+        began = time.perf_counter()
         answers = self.ask("steps", steps)
+        awake = time.perf_counter() - began
         used, counted = self._cpu_seconds() - before[1], meter() - before[0]
         # The ranks of a program take equally many; programs that know nothing of each other need not.
         seconds, steps = max((it["seconds"] / it["steps"], it["steps"]) for it in answers)
-        return Sample(seconds, steps, used / (seconds * steps), counted / steps, answers[0])
+        return Sample(seconds, steps, used / (seconds * steps), counted / steps, answers[0], awake / steps)
 
     def steps_within(self, seconds: float) -> int:
         """How many steps take so long now; some are taken to see it."""

@@ -8,14 +8,15 @@ WORDS = {"update": "the optimizer", "exchange": "the network"}  # other parts ar
 
 
 class Sample(NamedTuple):
-    """A turn: seconds per step, steps taken, CPU seconds per second, what a meter counted per step, and the first
-    rank's own report."""
+    """A turn: seconds per step, steps taken, CPU seconds per second, what a meter counted per step, the first rank's
+    own report, and seconds per step in which the ranks were awake, which are a few more."""
 
     seconds: float
     steps: int = 1
     cores_busy: float = 0.0
     metered: float = 0.0
     notes: dict = {}
+    awake: float = 0.0
 
 
 @dataclass

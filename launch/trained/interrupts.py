@@ -32,6 +32,7 @@ class Interrupts:
 
     def __init__(self):
         self.asked, self._since = False, math.inf
+        self._dropped = False  # while Python tells what it has dropped: what is raised then is dropped, too
 
     def listen(self) -> None:
         """From now on, for this process; ``sys.unraisablehook`` is replaced too."""
@@ -60,6 +61,8 @@ class Interrupts:
 
     def _answer(self, number: int, frame: object) -> None:
         heartbeat.told()
+        if self._dropped:
+            return  # it comes again
         # A terminal tells, and so does the launcher: the second one must not hit what cleans up after the first.
         if not self.asked:
             self.asked, self._since = True, time.monotonic()
@@ -69,9 +72,15 @@ class Interrupts:
 
     def _raise_again(self, lost: "sys.UnraisableHookArgs") -> None:
         """Python drops what is raised while it calls a weak reference's function or a destructor; an interrupt that hit
-        one comes once more, a moment later."""
-        if lost.exc_type is KeyboardInterrupt:
-            self.asked = False
-            threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
-        else:
+        one comes once more, a moment later, until it is answered."""
+        if lost.exc_type is not KeyboardInterrupt:
             sys.__unraisablehook__(lost)
+            return
+        self.asked, self._dropped = False, True
+        threading.Thread(target=self._ask_again, daemon=True).start()
+        self._dropped = False
+
+    def _ask_again(self) -> None:
+        while not self.asked:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.01)

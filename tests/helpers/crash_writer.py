@@ -40,6 +40,7 @@ def commit(folder: Path, step: int) -> None:
 
 def child(folder: Path, step: int) -> int:
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY)
+    print(os.getpid(), flush=True)  # now it can be traced
     signal.sigwait([signal.SIGUSR1])
     try:
         commit(folder, step)
@@ -59,7 +60,6 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             os._exit(child(Path(folder), step))
-        print(pid, flush=True)
         print(os.waitpid(pid, 0)[1], flush=True)
 
 

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,17 +30,33 @@ from distributed.world import World
 def strike(kind: str) -> None:
     """Let it happen to this process."""
     if kind == "loop":
-        while True:
-            pass
+        _loop()
     if kind == "raise":
         raise RuntimeError("planted")
     number = getattr(signal, kind)
     os.kill(os.getpid(), number)
     if number in preemption.NAMES:
         # Training is faster than the thread that hears it may be.
-        end = time.monotonic() + 5
-        while preemption._current._first is None and time.monotonic() < end:
-            time.sleep(0.001)
+        _wait_until_heard()
+
+
+def _loop() -> None:
+    """For ever, and say so, and once a signal was heard."""
+    print("loops", flush=True)
+    while preemption._current._first is None:
+        pass
+    print("heard", flush=True)
+    while True:
+        pass
+
+
+def _wait_until_heard() -> None:
+    end = time.monotonic() + 60
+    while preemption._current._first is None:
+        assert time.monotonic() < end, "the signal was not heard"
+        time.sleep(0.001)
+    with preemption._current._lock:  # whoever hears it holds it until the others have been told
+        pass
 
 
 STARTED: list[subprocess.Popen] = []
@@ -110,7 +127,7 @@ class Job:
                 list(map(str, words)), env=environment(), cwd="/", stdout=output, stderr=subprocess.STDOUT
             )
         STARTED.append(self.process)
-        self.seen: set[int] = set()
+        self.seen: dict[int, int] = {}  # process -> when it began: its number may become another's
 
     @property
     def said(self) -> str:
@@ -126,14 +143,17 @@ class Job:
                 if len(words) > 2 and words[1].endswith(b"jobs.py") and words[2] == str(self.folder).encode():
                     lines = (entry / "environ").read_text().split("\0")
                     variables = dict(line.split("=", 1) for line in lines if "=" in line)
-                    found[World.from_environment(variables).rank] = int(entry.name)
+                    found.setdefault(World.from_environment(variables).rank, []).append(int(entry.name))
             except (OSError, ValueError):
                 continue
-        self.seen.update(found.values())
-        for pid in found.values():
+        # A child that has not become its own program yet looks like its rank, which began before it.
+        ranks = [min(found[rank], key=lambda pid: process_state(pid)[1] or math.inf) for rank in sorted(found)]
+        for pid in ranks:
+            self.seen.setdefault(pid, process_state(pid)[1])
             with contextlib.suppress(psutil.Error):
-                self.seen.update(child.pid for child in psutil.Process(pid).children())
-        return [found[rank] for rank in sorted(found)]
+                for child in psutil.Process(pid).children():
+                    self.seen.setdefault(child.pid, process_state(child.pid)[1])
+        return ranks
 
     def wait_for(self, words: str, timeout: float = 240) -> None:
         """Return once the run has said this."""
@@ -143,13 +163,17 @@ class Job:
             time.sleep(0.05)
 
     def wait(self, timeout: float = 300) -> int:
-        """The launcher's exit code, after it was seen that all ranks are gone within 10 seconds of it."""
+        """The launcher's exit code, after it was seen that all ranks are gone soon after it."""
         while self.process.poll() is None:
             self.ranks()
             assert time.monotonic() < self.began + timeout, self.said[-3000:]
             time.sleep(0.2)
-        end = time.monotonic() + 10
-        while any(process_state(pid)[0] not in "XZ" for pid in self.seen):
+        end = time.monotonic() + 20
+        while any(map(self._lives, self.seen)):
             assert time.monotonic() < end, "a rank has outlived its launcher"
             time.sleep(0.1)
         return self.process.returncode
+
+    def _lives(self, pid: int) -> bool:
+        state, began, _ = process_state(pid)
+        return state not in "XZ" and began == self.seen[pid]

@@ -9,6 +9,7 @@ lets no file of the chief's grow beyond that from the save of that step on.  ["c
 
 import os
 import resource
+import sys
 import time
 
 from distributed.world import World
@@ -114,6 +115,7 @@ def limited(save, step: int, size: int):
 
     def planted(saver, now, *arguments, **named):
         if now >= step:
+            sys.dont_write_bytecode = True  # Python would keep half of a module
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         save(saver, now, *arguments, **named)
 

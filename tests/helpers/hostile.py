@@ -48,7 +48,7 @@ from launch.trained.load import load_run
 from launch.trained.program import OutputError
 
 ERRORS = (*USER_ERRORS, OutputError, ComparisonError)
-SECONDS = 60  # after which an input counts as one that is waited for
+SECONDS = 240  # after which an input counts as one that is waited for
 ADDRESSES = 6 << 30  # bytes beyond those of a process that has loaded all: so that a bomb ends it, not the machine
 
 

@@ -25,6 +25,9 @@ def main(folder: Path) -> None:
     with environment.loading(quiet=True):
         from distributed import control
         from launch.trained.program import Workers
+    from launch.evaluation import run as evaluation
+
+    evaluation.AT_ONCE = 60.0  # seconds: what "at once" is must not hang on how busy this machine is
     cores = Workers.side_by_side.fget
     Workers.side_by_side = property(lambda workers: cores(workers) + world.rank)  # machines need not be alike
     # A program that leaves must not take the next ones with it.

@@ -10,21 +10,20 @@ NOBODY = 65534
 
 @contextlib.contextmanager
 def rights(folder: Path, mode: int) -> Iterator[None]:
-    """The folder with these rights, for a process that is not root; both as before when the block ends."""
-    changed = {folder: mode}
-    for parent in folder.parents:  # those of pytest are root's alone
+    """The folder with these rights, for a process that is not root; both as before when the block ends.
+
+    The folders above it, which pytest makes root's alone, stay open: another process of the tests may be in one.
+    """
+    for parent in folder.parents:
         if parent.stat().st_uid == os.geteuid() and parent.stat().st_mode & 0o055 != 0o055:
-            changed[parent] = parent.stat().st_mode | 0o055
-    before = {place: place.stat().st_mode for place in changed}
-    root = os.geteuid() == 0
+            parent.chmod(parent.stat().st_mode | 0o055)
+    before, root = folder.stat().st_mode, os.geteuid() == 0
     try:
-        for place, bits in changed.items():
-            place.chmod(bits)
+        folder.chmod(mode)
         if root:
             os.seteuid(NOBODY)
         yield
     finally:
         if root:
             os.seteuid(0)
-        for place, bits in before.items():
-            place.chmod(bits)
+        folder.chmod(before)

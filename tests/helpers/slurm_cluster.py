@@ -6,6 +6,7 @@ root (slurmd starts tasks as the job's user) and Debian's packages; ``missing`` 
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -47,6 +48,8 @@ ReturnToService=2
 # A killed slurmd is missed within these seconds.
 SlurmdTimeout=10
 KillWait=30
+# So that a job that is over is known until the tests are.
+MinJobAge=3600
 MpiDefault=none
 SlurmctldDebug=verbose
 SlurmdDebug=verbose
@@ -68,11 +71,14 @@ def missing() -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    """Ports that were free a moment ago, of those that nobody is given who asks for any: a node that is started again
+    finds its own still free."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(max(1024, lowest - 12000), lowest)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
     return ports
 
 

@@ -17,7 +17,7 @@ from distributed.health import heartbeat, preemption, records
 from distributed.world import World
 from launch.job import environment
 
-LIMIT = 1.0
+LIMIT = 3.0
 
 
 def main(folder: Path) -> None:
@@ -29,13 +29,13 @@ def main(folder: Path) -> None:
     heartbeat.start(world, LIMIT, launcher and launcher.pid, flag="--hang-timeout")
     MPI = control.start_mpi()
     if world.rank // 2 == 1:
-        for step in range(40):
+        for step in range(24):
             heartbeat.enter("training", step)
             time.sleep(LIMIT / 4)
-    heartbeat.enter("training", 40, waiting=True)
+    heartbeat.enter("training", 24, waiting=True)
     MPI.COMM_WORLD.Barrier()
     (folder / f"worked-{world.rank}").touch()
-    heartbeat.enter("training", 41, waiting=True)
+    heartbeat.enter("training", 25, waiting=True)
     MPI.COMM_WORLD.recv(source=world.rank)
 
 

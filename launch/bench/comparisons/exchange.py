@@ -80,8 +80,8 @@ def _compare(case: Case, rates: dict, arguments, runner: Runner, link: Link, res
 
 
 def _columns(timing: Timing, by_hand: Timing | None, plain: float, idle_talk: float) -> dict:
-    metered, seconds = _middle(timing)
-    columns = {"mb_per_step": metered / RANKS / 1e6, "mb_control": idle_talk * seconds / 1e6}
+    metered, awake = _middle(timing)
+    columns = {"mb_per_step": metered / RANKS / 1e6, "mb_control": idle_talk * awake / 1e6}
     columns["mb_model"] = (plain - timing.facts.get("saved_bytes", 0)) / 1e6
     if by_hand and timing is not by_hand:
         columns |= timing.speedup(by_hand) | {"ratio_to": BY_HAND, "fewer_bytes": _middle(by_hand)[0] / metered}
@@ -89,5 +89,6 @@ def _columns(timing: Timing, by_hand: Timing | None, plain: float, idle_talk: fl
 
 
 def _middle(timing: Timing) -> tuple[float, float]:
-    """Bytes of all ranks and seconds, per step, of one turn: they belong together, medians of both do not."""
-    return sorted((sample.metered, sample.seconds) for sample in timing.samples)[len(timing.samples) // 2]
+    """Bytes of all ranks and the seconds in which they were awake, per step, of one turn: they belong together, medians
+    of both do not."""
+    return sorted((sample.metered, sample.awake) for sample in timing.samples)[len(timing.samples) // 2]

@@ -123,13 +123,15 @@ def leave(summary: dict, directory: Path, monitor: str, console: Console) -> boo
         # Whoever wants the run gone does not wait for pictures; what counts is the checkpoint.
         console.say(f"preempted at step {summary['steps']}: checkpoint saved; run the same command again to go on")
         return True
-    heartbeat.beat()  # matplotlib is loaded now
+    # matplotlib is loaded now, and may look for fonts first.
+    heartbeat.enter("saving")
     try:
         draw_curves(directory / "metrics.csv", directory / "curves.png")
     except OSError as error:
         console.warn(f"{directory}/curves.png cannot be written ({error.strerror}); the rest is there")
     except TableError as error:
         console.warn(f"{directory}/metrics.csv {error}: there is no curves.png; the rest is there")
+    heartbeat.enter("ending")
     best = summary["best"]
     if best:
         values = "  ".join(

@@ -73,8 +73,9 @@ def prepare_loop(training: Training) -> None:
     )
 
     def before_save() -> None:
-        # What another run has taken over meanwhile is not to be written to: a look tells the saver.
-        training.lock.is_held()
+        # What another run has taken over meanwhile is not to be written to.
+        if not training.lock.is_held() and training.lock.lost:
+            saver.refuse(training.lock.lost)
         # So that a run that goes on from this checkpoint finds no gap in the logs.
         for observer in observers:
             observer.flush()

@@ -40,7 +40,7 @@ class Startup:
     def sentence(self) -> str:
         """The same in words."""
         parts = [f"{phase} {seconds:.1f}" for phase, seconds in self._seconds.items() if seconds >= SHOWN]
-        return f"started in {sum(self._seconds.values()):.1f} s: {', '.join(parts)}"
+        return f"started in {self.summary()['seconds']:.1f} s: {', '.join(parts)}"
 
 
 def began_at(pid: int) -> float:
