@@ -215,7 +215,8 @@ def test_a_terminals_interrupt_is_one_line_whatever_processes_it_reaches(photos)
         assert check.communicate(timeout=400)[1] == "interrupted; give the same command again\n"
         assert check.returncode == 130
     finally:
-        check.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            check.kill()
         check.wait()
 
 

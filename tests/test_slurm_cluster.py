@@ -122,7 +122,7 @@ def ranks(job: Job) -> dict[int, psutil.Process]:
         with contextlib.suppress(psutil.Error):
             environment, words = process.environ(), process.cmdline()
             # srun has these words behind its own.
-            is_ours = words[:1] == ["python"] and f"{ROOT}/launch/train.py" in words
+            is_ours = words and Path(words[0]).name == "python" and f"{ROOT}/launch/train.py" in words
             if is_ours and environment.get("SLURM_JOB_ID") == job.id:
                 found[int(environment["SLURM_PROCID"])] = process
     return found
