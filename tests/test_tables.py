@@ -93,6 +93,10 @@ def test_a_column_may_name_the_split_of_each_row(tmp_path):
     (tmp_path / "all.csv").write_text(header + "".join(rows))
     assert place_of_test("csv", str(tmp_path / "all.csv")) is None
     assert len(labelled_table(str(tmp_path / "all.csv"), ("a", "b"))) == 3
+    # By its first row alone it would have two.
+    notes = ["1.jpg,a,train,test\n", "2.jpg,b,test,good\n"]
+    (tmp_path / "all.csv").write_text("path,label,data set,notes\n" + "".join(notes))
+    assert place_of_test("csv", str(tmp_path / "all.csv")) == str(tmp_path / "all.csv")
     (tmp_path / "two").mkdir()
     for name in ("train.csv", "val.csv"):
         (tmp_path / "two" / name).write_text(header + "".join(f"../{row}" for row in rows))
