@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import HELPERS, ROOT
@@ -175,6 +176,7 @@ HOLD = """
 import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
+from types import SimpleNamespace
 from distributed.health import first_failure, records
 records.hold(Path({folder!r}) / "0")
 print(first_failure.claim(Path({folder!r})), flush=True)
@@ -242,6 +244,18 @@ def test_a_long_run_in_another_container_is_not_swept_away(tmp_path):
     os.utime(folder, (1e9, 1e9))
     sweep([folder])
     assert not folder.exists()
+
+
+def test_time_in_which_the_monitor_stood_still_does_not_count(monkeypatch):
+    """As where the whole machine does, or the monitor gets no core."""
+    watch, seen = watchdog.Watch.__new__(watchdog.Watch), []
+    watch.record, watch.pid = SimpleNamespace(limit=1.0), os.getppid()
+    watch.look, watch.bury = seen.append, lambda: None
+    clock, gone = iter((0.0, 0.1, 5.1)), iter(([], [], ["the rank"]))
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(watchdog, "select", SimpleNamespace(select=lambda *of: [next(gone)]))
+    watch.run(0)
+    assert seen == pytest.approx([0.1, 0.2])
 
 
 @pytest.mark.faults
