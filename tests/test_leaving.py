@@ -1,9 +1,16 @@
 """Ranks leave a run together: none takes MPI away from another one that still needs it."""
 
+import contextlib
+import signal
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from conftest import HELPERS, run_command
+
+from launch.install import horovodrun
 
 MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "-np")
 
@@ -36,3 +43,38 @@ def test_an_mpi_that_two_threads_may_not_call_is_refused(tmp_path, level):
     for rank in range(2):
         said = (tmp_path / f"refused-{rank}").read_text()
         assert f"thread level {level}" in said and "needs multiple" in said and "MPI4PY_RC_THREAD_LEVEL" in said
+
+
+RANK = """
+import signal, subprocess, sys, time
+def leave(*_):
+    time.sleep(0.3)
+    sys.exit(85)
+signal.signal(signal.SIGTERM, leave if sys.argv[1] == "leaves" else signal.SIG_IGN)
+beside = subprocess.Popen(["sleep", "600"])
+print(beside.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("what", "code"), [("leaves", 85), ("stays", -signal.SIGKILL)])
+def test_over_gloo_a_rank_that_is_asked_to_leave_keeps_its_exit_code(monkeypatch, what, code):
+    """Nobody waits for the shell until all is over: whoever takes its exit code takes it from the one who will."""
+    monkeypatch.setattr(horovodrun, "PATIENCE", 2.0)
+    shell = subprocess.Popen(
+        ["sh", "-c", f"{sys.executable} -c '{RANK}' {what}; exit $?"], stdout=subprocess.PIPE, text=True
+    )
+    beside = psutil.Process(int(shell.stdout.readline()))
+    try:
+        horovodrun.safe_shell_exec.terminate_executor_shell_and_children(shell.pid)
+        assert shell.wait(60) == code
+        end = time.monotonic() + 20
+        # What is beside a rank that leaves is its own affair.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while what == "stays" and beside.status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+    finally:
+        with contextlib.suppress(psutil.Error):
+            beside.kill()
+        shell.stdout.close()

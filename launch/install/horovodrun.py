@@ -1,4 +1,4 @@
-"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with eleven differences.
+"""The horovodrun of .venv/bin, put there by setup.sh: Horovod's own, with twelve differences.
 
 * The stock one loads TensorFlow in a child process, only to ask whether MPI and Gloo were built in: several seconds and
   a screenful of noise before anything starts.  setup.sh has asked already.
@@ -10,6 +10,8 @@
 * A Ctrl-C in its first second ends it.  The stock one asks for MPI's version through a process between, and waits for
   ever where the signal has ended that one.
 * Over Gloo the exit code is that of the first process that failed, not 1, and no traceback hides what that one said.
+* Over Gloo a rank that was asked to leave keeps its exit code.  The stock one sometimes freezes the shell above it
+  before that can tell it, or takes it from the one who waits for it, who then believes that all is well.
 * On other machines it finds the MPI of .venv: a shell that ssh opens there has neither its programs nor their place,
   which mpirun's --prefix hands over.
 * A host that cannot be reached, and whatever else Horovod refuses, is one sentence and exit code 2, not a traceback.
@@ -35,15 +37,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 from horovod.runner import launch, mpi_run
-from horovod.runner.common.util import hosts, tiny_shell_exec
+from horovod.runner.common.util import hosts, safe_shell_exec, tiny_shell_exec
 from horovod.runner.common.util.timeout import TimeoutException
 from horovod.runner.util import network
 from horovod.runner.util.remote import get_remote_command
 
+PATIENCE = 5.0  # seconds that a rank has to leave
 SAME_REQUEST = 0.5  # seconds; a signal to the process group may come twice
 SSH_ATTEMPTS, SSH_TIMEOUT = 2, 10  # seconds
 # Files that mpirun opens: with fewer it hangs (Open MPI 4.1.8: 2 ranks need 33 to 40, 8 ranks 57 to 64).
@@ -85,6 +90,39 @@ def run_mpirun(shell: str, words: list[str], environment: dict[str, str]) -> Non
     code = child.wait()
     interrupted = code == 85 and began and began[1] == signal.SIGINT
     sys.exit(130 if interrupted else 128 - code if code < 0 else code)
+
+
+def end_command(shell: int) -> None:
+    """Stand in for Horovod's ``terminate_executor_shell_and_children``, in the process that waits for the shell: ask
+    what it runs to leave, and kill all that has not left in time."""
+    with contextlib.suppress(psutil.Error):
+        above = psutil.Process(shell)
+        ranks = above.children()
+        family = [above, *above.children(recursive=True)]
+        for process in ranks or [above]:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+        end = time.monotonic() + PATIENCE
+        while _live([above, *ranks]) and time.monotonic() < end:
+            time.sleep(0.05)
+        if left := _live([above, *ranks]):
+            for process in {*left, *_live(family)}:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+
+def _live(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended, whether or not somebody has asked for their exit codes."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+# Here, as Horovod's processes between the launcher and a rank import this file and call no main function.
+safe_shell_exec.terminate_executor_shell_and_children = end_command
 
 
 @contextlib.contextmanager
